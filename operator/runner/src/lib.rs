@@ -1,0 +1,29 @@
+//! What Skep asks of a job, and what the job answers: the types that the operator and the static
+//! `runner` binary share.
+//!
+//! ```text
+//! operator ── Ticket (JSON in a Swarm config) ──▶ /skep/runner task
+//! operator ◀── Line (JSON lines on stdout, read through service logs) ── runner
+//! ```
+//!
+//! Invariants: a ticket carries no secret, only the paths of files that hold them; every task may run
+//! twice, also half of it; the exit code decides, a `Report` only describes what was done.
+
+pub mod line;
+pub mod manifest;
+pub mod task;
+
+pub use line::{Fault, Line, Progress};
+pub use manifest::{Artefact, Manifest};
+pub use task::{Report, Task, Ticket};
+
+/// Where a job finds its ticket (a Swarm config mounted as a file).
+pub const TICKET_PATH: &str = "/skep/ticket.json";
+/// Where a job finds the runner (a Swarm config mounted with mode 0555).
+pub const RUNNER_PATH: &str = "/skep/runner";
+/// Where a job finds the backup store's mount.
+pub const STORE_PATH: &str = "/skep/store";
+/// Where a job finds the data volume of the service that it works for, read-only, to measure room.
+pub const DATA_PATH: &str = "/skep/data";
+/// Version of the ticket, line and manifest formats. A reader refuses what is newer.
+pub const SCHEMA: u32 = 1;

@@ -1,0 +1,48 @@
+//! `manifest.json`: the last file written into a backup, and so its commit point. No manifest, no backup.
+
+use serde::{Deserialize, Serialize};
+
+use crate::task::DatabaseProperties;
+
+/// Name of the manifest inside a backup's directory.
+pub const MANIFEST: &str = "manifest.json";
+
+/// Describes one backup completely enough to restore it by hand.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Format version, [`crate::SCHEMA`].
+    pub schema: u32,
+    /// Backup id.
+    pub id: String,
+    /// Full name of the Swarm service.
+    pub service: String,
+    /// Engine name as in `skep.data`.
+    pub engine: String,
+    /// Image reference of the service when the backup was taken, with its digest where known.
+    pub image: String,
+    /// The service's spec with secret-looking environment values redacted.
+    pub spec: serde_json::Value,
+    /// Version of the server, as it reports itself (`server_version_num` for PostgreSQL).
+    pub server_version: String,
+    /// Version line of the tool that made the artefacts.
+    pub tool_version: String,
+    /// Start of the dump, RFC 3339 UTC. The data is that of this moment.
+    pub started: String,
+    /// End of the dump, RFC 3339 UTC.
+    pub ended: String,
+    /// The files, in the order in which they restore.
+    pub artefacts: Vec<Artefact>,
+    /// What `pg_dump` leaves out of a single database.
+    pub database: Option<DatabaseProperties>,
+}
+
+/// One file of a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artefact {
+    /// File name inside the backup's directory.
+    pub file: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Lower-case hexadecimal SHA-256 of the file.
+    pub sha256: String,
+}

@@ -1,0 +1,3 @@
+//! Operations: intent and journal in one Swarm config each, driven step by step.
+
+pub mod record;

@@ -1,0 +1,9 @@
+//! The only module that speaks to the Docker engine.
+//!
+//! `transport` carries bytes (unix socket, TCP, or an in-process stream for the simulated engine) for both
+//! bollard and the raw client; `engine` offers the calls that Skep makes and nothing else; `object` holds the
+//! types; `world` is one complete snapshot; `job` runs one-shot work; `spec` edits service specs as raw JSON
+//! (bollard's types lose health checks); `lease` elects a leader and fences writes; `error` classifies answers.
+
+pub mod error;
+pub mod object;

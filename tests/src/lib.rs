@@ -1,0 +1,1 @@
+//! Tests of Skep: the simulated engine, the sandbox of a real Swarm, the demo application and the suites.
