@@ -154,6 +154,41 @@ pub struct StepRecord {
     /// What it chose or found; later steps read it.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub out: Value,
+    /// Its jobs, by a key of the step's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub jobs: BTreeMap<String, JobRecord>,
+}
+
+/// One job of a step. Closing removes the service, then the ticket, and only then is it recorded as closed (S7).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// Number of the attempt, from 1; part of the job's name.
+    pub attempt: u32,
+    /// Config id of the ticket.
+    pub ticket: String,
+    /// Id of the temporary secret, where the credentials live in the service's environment (S15).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// What is left of it.
+    pub state: JobRecordState,
+    /// Why the last attempt failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<skep_runner::Fault>,
+    /// What it reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Box<skep_runner::Report>>,
+}
+
+/// What is left of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobRecordState {
+    /// Its service and ticket may exist.
+    Open,
+    /// Its outcome is recorded; its service and ticket are being removed.
+    Closing,
+    /// Nothing of it exists any more.
+    Closed,
 }
 
 /// Where a step stands.
@@ -463,6 +498,7 @@ impl StepRecord {
             note: String::new(),
             percent: None,
             out: Value::Null,
+            jobs: BTreeMap::new(),
         }
     }
 }
