@@ -62,3 +62,146 @@ pub enum Error {
         message: String,
     },
 }
+
+/// Whether a call changes something: decides its deadline and what silence means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Changes nothing.
+    Read,
+    /// Changes something.
+    Write,
+}
+
+/// Why a request got no answer.
+#[derive(Clone, Debug, Error)]
+pub enum Failure {
+    /// It never left, so it had no effect.
+    #[error("{0}")]
+    NotSent(String),
+    /// It was sent, perhaps only half.
+    #[error("{0}")]
+    NoAnswer(String),
+}
+
+/// Texts in 5xx answers of an engine that cannot decide now: no leader, no quorum, a broken proxy connection.
+const UNDECIDED: [&str; 9] = [
+    "deadline",
+    "context canceled",
+    "leader",
+    "code = Unavailable",
+    "timeout",
+    "timed out",
+    "connection",
+    "raft: stopped",
+    "EOF",
+];
+
+// === impl Error ===
+
+impl Error {
+    /// Classifies an answer other than 2xx. The one place that knows which status and text means what.
+    pub(super) fn from_answer(what: &str, effect: Effect, status: u16, message: &str) -> Error {
+        let what = what.to_owned();
+        let undecided = UNDECIDED.iter().any(|text| message.contains(text));
+        let message = message.trim().to_owned();
+        match status {
+            404 => Error::NotFound { what },
+            409 => Error::Exists { what },
+            500.. if message.contains("update out of sequence") => Error::Stale { what },
+            // The engine is no manager, or has no leader to pass the request on to: nothing was done.
+            503 => Error::Unreachable { what, message },
+            500.. if message.contains("does not have a leader") => Error::Unreachable { what, message },
+            500.. if message.contains("raft message is too large") => Error::Refused { what, message },
+            500.. if undecided => Error::from_failure(&what, effect, Failure::NoAnswer(message)),
+            // An error that a manager decided on; the request had no effect (a bad constraint, for instance).
+            500.. if message.contains("rpc error: code = ") => Error::Refused { what, message },
+            500.. => Error::from_failure(&what, effect, Failure::NoAnswer(message)),
+            _ => Error::Refused { what, message },
+        }
+    }
+
+    /// Classifies silence: an unanswered write may have happened, an unanswered read is simply repeated.
+    pub(super) fn from_failure(what: &str, effect: Effect, failure: Failure) -> Error {
+        let what = what.to_owned();
+        match (effect, failure) {
+            (Effect::Write, Failure::NoAnswer(message)) => Error::Unknown { what, message },
+            (Effect::Read, Failure::NoAnswer(message)) | (_, Failure::NotSent(message)) => {
+                Error::Unreachable { what, message }
+            }
+        }
+    }
+
+    /// Whether reading anew and trying again, here or in the process that holds the lease, can succeed.
+    /// A step that meets such an error has not failed; it is polled again.
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Error::Stale { .. }
+            | Error::Unreachable { .. }
+            | Error::Unknown { .. }
+            | Error::Fenced { .. } => true,
+            Error::Exists { .. }
+            | Error::NotFound { .. }
+            | Error::Refused { .. }
+            | Error::Malformed { .. } => false,
+        }
+    }
+
+    /// Name of the class, from a closed set: for metrics.
+    pub const fn category(&self) -> &'static str {
+        match self {
+            Error::Stale { .. } => "stale",
+            Error::Exists { .. } => "exists",
+            Error::NotFound { .. } => "not-found",
+            Error::Refused { .. } => "refused",
+            Error::Unreachable { .. } => "unreachable",
+            Error::Unknown { .. } => "unknown",
+            Error::Fenced { .. } => "fenced",
+            Error::Malformed { .. } => "malformed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(effect: Effect, status: u16, message: &str) -> &'static str {
+        Error::from_answer("doing it", effect, status, message).category()
+    }
+
+    #[test]
+    fn answers_are_classified_as_the_engine_means_them() {
+        use Effect::{Read, Write};
+        let table = [
+            (Write, 500, "rpc error: code = Unknown desc = update out of sequence", "stale"),
+            (Write, 409, "rpc error: code = AlreadyExists desc = config x already exists", "exists"),
+            (Read, 404, "config x not found", "not-found"),
+            (Write, 400, "invalid config version", "refused"),
+            (
+                Write,
+                500,
+                "rpc error: code = Unknown desc = raft: raft message is too large and can't be sent",
+                "refused",
+            ),
+            (Write, 500, "rpc error: code = Unknown desc = expected one operator from [==, !=]", "refused"),
+            (Write, 500, "rpc error: code = DeadlineExceeded desc = context deadline exceeded", "unknown"),
+            (Read, 500, "rpc error: code = DeadlineExceeded desc = context deadline exceeded", "unreachable"),
+            (Write, 500, "rpc error: code = Unknown desc = node lost leader status", "unknown"),
+            (Write, 500, "rpc error: code = Unknown desc = The swarm does not have a leader.", "unreachable"),
+            (Write, 503, "This node is not a swarm manager.", "unreachable"),
+            (Write, 502, "", "unknown"),
+            (Read, 500, "", "unreachable"),
+        ];
+        for (effect, status, message, wanted) in table {
+            assert_eq!(class(effect, status, message), wanted, "{effect:?} {status} {message}");
+        }
+    }
+
+    #[test]
+    fn a_write_that_never_left_is_not_unknown() {
+        let error = Error::from_failure("doing it", Effect::Write, Failure::NotSent("no socket".to_owned()));
+        assert_eq!(error.category(), "unreachable");
+        let error = Error::from_failure("doing it", Effect::Write, Failure::NoAnswer("cut".to_owned()));
+        assert_eq!(error.category(), "unknown");
+    }
+}

@@ -5,5 +5,16 @@
 //! types; `world` is one complete snapshot; `job` runs one-shot work; `spec` edits service specs as raw JSON
 //! (bollard's types lose health checks); `lease` elects a leader and fences writes; `error` classifies answers.
 
+mod decode;
+pub mod engine;
 pub mod error;
+pub mod fence;
 pub mod object;
+mod stream;
+pub mod transport;
+
+pub use engine::Engine;
+pub use error::Error;
+pub use fence::Fence;
+pub use stream::Events;
+pub use transport::Endpoint;

@@ -183,6 +183,94 @@ pub struct Network {
     pub labels: Labels,
 }
 
+/// A secret as far as the engine tells: never its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secret {
+    /// Id.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// Version, for compare-and-swap.
+    pub version: u64,
+    /// Mutable labels.
+    pub labels: Labels,
+    /// Creation time by the manager's clock.
+    pub created: Timestamp,
+}
+
+/// Names a config or a secret in a service spec, which wants both its id and its name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ObjectRef {
+    /// Id.
+    pub id: String,
+    /// Name.
+    pub name: String,
+}
+
+/// What the engine says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Version of the engine, `20.10.24`.
+    pub engine_version: String,
+    /// Version of the API that the paths are pinned to, `1.41`.
+    pub api_version: String,
+    /// Whether this engine is an active member of a swarm.
+    pub active: bool,
+    /// Whether it is a manager that can be asked.
+    pub manager: bool,
+    /// Its node id, empty outside of a swarm.
+    pub node: String,
+    /// Id of the swarm, on managers.
+    pub cluster: Option<String>,
+    /// What the engine says is wrong with the swarm (no leader, no quorum), empty where nothing is.
+    pub error: String,
+}
+
+/// A hint that something changed. Events get lost, so nothing may depend on one alone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Event {
+    /// What kind of object.
+    pub kind: EventKind,
+    /// What happened to it.
+    pub action: EventAction,
+    /// Id of the object.
+    pub id: String,
+    /// Its name, where the engine tells.
+    pub name: Option<String>,
+}
+
+/// What kind of object an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "the names are Swarm's")]
+pub enum EventKind {
+    Service,
+    Config,
+    Secret,
+    Network,
+    Node,
+    Other,
+}
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are Swarm's")]
+pub enum EventAction {
+    Create,
+    Update,
+    Remove,
+    Other,
+}
+
+/// Credentials for the registry, sent along when a service is created. An update keeps those that Swarm has stored.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub enum RegistryAuth {
+    /// None: public images, and images that the nodes have.
+    #[default]
+    Anonymous,
+    /// The value of the `X-Registry-Auth` header: base64url of a JSON object.
+    Header(String),
+}
+
 /// The first 12 characters of a name's hash (base32, lower case): keeps names of derived objects short.
 pub fn short_hash(text: &str) -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
@@ -209,9 +297,63 @@ impl Kind {
     }
 }
 
+// === impl RegistryAuth ===
+
+impl std::fmt::Debug for RegistryAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            RegistryAuth::Anonymous => "Anonymous",
+            RegistryAuth::Header(_) => "Header(***)",
+        })
+    }
+}
+
 // === impl TaskState ===
 
 impl TaskState {
+    /// Reads the engine's name of a state.
+    pub fn parse(text: &str) -> Option<TaskState> {
+        Some(match text {
+            "new" => TaskState::New,
+            "allocated" => TaskState::Allocated,
+            "pending" => TaskState::Pending,
+            "assigned" => TaskState::Assigned,
+            "accepted" => TaskState::Accepted,
+            "preparing" => TaskState::Preparing,
+            "ready" => TaskState::Ready,
+            "starting" => TaskState::Starting,
+            "running" => TaskState::Running,
+            "complete" => TaskState::Complete,
+            "shutdown" => TaskState::Shutdown,
+            "failed" => TaskState::Failed,
+            "rejected" => TaskState::Rejected,
+            "remove" => TaskState::Remove,
+            "orphaned" => TaskState::Orphaned,
+            _ => return None,
+        })
+    }
+
+    /// The engine's name of the state.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            TaskState::New => "new",
+            TaskState::Allocated => "allocated",
+            TaskState::Pending => "pending",
+            TaskState::Assigned => "assigned",
+            TaskState::Accepted => "accepted",
+            TaskState::Preparing => "preparing",
+            TaskState::Ready => "ready",
+            TaskState::Starting => "starting",
+            TaskState::Running => "running",
+            TaskState::Complete => "complete",
+            TaskState::Shutdown => "shutdown",
+            TaskState::Failed => "failed",
+            TaskState::Rejected => "rejected",
+            TaskState::Remove => "remove",
+            TaskState::Orphaned => "orphaned",
+        }
+    }
+
     /// Whether the container can no longer run, by what its node last reported. On a dead node this proves nothing (S8).
     pub const fn is_terminal(self) -> bool {
         matches!(
