@@ -1,1 +1,30 @@
-//! (being written)
+//! Telling people by e-mail what operations do.
+//!
+//! ```text
+//! Operation ─▶ phase::due (pure) ─▶ message::render (pure) ─▶ smtp::Session ─▶ Ledger (`skep.told.<phase>`)
+//!              └──────────────── outbox::deliver, once per nudge ──────────────────┘
+//! ```
+//!
+//! Invariants: what was told stands on the operation's record and nowhere else, so nothing is lost across restarts;
+//! it is recorded after sending, so mail goes out at least once, and a repeat carries the same `Message-ID`; mail never
+//! blocks or fails an operation; recipients come from labels and configuration only; a message holds fields of the
+//! record and nothing else, and those are scrubbed (S15).
+
+pub mod message;
+pub mod meter;
+pub mod outbox;
+pub mod phase;
+pub mod settings;
+pub mod smtp;
+
+#[cfg(test)]
+mod fixture;
+mod scrub;
+mod view;
+mod words;
+
+pub use message::{Letter, render};
+pub use meter::{Meter, Reading};
+pub use outbox::{Audience, Delivery, Ledger, Outbox, Undelivered};
+pub use phase::{Phase, Routine, due, due_again};
+pub use settings::{Mail, MailSettings};

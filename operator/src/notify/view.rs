@@ -1,0 +1,293 @@
+//! What the templates of a message are given. Every text of the record passes through [`scrub::line`] here.
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::phase::{self, Phase};
+use super::scrub;
+use super::settings::Mail;
+use super::words::{self, Tone};
+use crate::operation::record::{Operation, StepRecord, StepState, Trigger, Work};
+
+/// Everything that a message shows.
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    title: String,
+    cluster: String,
+    badge: &'static str,
+    colour: Colour,
+    lead: String,
+    /// Said where the start is told together with the end.
+    late: bool,
+    facts: Vec<Fact>,
+    cause: Option<Cause>,
+    next: String,
+    commands: Vec<Command>,
+    remarks: Vec<String>,
+    timeline: Vec<Row>,
+    link: Option<String>,
+    id: String,
+    zone: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Fact {
+    name: &'static str,
+    value: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Cause {
+    step: String,
+    note: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Command {
+    purpose: &'static str,
+    line: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    at: String,
+    step: String,
+    mark: &'static str,
+    state: &'static str,
+    colour: Colour,
+    took: String,
+    note: String,
+}
+
+/// Foreground and background, light and dark: the templates' classes are named so.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Colour {
+    Info,
+    Good,
+    Caution,
+    Alarm,
+    Muted,
+}
+
+/// Longest text of one field.
+const LONGEST: usize = 400;
+
+// === impl View ===
+
+impl View {
+    /// Gathers what to show about an operation whose `phases` are told together, the last one as the headline.
+    pub(super) fn of(
+        operation: &Operation,
+        phases: &[Phase],
+        mail: &Mail,
+        expected_end: Option<Timestamp>,
+        now: Timestamp,
+    ) -> View {
+        let head = phases.last().copied().unwrap_or(Phase::Started);
+        let service = scrub::line(&operation.intent.service, 80);
+        let work = &operation.intent.work;
+        View {
+            title: words::title(work, &service),
+            cluster: scrub::line(&mail.cluster, 60),
+            badge: words::badge(head),
+            colour: words::tone(head).into(),
+            lead: words::lead(work, head, &service),
+            late: phases.len() > 1,
+            facts: facts(operation, head, &mail.zone, expected_end, now),
+            cause: cause(operation, head),
+            next: words::next(operation, head),
+            commands: commands(operation, head),
+            remarks: operation.journal.remarks.iter().map(|r| scrub::line(r, LONGEST)).collect(),
+            timeline: operation.journal.steps.iter().map(|(n, r)| row(n, r, &mail.zone, now)).collect(),
+            link: mail.status_url.as_ref().map(|base| format!("{base}/operations/{}", operation.id)),
+            id: operation.id.to_string(),
+            zone: mail.zone.iana_name().unwrap_or("UTC").to_owned(),
+        }
+    }
+}
+
+// === impl Colour ===
+
+impl From<Tone> for Colour {
+    fn from(tone: Tone) -> Colour {
+        match tone {
+            Tone::Info => Colour::Info,
+            Tone::Good => Colour::Good,
+            Tone::Caution => Colour::Caution,
+            Tone::Alarm => Colour::Alarm,
+        }
+    }
+}
+
+/// A time in the readers' zone and in UTC.
+fn moment(at: Timestamp, zone: &TimeZone) -> String {
+    let (here, utc) = (at.to_zoned(zone.clone()), at.to_zoned(TimeZone::UTC));
+    let local = here.strftime("%a %-d %b %Y, %H:%M:%S %Z");
+    if here.offset().is_zero() {
+        return local.to_string();
+    }
+    let day = if here.date() == utc.date() { "" } else { "%-d %b, " };
+    format!("{local} ({})", utc.strftime(&format!("{day}%H:%M:%S UTC")))
+}
+
+/// A duration to the second, or to the tenth where it is short: `0.4 s`, `42 s`, `3 min 5 s`, `2 h 4 min`.
+fn span(duration: SignedDuration) -> String {
+    let (total, tenths) = (duration.as_secs().max(0), duration.subsec_millis().max(0) / 100);
+    let (hours, minutes, seconds) = (total / 3600, total / 60 % 60, total % 60);
+    match (hours, minutes) {
+        (0, 0) if seconds < 10 => format!("{seconds}.{tenths} s"),
+        (0, 0) => format!("{seconds} s"),
+        (0, _) => format!("{minutes} min {seconds} s"),
+        _ => format!("{hours} h {minutes} min"),
+    }
+}
+
+fn facts(
+    operation: &Operation,
+    head: Phase,
+    zone: &TimeZone,
+    expected_end: Option<Timestamp>,
+    now: Timestamp,
+) -> Vec<Fact> {
+    let (intent, journal) = (&operation.intent, &operation.journal);
+    let service = scrub::line(&intent.service, 80);
+    let fact = |name, value| Fact { name, value };
+    let mut facts = vec![
+        fact("Why", why(&intent.trigger, zone)),
+        fact("Impact", words::impact(&intent.work, head, &service)),
+    ];
+    if let Some(backup) = backup(&intent.work, zone) {
+        facts.push(fact("Backup", backup));
+    }
+    if let Some(by) = &journal.approved {
+        facts.push(fact("Approved by", scrub::line(by, 80)));
+    }
+    if let Some(by) = &journal.cancel {
+        facts.push(fact("Cancelled by", scrub::line(by, 80)));
+    }
+    let began = phase::began(operation);
+    match began {
+        Some(began) => facts.push(fact("Started", moment(began, zone))),
+        None => facts.push(fact("Asked for", moment(intent.created, zone))),
+    }
+    match (journal.ended, began) {
+        (Some(ended), Some(began)) => {
+            let name = if head == Phase::Stuck { "Stopped" } else { "Ended" };
+            facts.push(fact(name, moment(ended, zone)));
+            facts.push(fact("Took", span(ended.duration_since(began))));
+        }
+        (Some(ended), None) => facts.push(fact("Ended", moment(ended, zone))),
+        (None, _) => {
+            if let Some(end) = until(&intent.work).or(expected_end).filter(|end| *end > now) {
+                facts.push(fact("Expected end", moment(end, zone)));
+            }
+        }
+    }
+    facts
+}
+
+fn why(trigger: &Trigger, zone: &TimeZone) -> String {
+    match trigger {
+        Trigger::Person { name } if name.trim().is_empty() => "A person asked for it".to_owned(),
+        Trigger::Person { name } => format!("{} asked for it", scrub::line(name, 80)),
+        Trigger::Alert { name, starts_at, .. } => {
+            format!("The alert {}, firing since {}", scrub::line(name, 120), moment(*starts_at, zone))
+        }
+        Trigger::Schedule { key, due } => {
+            format!("Scheduled by {}, due {}", scrub::line(key, 80), moment(*due, zone))
+        }
+        Trigger::Operation { id } => format!("Part of operation {id}"),
+    }
+}
+
+fn backup(work: &Work, zone: &TimeZone) -> Option<String> {
+    match work {
+        Work::Restore { backup: Some(id), .. } => Some(scrub::line(id, 80)),
+        Work::Restore { before: Some(at), .. } => {
+            Some(format!("The newest verified one before {}", moment(*at, zone)))
+        }
+        Work::Restore { .. } | Work::Backup | Work::Maintenance { .. } | Work::Expire => None,
+    }
+}
+
+const fn until(work: &Work) -> Option<Timestamp> {
+    match work {
+        Work::Maintenance { until } => *until,
+        Work::Backup | Work::Restore { .. } | Work::Expire => None,
+    }
+}
+
+/// The step that failed, where the operation did.
+fn cause(operation: &Operation, head: Phase) -> Option<Cause> {
+    if !matches!(head, Phase::Failed | Phase::RolledBack | Phase::Stuck) {
+        return None;
+    }
+    let steps = &operation.journal.steps;
+    let failed = |state| steps.iter().find(|(_, r)| r.state == state && !r.note.is_empty());
+    // An undo that failed keeps the operation where it is; otherwise the last step with a note is the one that ended it,
+    // since undoing keeps the note.
+    let (name, record) = failed(StepState::UndoFailed)
+        .or_else(|| failed(StepState::Failed))
+        .or_else(|| steps.iter().rev().find(|(_, r)| r.state == StepState::Undone && !r.note.is_empty()))?;
+    Some(Cause { step: words::step(&scrub::line(name, 60)), note: scrub::line(&record.note, LONGEST) })
+}
+
+fn commands(operation: &Operation, head: Phase) -> Vec<Command> {
+    let commands = words::commands(head).iter();
+    commands
+        .map(|c| Command { purpose: c.purpose, line: format!("skep ops {} {}", c.verb, operation.id) })
+        .collect()
+}
+
+fn row(name: &str, record: &StepRecord, zone: &TimeZone, now: Timestamp) -> Row {
+    let (mark, state, colour) = match record.state {
+        StepState::Started => ("▸", "running", Colour::Info),
+        StepState::Done => ("✓", "done", Colour::Good),
+        StepState::Failed => ("✗", "failed", Colour::Alarm),
+        StepState::Undoing => ("↩", "being undone", Colour::Caution),
+        StepState::Undone => ("↩", "undone", Colour::Muted),
+        StepState::UndoFailed => ("✗", "cannot be undone", Colour::Alarm),
+    };
+    let running = matches!(record.state, StepState::Started | StepState::Undoing);
+    let took = span((if running { now } else { record.changed }).duration_since(record.began));
+    let took = if running { format!("{took} so far") } else { took };
+    let note = match (record.state, record.percent) {
+        (StepState::Done, _) => String::new(),
+        (StepState::Started, Some(percent)) if record.note.is_empty() => format!("{percent} %"),
+        (StepState::Started, Some(percent)) => format!("{percent} %, {}", scrub::line(&record.note, 160)),
+        _ => scrub::line(&record.note, 160),
+    };
+    let at = record.began.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string();
+    Row { at, step: words::step(&scrub::line(name, 60)), mark, state, colour, took, note }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_given_in_the_readers_zone_and_in_utc() {
+        let at: Timestamp = "2026-11-21T23:05:09Z".parse().unwrap();
+        let paris = TimeZone::get("Europe/Paris").unwrap();
+        assert_eq!(moment(at, &paris), "Sun 22 Nov 2026, 00:05:09 CET (21 Nov, 23:05:09 UTC)");
+        assert_eq!(moment(at, &TimeZone::UTC), "Sat 21 Nov 2026, 23:05:09 UTC");
+        let noon: Timestamp = "2026-07-21T12:00:00Z".parse().unwrap();
+        assert_eq!(moment(noon, &paris), "Tue 21 Jul 2026, 14:00:00 CEST (12:00:00 UTC)");
+    }
+
+    #[test]
+    fn durations_read_naturally() {
+        let spans = [
+            (420, "0.4 s"),
+            (42_900, "42 s"),
+            (185_000, "3 min 5 s"),
+            (7_440_000, "2 h 4 min"),
+            (-5, "0.0 s"),
+        ];
+        for (millis, text) in spans {
+            assert_eq!(span(SignedDuration::from_millis(millis)), text);
+        }
+    }
+}

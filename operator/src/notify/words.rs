@@ -1,0 +1,206 @@
+//! What a message says in words, by kind of work and phase. Pure; claims nothing that the record does not prove.
+
+use super::phase::Phase;
+use crate::operation::record::{Operation, Work};
+
+/// How a message looks and how urgent it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tone {
+    /// Something goes on.
+    Info,
+    /// It went well.
+    Good,
+    /// It did not, but nothing is broken; or a person is asked something.
+    Caution,
+    /// A person is needed now.
+    Alarm,
+}
+
+/// A command for the reader.
+pub(super) struct Command {
+    /// What it is for.
+    pub(super) purpose: &'static str,
+    /// The words after `skep ops`.
+    pub(super) verb: &'static str,
+}
+
+const SHOW: Command = Command { purpose: "Look at every step", verb: "show" };
+const APPROVE: Command = Command { purpose: "Approve", verb: "approve" };
+const CANCEL: Command = Command { purpose: "Cancel", verb: "cancel" };
+const RETRY: Command = Command { purpose: "Try the failed step again", verb: "retry" };
+
+/// `Restore of shop_db`: the constant part of every message of an operation.
+pub(super) fn title(work: &Work, service: &str) -> String {
+    let kind = match work {
+        Work::Backup => "Backup",
+        Work::Restore { .. } => "Restore",
+        Work::Maintenance { .. } => "Maintenance",
+        Work::Expire => "Clean-up",
+    };
+    format!("{kind} of {service}")
+}
+
+/// The state in a word or two.
+pub(super) const fn badge(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Announced => "Queued",
+        Phase::NeedsApproval => "Waiting for approval",
+        Phase::Started => "Under way",
+        Phase::Finished => "Finished",
+        Phase::Failed => "Failed",
+        Phase::RolledBack => "Rolled back",
+        Phase::Cancelled => "Cancelled",
+        Phase::Stuck => "Needs a person",
+    }
+}
+
+/// Tone of a phase.
+pub(super) const fn tone(phase: Phase) -> Tone {
+    match phase {
+        Phase::Announced | Phase::Started => Tone::Info,
+        Phase::Finished => Tone::Good,
+        Phase::NeedsApproval | Phase::RolledBack | Phase::Cancelled => Tone::Caution,
+        Phase::Failed | Phase::Stuck => Tone::Alarm,
+    }
+}
+
+/// The first sentence.
+pub(super) fn lead(work: &Work, phase: Phase, service: &str) -> String {
+    let doing = match work {
+        Work::Backup => format!("the backup of {service}"),
+        Work::Restore { .. } => format!("the restore of {service} from a backup"),
+        Work::Maintenance { .. } => format!("the maintenance of {service}"),
+        Work::Expire => format!("the removal of expired data of {service}"),
+    };
+    match phase {
+        Phase::Announced => format!("{} waits for other operations to end.", capital(&doing)),
+        Phase::NeedsApproval => format!("{} waits for a person to approve it.", capital(&doing)),
+        Phase::Started => begun(work, service),
+        Phase::Finished => ended_well(work, service),
+        Phase::Failed => format!("{} ended before anything was changed.", capital(&doing)),
+        Phase::RolledBack => format!("{} failed, and everything was put back as it was.", capital(&doing)),
+        Phase::Cancelled => {
+            format!("{} was cancelled by a person; everything is as it was before.", capital(&doing))
+        }
+        Phase::Stuck => format!("{} cannot go on by itself, nor back.", capital(&doing)),
+    }
+}
+
+fn begun(work: &Work, service: &str) -> String {
+    match work {
+        Work::Backup => format!("The data of {service} is being backed up."),
+        Work::Restore { .. } => format!("The data of {service} is being restored from a backup."),
+        Work::Maintenance { .. } => format!("Maintenance of {service} has begun."),
+        Work::Expire => format!("Data of {service} that was kept from earlier restores is being removed."),
+    }
+}
+
+fn ended_well(work: &Work, service: &str) -> String {
+    match work {
+        Work::Backup => {
+            format!("The data of {service} was backed up, and the backup was read back and verified.")
+        }
+        Work::Restore { .. } => format!("The data of {service} was restored from a backup and verified."),
+        Work::Maintenance { .. } => format!("Maintenance of {service} is over."),
+        Work::Expire => format!("Data of {service} that was kept from earlier restores was removed."),
+    }
+}
+
+/// What users notice.
+pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
+    match (work, phase) {
+        (_, Phase::Failed) => "None: nothing was changed.".to_owned(),
+        (_, Phase::RolledBack | Phase::Cancelled) => {
+            "None any more: everything is as it was before.".to_owned()
+        }
+        (_, Phase::Stuck) => format!(
+            "{service}, or services that use it, may be stopped or show the maintenance page until a person decides."
+        ),
+        (Work::Backup, _) => format!("None expected: {service} keeps running."),
+        (Work::Expire, Phase::Finished) => {
+            "None for users. What was removed can no longer be gone back to.".to_owned()
+        }
+        (Work::Expire, _) => "None for users.".to_owned(),
+        (Work::Maintenance { .. }, Phase::Finished) => format!("{service} answers users again."),
+        (Work::Maintenance { .. }, Phase::Started) => format!("Users of {service} see the maintenance page."),
+        (Work::Maintenance { .. }, _) => {
+            format!("None yet. Once it begins, users of {service} see the maintenance page.")
+        }
+        (Work::Restore { .. }, Phase::Finished) => {
+            "Changes made after the backup was taken are not in the restored data.".to_owned()
+        }
+        (Work::Restore { in_place, quiesce, .. }, _) => restoring(*in_place, *quiesce, phase, service),
+    }
+}
+
+fn restoring(in_place: Option<bool>, quiesce: Option<bool>, phase: Phase, service: &str) -> String {
+    let when = if phase == Phase::Started { "" } else { "None yet. Once it runs: " };
+    let what = match (in_place, quiesce) {
+        (Some(true), _) => {
+            "services that use the data stop, or show the maintenance page, for as long as the restore takes."
+        }
+        (Some(false), Some(false)) => {
+            "services that use the data keep running; their connections are cut once, when the data is replaced."
+        }
+        (Some(false), _) => {
+            "the new data is built beside the old; services that use it stop, or show the maintenance page, \
+             only while the one is exchanged for the other."
+        }
+        (None, _) => {
+            "services that use the data may stop for a while, or show the maintenance page, when it is replaced."
+        }
+    };
+    let text = if when.is_empty() { capital(what) } else { format!("{when}{what}") };
+    format!("{text} Changes made to {service} after the backup was taken will not be in the restored data.")
+}
+
+/// What happens next, or what the reader should do.
+pub(super) fn next(operation: &Operation, phase: Phase) -> String {
+    match phase {
+        Phase::Announced => "It begins by itself; another message tells when it does.".to_owned(),
+        Phase::NeedsApproval => {
+            "Nothing happens until somebody approves or cancels it with one of the commands below.".to_owned()
+        }
+        Phase::Started => match operation.intent.work {
+            Work::Maintenance { until: None } => {
+                "It lasts until somebody ends it with the command below; another message tells when it is over."
+                    .to_owned()
+            }
+            Work::Maintenance { until: Some(_) } | Work::Backup | Work::Restore { .. } | Work::Expire => {
+                "Nothing to do: another message tells how it ended.".to_owned()
+            }
+        },
+        Phase::Finished => match operation.intent.work {
+            Work::Restore { .. } => "Please look whether the application shows what you expect.".to_owned(),
+            Work::Backup | Work::Maintenance { .. } | Work::Expire => "Nothing to do.".to_owned(),
+        },
+        Phase::Failed | Phase::RolledBack => {
+            "Once the cause below is mended, ask for the operation again.".to_owned()
+        }
+        Phase::Cancelled => "Nothing to do.".to_owned(),
+        Phase::Stuck => {
+            let kept = if operation.journal.remarks.is_empty() { "" } else { " Please read the notes below first." };
+            format!("A person must look at it now. Nothing more is changed until somebody decides.{kept}")
+        }
+    }
+}
+
+/// Commands for the reader.
+pub(super) fn commands(phase: Phase) -> &'static [Command] {
+    match phase {
+        Phase::Announced | Phase::Started => &[SHOW, CANCEL],
+        Phase::NeedsApproval => &[APPROVE, CANCEL, SHOW],
+        Phase::Finished | Phase::Failed | Phase::RolledBack | Phase::Cancelled => &[SHOW],
+        Phase::Stuck => &[SHOW, RETRY],
+    }
+}
+
+/// `restore-beside` reads as `Restore beside`.
+pub(super) fn step(name: &str) -> String {
+    capital(&name.replace(['-', '_'], " "))
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|c| c.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
