@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the images that the tests and the demo run, into the sandbox's engine.
 #
-# usage: images.sh [NAME:TAG…]     default: all of the table below
+# usage: images.sh [NAME:TAG…]     default: all of the table below, and shop:1 (the demo application)
 #
 # Packages are installed on the host's network by apt, in an overlay above a small Debian root; only the difference
 # becomes a layer. So the engine needs no way out, and the images share their base. An image whose recipe has not
@@ -11,6 +11,15 @@
 # A recipe is a directory in tests/images: install.sh (run in the root, with the version), Dockerfile, files to add.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+# The demo application is compiled before root is asked for: the toolchain may be the caller's.
+wants() { [ $# = 1 ] || [[ " ${*:2} " == *" $1 "* ]]; }
+binaries=${CARGO_TARGET_DIR:-$repo/target}/x86_64-unknown-linux-musl/release
+if wants shop:1 "$@" && [ -z "${SKEP_COMPILED:-}" ]; then
+    (cd "$repo" && cargo build -q --release --target x86_64-unknown-linux-musl -p skep-tests --bin shop)
+    export SKEP_COMPILED=yes
+fi
+
 as_root "$@"
 open_state
 eval "$("$here/engine.sh" env)"
@@ -63,7 +72,7 @@ main() {
     declare -A todo
     have=$(present)
     while read -r image suite recipe version official; do
-        [ $# = 0 ] || [[ " $* " == *" $image "* ]] || continue
+        wants "$image" "$@" || continue
         hash=$(recipe_hash "$suite" "$recipe" "$version")
         grep -qxE "skep-test/$image ($hash)?" <<<"$have" && continue
         [ -n "$registry" ] || registry=$(registry_answers "$official" && echo yes || echo no)
@@ -74,6 +83,7 @@ main() {
         fi
     done < <(grep . <<<"$table")
     build
+    ! wants shop:1 "$@" || shop
 }
 
 # Suites are built side by side.
@@ -87,6 +97,15 @@ build() {
     for job in "${jobs[@]}"; do wait "$job" || failed=yes; done
     [ -z "$failed" ] || die "not all images could be built"
     [ ${#jobs[@]} = 0 ] || docker image prune -f >/dev/null
+}
+
+# The demo application: one static binary.
+shop() {
+    local hash
+    hash=$(sha256sum "$binaries/shop" "$recipes/shop/Dockerfile" | sha256sum | cut -c1-16)
+    grep -qxF "skep-test/shop:1 $hash" <<<"$have" && return
+    tar -c -C "$recipes/shop" Dockerfile -C "$binaries" shop |
+        DOCKER_BUILDKIT=0 docker build -q -t skep-test/shop:1 --label "skep.test.recipe=$hash" - 2>/dev/null >&2
 }
 
 lock_images() {

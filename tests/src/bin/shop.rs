@@ -1,0 +1,90 @@
+//! The demo application; see [`skep_tests::shop`].
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use skep_tests::shop::{Settings, database::Database, web, worker};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A small shop
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Clone, Copy, Subcommand)]
+enum Part {
+    /// Answer HTTP requests (the default)
+    Serve,
+    /// Book new orders
+    Worker,
+    /// Ask the running shop whether it is well
+    Healthcheck,
+}
+
+fn main() -> ExitCode {
+    let Arguments { settings, part } = Arguments::parse();
+    tracing_subscriber::fmt().with_ansi(false).init();
+    let outcome = match part.unwrap_or(Part::Serve) {
+        Part::Healthcheck => healthcheck(settings.port),
+        Part::Serve => run(serve(settings)),
+        Part::Worker => run(work(settings)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("shop: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(part: impl Future<Output = std::io::Result<()>>) -> std::io::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(part)
+}
+
+async fn serve(settings: Settings) -> std::io::Result<()> {
+    let stop = told_to_stop()?;
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, settings.port)).await?;
+    let shop = web::Shop::new(&settings);
+    let preparing = Arc::clone(&shop);
+    tokio::spawn(async move { preparing.prepare(settings.seed_orders).await });
+    web::serve(listener, shop, settings.drain(), stop).await
+}
+
+async fn work(settings: Settings) -> std::io::Result<()> {
+    let stop = told_to_stop()?;
+    worker::run(&Database::new(settings), stop).await;
+    Ok(())
+}
+
+/// Resolves at SIGTERM or SIGINT.
+fn told_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+fn healthcheck(port: u16) -> std::io::Result<()> {
+    let patience = Duration::from_secs(2);
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let first = answer.lines().next().unwrap_or_default();
+    if first.contains(" 200 ") { Ok(()) } else { Err(std::io::Error::other(first.to_owned())) }
+}
