@@ -101,6 +101,18 @@ impl Engine {
         Ok(config)
     }
 
+    /// The id of a config by its exact name.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none.
+    pub async fn config_id(&self, name: &str) -> Result<String, Error> {
+        let what = format!("reading config `{name}`");
+        let value = self.read(&what, Call::get(format!("/configs/{}", encode(name)))).await?;
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        exact(&what, name, "", &text(&value["Spec"]["Name"]))?;
+        Ok(text(&value["ID"]))
+    }
+
     /// A person's config by its exact name; none where it does not exist.
     ///
     /// # Errors
@@ -162,6 +174,18 @@ impl Engine {
         let body = json!({"Name": name, "Labels": labels, "Data": STANDARD.encode(data)});
         self.create(&format!("storing secret `{name}`"), Call::post("/secrets/create".to_owned(), &body))
             .await
+    }
+
+    /// The id of a secret by its exact name.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none.
+    pub async fn secret_id(&self, name: &str) -> Result<String, Error> {
+        let what = format!("reading secret `{name}`");
+        let value = self.read(&what, Call::get(format!("/secrets/{}", encode(name)))).await?;
+        let secret = understood(&what, decode::secret(&value))?;
+        exact(&what, name, &secret.name, &secret.name)?;
+        Ok(secret.id)
     }
 
     /// All secrets that carry the labels, without their data.
@@ -274,9 +298,23 @@ impl Engine {
         Ok(tasks)
     }
 
+    /// The tasks of services that carried the labels when the task was made. Those of removed services are listed
+    /// until they have ended and are cleaned up.
+    ///
+    /// # Errors
+    /// When the engine cannot be asked.
+    pub async fn tasks_labelled(&self, labels: &[(&str, &str)]) -> Result<Vec<Task>, Error> {
+        let wanted: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        self.list_tasks(&json!({"label": wanted})).await
+    }
+
     async fn tasks_at_once(&self, service_ids: &[&str]) -> Result<Vec<Task>, Error> {
+        self.list_tasks(&json!({"service": service_ids})).await
+    }
+
+    async fn list_tasks(&self, filter: &Value) -> Result<Vec<Task>, Error> {
         let what = "listing tasks";
-        let path = format!("/tasks?{}", filters(&json!({"service": service_ids})));
+        let path = format!("/tasks?{}", filters(filter));
         let value = self.read(what, Call::get(path)).await?;
         understood(what, list(value)?.iter_mut().map(decode::task).collect())
     }

@@ -9,7 +9,9 @@ mod decode;
 pub mod engine;
 pub mod error;
 pub mod fence;
+pub mod job;
 pub mod object;
+pub mod spec;
 mod stream;
 pub mod transport;
 

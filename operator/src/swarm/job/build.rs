@@ -1,0 +1,224 @@
+//! The spec of a job: an allow-list (S14).
+
+use serde_json::{Value, json};
+use skep_runner::{RUNNER_PATH, TICKET_PATH};
+
+use super::{JOB, JobSpec};
+use crate::swarm::object::{OP, ObjectRef};
+use crate::swarm::spec::{self, FileKind, FileRef};
+
+/// Everybody may read and execute it, nobody may write it.
+const EXECUTABLE: u32 = 0o555;
+/// Everybody in the container may read it.
+const READABLE: u32 = 0o444;
+/// Time between SIGTERM and SIGKILL, in nanoseconds.
+const GRACE: u64 = 10_000_000_000;
+
+/// The service spec of a job.
+pub fn build(job: &JobSpec<'_>) -> Value {
+    let mut container = json!({
+        "Image": job.image,
+        "Command": [RUNNER_PATH, "task"],
+        "Env": spec::env_without_secrets(&job.service.spec),
+        "Labels": container_labels(job),
+        "Mounts": job.mounts,
+        "Configs": configs(job),
+        "Secrets": secrets(job),
+        "Healthcheck": {"Test": ["NONE"]},
+        "StopGracePeriod": GRACE,
+        // The runner starts tools: somebody must bury what they leave behind and pass signals on.
+        "Init": true,
+    });
+    let of_service = &job.service.spec["TaskTemplate"]["ContainerSpec"];
+    for key in ["User", "Groups"] {
+        if let Some(value) = of_service.get(key) {
+            container[key] = value.clone();
+        }
+    }
+    json!({
+        "Name": job.name,
+        "Labels": job.labels,
+        "TaskTemplate": {
+            "ContainerSpec": container,
+            "RestartPolicy": {"Condition": "none", "MaxAttempts": 0},
+            "Placement": {"Constraints": constraints(job)},
+            "LogDriver": {"Name": "json-file"},
+            "Networks": networks(job),
+        },
+        "Mode": {"Replicated": {"Replicas": 1}},
+        // Else the engine allocates a virtual address that nobody uses.
+        "EndpointSpec": {"Mode": "dnsrr"},
+    })
+}
+
+/// The placement constraint that pins a task to a node.
+pub fn node_constraint(node: &str) -> String {
+    format!("node.id=={node}")
+}
+
+fn container_labels(job: &JobSpec<'_>) -> Value {
+    let mut labels = json!({JOB: job.name});
+    if let Some(op) = job.labels.get(OP) {
+        labels[OP] = op.as_str().into();
+    }
+    labels
+}
+
+fn constraints(job: &JobSpec<'_>) -> Vec<String> {
+    match job.node {
+        Some(node) => vec![node_constraint(node)],
+        None => spec::constraints(&job.service.spec).into_iter().map(str::to_owned).collect(),
+    }
+}
+
+fn networks(job: &JobSpec<'_>) -> Vec<Value> {
+    let target = |id: &String| json!({"Target": id});
+    if job.networks.is_empty() {
+        return spec::networks(&job.service.spec).iter().map(|n| target(&n.target)).collect();
+    }
+    job.networks.iter().map(target).collect()
+}
+
+fn configs(job: &JobSpec<'_>) -> Vec<Value> {
+    let ticket = ObjectRef { id: job.ticket.to_owned(), name: job.name.to_owned() };
+    let runner = FileRef { object: job.runner.clone(), path: RUNNER_PATH.to_owned(), mode: EXECUTABLE };
+    let ticket = FileRef { object: ticket, path: TICKET_PATH.to_owned(), mode: READABLE };
+    let of_service = spec::file_entries(&job.service.spec, FileKind::Config).cloned();
+    of_service.chain([runner, ticket].map(|f| f.to_entry(FileKind::Config))).collect()
+}
+
+fn secrets(job: &JobSpec<'_>) -> Vec<Value> {
+    let extra = job.secrets.iter().map(|s| {
+        let object = ObjectRef { id: s.id.clone(), name: s.name.clone() };
+        FileRef { object, path: s.file.clone(), mode: READABLE }.to_entry(FileKind::Secret)
+    });
+    spec::file_entries(&job.service.spec, FileKind::Secret).cloned().chain(extra).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::swarm::job::SecretFile;
+    use crate::swarm::object::{Labels, Service};
+
+    fn database() -> Service {
+        let spec = json!({
+            "Name": "shop_db",
+            "Labels": {"com.docker.stack.namespace": "shop", "traefik.enable": "true", "skep.enable": "true"},
+            "Mode": {"Replicated": {"Replicas": 3}},
+            "UpdateConfig": {"Parallelism": 1},
+            "TaskTemplate": {
+                "ContainerSpec": {
+                    "Image": "postgres:17",
+                    "Labels": {"com.docker.stack.namespace": "shop"},
+                    "Command": ["docker-entrypoint.sh"],
+                    "Args": ["postgres"],
+                    "Hostname": "db",
+                    "User": "999",
+                    "Env": ["POSTGRES_USER=shop", "POSTGRES_PASSWORD=hunter22", "POSTGRES_PASSWORD_FILE=/run/secrets/pw"],
+                    "Secrets": [{"SecretID": "s1", "SecretName": "pw", "File": {"Name": "pw", "UID": "999", "GID": "0", "Mode": 256}}],
+                    "Mounts": [{"Type": "volume", "Source": "data", "Target": "/var/lib/postgresql/data"}],
+                    "Healthcheck": {"Test": ["CMD", "pg_isready"]}
+                },
+                "Placement": {"Constraints": ["node.labels.disk==ssd"]},
+                "Resources": {"Limits": {"MemoryBytes": 1}},
+                "LogDriver": {"Name": "none"},
+                "Networks": [{"Target": "net1", "Aliases": ["db"]}]
+            },
+            "EndpointSpec": {"Mode": "vip", "Ports": [{"TargetPort": 5432, "PublishMode": "host"}]}
+        });
+        Service { id: "db1".into(), version: 1, spec, update: None, created: Timestamp::UNIX_EPOCH }
+    }
+
+    fn built(node: Option<&str>, networks: Vec<String>) -> Value {
+        let runner = ObjectRef { id: "r1".into(), name: "skep-runner-abc".into() };
+        build(&JobSpec {
+            name: "skep-job-1-dump-1",
+            ticket: "t1",
+            runner: &runner,
+            service: &database(),
+            image: "postgres:17@sha256:00",
+            node,
+            mounts: vec![json!({"Type": "bind", "Source": "/backups", "Target": "/skep/store"})],
+            secrets: vec![SecretFile { id: "s2".into(), name: "tmp".into(), file: "/skep/password".into() }],
+            networks,
+            labels: Labels::from([(OP.to_owned(), "1".to_owned())]),
+        })
+    }
+
+    #[test]
+    fn only_what_is_allowed_of_the_service_reaches_the_job() {
+        let spec = built(Some("n1"), Vec::new());
+        let text = spec.to_string();
+        let denied = [
+            "hunter22",
+            "stack.namespace",
+            "traefik",
+            "pg_isready",
+            "docker-entrypoint",
+            "aliases",
+            "Aliases",
+            "Ports",
+            "MemoryBytes",
+            "postgresql/data",
+            "Hostname",
+            "ssd",
+        ];
+        for denied in denied {
+            assert!(!text.contains(denied), "{denied} is in {text}");
+        }
+        assert_eq!(spec["Labels"], json!({"skep.op": "1"}));
+        assert_eq!(spec["TaskTemplate"]["ContainerSpec"]["User"], "999");
+    }
+
+    #[test]
+    fn it_runs_once_on_the_node_with_logs_that_can_be_read() {
+        let spec = built(Some("n1"), Vec::new());
+        assert_eq!(spec["Mode"], json!({"Replicated": {"Replicas": 1}}));
+        assert_eq!(spec["TaskTemplate"]["RestartPolicy"]["Condition"], "none");
+        assert_eq!(spec["TaskTemplate"]["Placement"]["Constraints"], json!(["node.id==n1"]));
+        assert_eq!(spec["TaskTemplate"]["LogDriver"]["Name"], "json-file");
+        assert_eq!(spec["TaskTemplate"]["ContainerSpec"]["Healthcheck"]["Test"], json!(["NONE"]));
+        assert_eq!(spec["EndpointSpec"], json!({"Mode": "dnsrr"}));
+    }
+
+    #[test]
+    fn it_keeps_to_the_constraints_of_the_service_where_no_node_is_given() {
+        assert_eq!(
+            built(None, Vec::new())["TaskTemplate"]["Placement"]["Constraints"],
+            json!(["node.labels.disk==ssd"])
+        );
+    }
+
+    #[test]
+    fn it_joins_the_networks_of_the_service_or_those_given_without_aliases() {
+        assert_eq!(built(None, Vec::new())["TaskTemplate"]["Networks"], json!([{"Target": "net1"}]));
+        assert_eq!(built(None, vec!["net2".into()])["TaskTemplate"]["Networks"], json!([{"Target": "net2"}]));
+    }
+
+    #[test]
+    fn the_runner_is_executable_and_the_ticket_is_beside_it() {
+        let spec = built(None, Vec::new());
+        let configs = &spec["TaskTemplate"]["ContainerSpec"]["Configs"];
+        assert_eq!(configs[0]["ConfigID"], "r1");
+        assert_eq!(
+            configs[0]["File"],
+            json!({"Name": "/skep/runner", "UID": "0", "GID": "0", "Mode": 0o555})
+        );
+        assert_eq!(configs[1]["ConfigID"], "t1");
+        assert_eq!(configs[1]["File"]["Name"], "/skep/ticket.json");
+        assert_eq!(spec["TaskTemplate"]["ContainerSpec"]["Command"], json!(["/skep/runner", "task"]));
+    }
+
+    #[test]
+    fn secrets_of_the_service_and_of_the_job_are_there() {
+        let spec = built(None, Vec::new());
+        let secrets = &spec["TaskTemplate"]["ContainerSpec"]["Secrets"];
+        let own = json!({"Name": "pw", "UID": "999", "GID": "0", "Mode": 256});
+        assert_eq!(secrets[0]["File"], own, "its owner must still be able to read it");
+        assert_eq!(secrets[1]["SecretID"], "s2");
+        assert_eq!(secrets[1]["File"]["Name"], "/skep/password");
+    }
+}
