@@ -1,1 +1,11 @@
-//! (being written)
+//! What starts operations besides people.
+//!
+//! ```text
+//! Alertmanager ─▶ http ─▶ alertmanager (payload → alerts) ─▶ intake ─▶ guard::judge (pure) ─▶ an operation, or not
+//! ```
+//!
+//! Invariant: nothing here works on a service; the most that a trigger does is to store an operation.
+
+pub mod alertmanager;
+pub mod guard;
+pub mod intake;
