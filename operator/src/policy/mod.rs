@@ -1,6 +1,23 @@
 //! Labels → typed policy; pure. Parse, don't validate: all problems are collected, a faulty section is off and
 //! the others work, and nothing ever becomes a silent default.
+//!
+//! ```text
+//! labels ─▶ parse ─▶ Parsed { policy, problems }        one service
+//!             │
+//!           keys (the one table) · value, schedule, duration, probe (texts ⇄ values) · rules (labels together)
+//! ```
 
+mod draft;
+pub mod duration;
+pub mod keys;
+mod parse;
+mod probe;
+pub mod problem;
+mod rules;
+pub mod schedule;
 pub mod types;
+pub mod value;
 
+pub use parse::{Parsed, is_ours, parse};
+pub use problem::{Code, Level, Problem, Section, explain};
 pub use types::*;

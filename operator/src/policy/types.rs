@@ -1,12 +1,14 @@
 //! What the labels of one service ask for.
 
+use std::fmt;
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
 use skep_runner::task::Expect;
 
+pub use super::schedule::{Cron, Schedule};
+
 /// Everything that the labels of one service ask for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policy {
     /// `skep.enable=true`.
     pub enabled: bool,
@@ -20,9 +22,9 @@ pub struct Policy {
     pub maintenance: Option<Maintenance>,
     /// Data engine.
     pub data: Option<Data>,
-    /// Backups.
+    /// Backups: there whenever there is data, so that backups by hand work too; none where its labels are faulty.
     pub backup: Option<Backup>,
-    /// Restore.
+    /// Restore: there whenever there is data, with the defaults; none where its labels are faulty.
     pub restore: Option<Restore>,
     /// Checks by name.
     pub checks: Vec<Check>,
@@ -33,7 +35,7 @@ pub struct Policy {
 pub struct Maintenance {
     /// Mode of design §6.
     pub mode: MaintenanceMode,
-    /// Port(s) that the application listens on.
+    /// Port(s) that the application listens on; never empty in the modes swap and standin.
     pub ports: Vec<u16>,
     /// Own page: name of a Swarm config.
     pub page: Option<String>,
@@ -80,30 +82,14 @@ pub enum Engine {
 }
 
 /// The `backup` section.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Backup {
-    /// Schedules, split on `;`.
+    /// Schedules; none where backups are taken by hand only.
     pub schedules: Vec<Schedule>,
     /// Name of the store; the default store where absent.
     pub store: Option<String>,
     /// Retention.
     pub keep: Vec<Keep>,
-}
-
-/// A cron schedule in a time zone, or an interval.
-#[derive(Clone, Debug)]
-pub enum Schedule {
-    /// Civil times in a zone.
-    Cron {
-        /// The expression as written, without the zone prefix.
-        expression: String,
-        /// The parsed schedule, on civil time.
-        schedule: Box<cron::Schedule>,
-        /// Zone, UTC where absent.
-        zone: TimeZone,
-    },
-    /// `@every 15m`.
-    Every(Duration),
 }
 
 /// One retention rule, `7 daily`.
@@ -116,7 +102,7 @@ pub struct Keep {
 }
 
 /// A retention period.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "self-explaining")]
 pub enum Period {
     Last,
@@ -128,7 +114,7 @@ pub enum Period {
 }
 
 /// The `restore` section.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restore {
     /// Alert names.
     pub on_alert: Vec<String>,
@@ -233,4 +219,171 @@ pub enum CheckProbe {
         /// What its output must be.
         expect: Expect,
     },
+}
+
+// === impl Policy ===
+
+impl Policy {
+    /// The checks that look into the data.
+    pub fn data_checks(&self) -> impl Iterator<Item = &Check> {
+        self.checks.iter().filter(|check| matches!(check.probe, CheckProbe::Sql { .. }))
+    }
+}
+
+// === impl MaintenanceMode ===
+
+impl fmt::Display for MaintenanceMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MaintenanceMode::Swap => f.write_str("swap"),
+            MaintenanceMode::Proxy => f.write_str("proxy"),
+            MaintenanceMode::StandIn => f.write_str("standin"),
+            MaintenanceMode::Config(service) => write!(f, "config:{service}"),
+        }
+    }
+}
+
+// === impl Engine ===
+
+impl Engine {
+    /// Every engine.
+    pub const ALL: [Engine; 8] = [
+        Engine::Postgres,
+        Engine::Mysql,
+        Engine::Mariadb,
+        Engine::Mongodb,
+        Engine::Redis,
+        Engine::Rabbitmq,
+        Engine::Volume,
+        Engine::Command,
+    ];
+
+    /// The word in the label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Engine::Postgres => "postgres",
+            Engine::Mysql => "mysql",
+            Engine::Mariadb => "mariadb",
+            Engine::Mongodb => "mongodb",
+            Engine::Redis => "redis",
+            Engine::Rabbitmq => "rabbitmq",
+            Engine::Volume => "volume",
+            Engine::Command => "command",
+        }
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === impl Keep ===
+
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.count, self.per)
+    }
+}
+
+// === impl Period ===
+
+impl Period {
+    /// Every period, from short to long.
+    pub const ALL: [Period; 6] =
+        [Period::Last, Period::Hourly, Period::Daily, Period::Weekly, Period::Monthly, Period::Yearly];
+
+    /// The word in the label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Period::Last => "last",
+            Period::Hourly => "hourly",
+            Period::Daily => "daily",
+            Period::Weekly => "weekly",
+            Period::Monthly => "monthly",
+            Period::Yearly => "yearly",
+        }
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === impl Limit ===
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.count, super::duration::show(self.window))
+    }
+}
+
+// === impl RestoreMode ===
+
+impl RestoreMode {
+    /// Every mode, from harmless to bold.
+    pub const ALL: [RestoreMode; 3] = [RestoreMode::Observe, RestoreMode::Approve, RestoreMode::Auto];
+
+    /// The word in the label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            RestoreMode::Observe => "observe",
+            RestoreMode::Approve => "approve",
+            RestoreMode::Auto => "auto",
+        }
+    }
+}
+
+impl fmt::Display for RestoreMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === impl Strategy ===
+
+impl Strategy {
+    /// Every strategy.
+    pub const ALL: [Strategy; 2] = [Strategy::Beside, Strategy::InPlace];
+
+    /// The word in the label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Strategy::Beside => "beside",
+            Strategy::InPlace => "in-place",
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === impl Backup ===
+
+impl Default for Backup {
+    /// What stands where no label says otherwise.
+    fn default() -> Backup {
+        by_default().backup.expect("the table of labels has a default for all that a backup needs")
+    }
+}
+
+// === impl Restore ===
+
+impl Default for Restore {
+    /// What stands where no label says otherwise.
+    fn default() -> Restore {
+        by_default().restore.expect("the table of labels has a default for all that a restore needs")
+    }
+}
+
+/// The policy of a service that only says that it has data.
+fn by_default() -> Policy {
+    let labels = [("skep.enable", "true"), ("skep.data", "postgres")];
+    super::parse(&labels.map(|(key, text)| (key.to_owned(), text.to_owned())).into()).policy
 }

@@ -1,0 +1,155 @@
+//! Labels read one by one, before they are put together: what the rows of [`KEYS`](super::keys::KEYS) fill in.
+//!
+//! A field is `None` when the label is absent and has no default, or when its value is faulty. So a section that
+//! needs a field which is `None` cannot be built.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use skep_runner::task::Expect;
+
+use super::probe::Url;
+use super::schedule::Schedule;
+use super::types::{
+    Backup, Check, CheckProbe, Data, Engine, Keep, Limit, Maintenance, MaintenanceMode, Restore, RestoreMode,
+    Strategy,
+};
+
+/// All labels of one service that were understood.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Draft {
+    pub(super) enable: Option<bool>,
+    pub(super) paused: Option<bool>,
+    pub(super) depends_on: Option<Vec<String>>,
+    pub(super) notify: Option<Vec<String>>,
+    pub(super) maintenance: MaintenanceDraft,
+    pub(super) data: DataDraft,
+    pub(super) backup: BackupDraft,
+    pub(super) restore: RestoreDraft,
+    pub(super) checks: BTreeMap<String, CheckDraft>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct MaintenanceDraft {
+    pub(super) on: Option<bool>,
+    pub(super) mode: Option<MaintenanceMode>,
+    pub(super) ports: Option<Vec<u16>>,
+    pub(super) page: Option<String>,
+    pub(super) retry_after: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct DataDraft {
+    pub(super) engine: Option<Engine>,
+    pub(super) database: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct BackupDraft {
+    pub(super) schedules: Option<Vec<Schedule>>,
+    pub(super) store: Option<String>,
+    pub(super) keep: Option<Vec<Keep>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct RestoreDraft {
+    pub(super) on_alert: Option<Vec<String>>,
+    pub(super) mode: Option<RestoreMode>,
+    pub(super) cooldown: Option<Duration>,
+    pub(super) limit: Option<Limit>,
+    pub(super) strategy: Option<Strategy>,
+    pub(super) clients: Option<Vec<String>>,
+    pub(super) ignore_clients: Option<Vec<String>>,
+    pub(super) lookback: Option<Duration>,
+    pub(super) flush: Option<Vec<String>>,
+    pub(super) canary: Option<bool>,
+    pub(super) quiesce: Option<bool>,
+    pub(super) keep_old: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct CheckDraft {
+    pub(super) http: Option<Url>,
+    pub(super) status: Option<u16>,
+    pub(super) body: Option<String>,
+    pub(super) sql: Option<String>,
+    pub(super) tcp: Option<u16>,
+    pub(super) within: Option<Duration>,
+    pub(super) expect: Option<Expect>,
+}
+
+// === impl Draft ===
+
+impl Draft {
+    /// The draft of a check, made where there is none yet.
+    pub(super) fn check(&mut self, name: &str) -> &mut CheckDraft {
+        self.checks.entry(name.to_owned()).or_default()
+    }
+}
+
+// === building ===
+
+impl MaintenanceDraft {
+    pub(super) fn build(self) -> Option<Maintenance> {
+        if !self.on? {
+            return None;
+        }
+        Some(Maintenance {
+            mode: self.mode?,
+            ports: self.ports.unwrap_or_default(),
+            page: self.page,
+            retry_after: self.retry_after?,
+        })
+    }
+}
+
+impl DataDraft {
+    pub(super) fn build(self) -> Option<Data> {
+        Some(Data { engine: self.engine?, database: self.database, volumes: Vec::new() })
+    }
+}
+
+impl BackupDraft {
+    pub(super) fn build(self) -> Option<Backup> {
+        Some(Backup { schedules: self.schedules.unwrap_or_default(), store: self.store, keep: self.keep? })
+    }
+}
+
+impl RestoreDraft {
+    pub(super) fn build(self) -> Option<Restore> {
+        Some(Restore {
+            on_alert: self.on_alert.unwrap_or_default(),
+            mode: self.mode?,
+            cooldown: self.cooldown?,
+            limit: self.limit?,
+            strategy: self.strategy?,
+            clients: self.clients,
+            ignore_clients: self.ignore_clients.unwrap_or_default(),
+            lookback: self.lookback?,
+            flush: self.flush.unwrap_or_default(),
+            canary: self.canary?,
+            quiesce: self.quiesce?,
+            keep_old: self.keep_old?,
+        })
+    }
+}
+
+impl CheckDraft {
+    /// Exactly one kind, with the settings that belong to it.
+    pub(super) fn build(self, name: &str) -> Option<Check> {
+        let probe = match (self.http, self.sql, self.tcp) {
+            (Some(url), None, None) => CheckProbe::Http {
+                host: url.host,
+                port: url.port,
+                path: url.path,
+                status: self.status?,
+                within: self.within?,
+                body: self.body,
+            },
+            (None, Some(sql), None) => CheckProbe::Sql { sql, expect: self.expect? },
+            (None, None, Some(port)) => CheckProbe::Tcp { port, within: self.within? },
+            _ => return None,
+        };
+        Some(Check { name: name.to_owned(), probe })
+    }
+}

@@ -1,0 +1,355 @@
+//! Every label that Skep knows, in one table. [`KEYS`] drives the parser, the spelling hints, `skep labels`, the
+//! reference page (`docs/labels.md`) and the round-trip test: a label exists if and only if it has a row here.
+
+use super::draft::Draft;
+use super::duration;
+use super::probe::{self, Url};
+use super::problem::Section;
+use super::types::{RestoreMode, Strategy};
+use super::value::{self, Fault, Show};
+
+/// What stands for the name of a check in a pattern.
+const NAME: &str = "<name>";
+
+/// One label.
+#[derive(Clone, Copy, Debug)]
+pub struct KeySpec {
+    /// The key, with `<name>` where a name stands.
+    pub pattern: &'static str,
+    /// What it belongs to.
+    pub section: Section,
+    /// What values look like.
+    pub kind: Kind,
+    /// The value that stands when the label is absent.
+    pub default: Option<&'static str>,
+    /// What it does, for people.
+    pub doc: &'static str,
+    /// First version that knew it.
+    pub since: &'static str,
+    /// A valid value.
+    pub example: &'static str,
+    /// What this version does with it.
+    pub take: Take,
+}
+
+/// What this version does with a label.
+#[derive(Clone, Copy, Debug)]
+pub enum Take {
+    /// Puts the value into the draft (draft, name in the key, text); gives the canonical text.
+    Into(fn(&mut Draft, &str, &str) -> Result<String, Fault>),
+    /// Says that it cannot do it yet.
+    Later,
+}
+
+/// What values look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `true` or `false`.
+    Flag,
+    /// Service names.
+    Services,
+    /// E-mail addresses.
+    Addresses,
+    /// Alert names.
+    Alerts,
+    /// A word of a closed set.
+    Choice(&'static str),
+    /// A TCP port.
+    Port,
+    /// TCP ports.
+    Ports,
+    /// A count.
+    Count,
+    /// An HTTP status.
+    Status,
+    /// Seconds.
+    Seconds,
+    /// A duration.
+    Duration,
+    /// Schedules.
+    Schedules,
+    /// A schedule with a length.
+    Window,
+    /// A retention.
+    Keep,
+    /// Count in a window.
+    Limit,
+    /// Name of a Swarm config.
+    Config,
+    /// Name of a backup store.
+    Store,
+    /// Name of a database.
+    Database,
+    /// Names of volumes.
+    Volumes,
+    /// Address of an HTTP check.
+    Url,
+    /// A regular expression.
+    Regex,
+    /// An SQL statement.
+    Sql,
+    /// A comparison.
+    Expect,
+    /// A shell command.
+    Command,
+    /// A PromQL expression.
+    Query,
+    /// An age recipient.
+    Recipient,
+}
+
+/// The table. Order is the order of the reference.
+pub static KEYS: &[KeySpec] = &[
+    // --- common
+    key("skep.enable", Section::Common, Kind::Flag, "true", "Lets Skep look after the service. Without it no other label has an effect.")
+        .into(|d, _, t| put(&mut d.enable, t, value::flag)),
+    key("skep.paused", Section::Common, Kind::Flag, "false", "While `true`, no schedule and no alert acts on the service; people still can.")
+        .default("false")
+        .into(|d, _, t| put(&mut d.paused, t, value::flag)),
+    key("skep.depends-on", Section::DependsOn, Kind::Services, "db, cache", "What the service needs to work. Decides what stops when data is restored, and the order of stopping and starting.")
+        .into(|d, _, t| put(&mut d.depends_on, t, value::service_names)),
+    key("skep.notify", Section::Common, Kind::Addresses, "dba@example.org, ops@example.org", "Who is told about operations on the service, besides the recipients of the configuration.")
+        .into(|d, _, t| put(&mut d.notify, t, value::addresses)),
+    // --- scale
+    key("skep.scale.down", Section::Scale, Kind::Schedules, "0 20 * * MON-FRI", "When to scale to `skep.scale.min`.").later(),
+    key("skep.scale.up", Section::Scale, Kind::Schedules, "0 7 * * MON-FRI", "When to scale back.").later(),
+    key("skep.scale.min", Section::Scale, Kind::Count, "0", "Replicas that are left while scaled down.").later(),
+    key("skep.scale.idle.after", Section::Scale, Kind::Duration, "15m", "Scale down after this long without use.").later(),
+    key("skep.scale.idle.query", Section::Scale, Kind::Query, "sum(rate(http_requests_total[5m]))", "How use is measured.").later(),
+    key("skep.scale.wake", Section::Scale, Kind::Flag, "true", "Scale back when somebody asks for the service.").later(),
+    key("skep.scale.wake.port", Section::Scale, Kind::Port, "8080", "The port on which they ask.").later(),
+    key("skep.scale.wake.timeout", Section::Scale, Kind::Duration, "60s", "How long a request may wait for the service.").later(),
+    key("skep.scale.wake.mode", Section::Scale, Kind::Choice("`hold` or `page`"), "hold", "Whether the request waits or gets a page.").later(),
+    // --- maintenance
+    key("skep.maintenance", Section::Maintenance, Kind::Flag, "true", "Show users a maintenance page while the service is stopped.")
+        .default("false")
+        .into(|d, _, t| put(&mut d.maintenance.on, t, value::flag)),
+    key("skep.maintenance.mode", Section::Maintenance, Kind::Choice("`swap`, `proxy`, `standin` or `config:<service>`"), "swap", "How the page gets in front of users: in the service's own place, by your proxy, by a second service with its network alias, or by a config of the named nginx service.")
+        .default("swap")
+        .into(|d, _, t| put(&mut d.maintenance.mode, t, value::maintenance_mode)),
+    key("skep.maintenance.port", Section::Maintenance, Kind::Ports, "8080", "The port or ports that the application listens on, inside its container. Needed by the modes `swap` and `standin`.")
+        .into(|d, _, t| put(&mut d.maintenance.ports, t, value::ports)),
+    key("skep.maintenance.page", Section::Maintenance, Kind::Config, "shop_page", "A Swarm config that holds your own page (HTML, as a minijinja template).")
+        .into(|d, _, t| put(&mut d.maintenance.page, t, value::config_name)),
+    key("skep.maintenance.retry-after", Section::Maintenance, Kind::Seconds, "120", "What the page answers as `Retry-After`.")
+        .default("120")
+        .into(|d, _, t| put(&mut d.maintenance.retry_after, t, value::seconds)),
+    key("skep.maintenance.window", Section::Maintenance, Kind::Window, "CRON_TZ=Europe/Paris 0 2 * * SUN for 2h", "Puts the page up on a schedule.").later(),
+    // --- data
+    key("skep.data", Section::Data, Kind::Choice("`postgres` (known, not in this version: `mysql`, `mariadb`, `mongodb`, `redis`, `rabbitmq`, `volume`, `command`)"), "postgres", "What kind of data the service keeps.")
+        .into(|d, _, t| put(&mut d.data.engine, t, value::engine)),
+    key("skep.data.database", Section::Data, Kind::Database, "shop", "The database that is backed up and restored. The one that the image creates, where absent.")
+        .into(|d, _, t| put(&mut d.data.database, t, value::database)),
+    key("skep.data.volumes", Section::Data, Kind::Volumes, "uploads", "Volumes that hold the data.").later(),
+    key("skep.data.dump.command", Section::Data, Kind::Command, "mytool export", "Writes the data to its standard output.").later(),
+    key("skep.data.load.command", Section::Data, Kind::Command, "mytool import", "Reads the data from its standard input.").later(),
+    // --- backup
+    key("skep.backup.schedule", Section::Backup, Kind::Schedules, "CRON_TZ=Europe/Paris 15 2 * * *", "When backups are taken. By hand only, where absent.")
+        .into(|d, _, t| put(&mut d.backup.schedules, t, value::schedules)),
+    key("skep.backup.store", Section::Backup, Kind::Store, "nas", "The store, as named in Skep's configuration. Its default store, where absent.")
+        .into(|d, _, t| put(&mut d.backup.store, t, value::short_name)),
+    key("skep.backup.keep", Section::Backup, Kind::Keep, "7 daily, 4 weekly", "Which backups are kept. A backup that any of the rules keeps stays, and the newest verified one always does.")
+        .default("7 last, 7 daily, 4 weekly")
+        .into(|d, _, t| put(&mut d.backup.keep, t, value::keep)),
+    key("skep.backup.encrypt", Section::Backup, Kind::Recipient, "age1…", "Encrypts backups for this recipient.").later(),
+    // --- drill
+    key("skep.drill.schedule", Section::Drill, Kind::Schedules, "@daily", "When the newest backup is restored on the side, to prove that it can be.").later(),
+    // --- restore
+    key("skep.restore.on-alert", Section::Restore, Kind::Alerts, "PostgresCorrupted", "Alerts that ask for a restore. The alert must name the service in turn, in its label `skep_service`.")
+        .into(|d, _, t| put(&mut d.restore.on_alert, t, value::alerts)),
+    key("skep.restore.mode", Section::Restore, Kind::Choice("`observe`, `approve` or `auto`"), "approve", "What such an alert may do: only report what would be done, wait for a person's approval, or act. `auto` needs an SQL check on the service.")
+        .default(RestoreMode::Approve.as_str())
+        .into(|d, _, t| put(&mut d.restore.mode, t, value::restore_mode)),
+    key("skep.restore.cooldown", Section::Restore, Kind::Duration, "1h", "How long after an incident the same alert cannot ask again.")
+        .default("1h")
+        .into(|d, _, t| put(&mut d.restore.cooldown, t, duration::parse)),
+    key("skep.restore.limit", Section::Restore, Kind::Limit, "2/24h", "At most so many restores by alerts in such a time.")
+        .default("2/24h")
+        .into(|d, _, t| put(&mut d.restore.limit, t, value::limit)),
+    key("skep.restore.strategy", Section::Restore, Kind::Choice("`beside` or `in-place`"), "beside", "Whether the new data is built and verified beside the live data, or in its place.")
+        .default(Strategy::Beside.as_str())
+        .into(|d, _, t| put(&mut d.restore.strategy, t, value::strategy)),
+    key("skep.restore.clients", Section::Restore, Kind::Services, "app, worker", "Services that stop for the cut-over. Those that name this one in `skep.depends-on`, where absent.")
+        .into(|d, _, t| put(&mut d.restore.clients, t, value::service_names)),
+    key("skep.restore.ignore-clients", Section::Restore, Kind::Services, "exporter", "Services that use the data and need not stop.")
+        .into(|d, _, t| put(&mut d.restore.ignore_clients, t, value::service_names)),
+    key("skep.restore.lookback", Section::Restore, Kind::Duration, "1h", "How much older than the beginning of the alert a backup must be.")
+        .default("1h")
+        .into(|d, _, t| put(&mut d.restore.lookback, t, duration::parse)),
+    key("skep.restore.flush", Section::Restore, Kind::Services, "cache", "Redis services to empty before the clients start: they may hold what the restored data does not.")
+        .into(|d, _, t| put(&mut d.restore.flush, t, value::service_names)),
+    key("skep.restore.canary", Section::Restore, Kind::Flag, "false", "Whether one hidden copy of a client must pass its checks on the new data before the clients start.")
+        .default("true")
+        .into(|d, _, t| put(&mut d.restore.canary, t, value::flag)),
+    key("skep.restore.quiesce", Section::Restore, Kind::Flag, "false", "Whether clients stop for the cut-over. With `false` it happens under running clients, which must reconnect by themselves.")
+        .default("true")
+        .into(|d, _, t| put(&mut d.restore.quiesce, t, value::flag)),
+    key("skep.restore.keep-old", Section::Restore, Kind::Duration, "7d", "How long the data that was replaced is kept, for going back.")
+        .default("7d")
+        .into(|d, _, t| put(&mut d.restore.keep_old, t, duration::parse_positive)),
+    // --- restart, update
+    key("skep.restart.schedule", Section::Restart, Kind::Schedules, "0 4 * * SUN", "When the service and what depends on it are restarted in order.").later(),
+    key("skep.update.backup", Section::Update, Kind::Flag, "true", "Whether a backup comes before an update.").later(),
+    key("skep.update.monitor", Section::Update, Kind::Duration, "30m", "How long an update is watched for red flags.").later(),
+    key("skep.update.rollback", Section::Update, Kind::Choice("`image`, `full` or `none`"), "image", "What goes back on a red flag.").later(),
+    key("skep.update.red-flag.log", Section::Update, Kind::Regex, "FATAL|PANIC", "A line in the logs that is a red flag.").later(),
+    // --- checks
+    key("skep.check.<name>.http", Section::Check, Kind::Url, "http://:8080/health", "Asks this address from inside the application's network; an empty host is the service itself.")
+        .into(|d, n, t| put(&mut d.check(n).http, t, Url::parse)),
+    key("skep.check.<name>.status", Section::Check, Kind::Status, "200", "The status that an HTTP check wants.")
+        .default("200")
+        .into(|d, n, t| put(&mut d.check(n).status, t, value::status)),
+    key("skep.check.<name>.body", Section::Check, Kind::Regex, "\"status\": ?\"ok\"", "What the answer's body must match.")
+        .into(|d, n, t| put(&mut d.check(n).body, t, value::pattern)),
+    key("skep.check.<name>.tcp", Section::Check, Kind::Port, "5432", "Connects to this port of the service.")
+        .into(|d, n, t| put(&mut d.check(n).tcp, t, value::port)),
+    key("skep.check.<name>.within", Section::Check, Kind::Duration, "2s", "The longest time for an answer of an HTTP or TCP check.")
+        .default("2s")
+        .into(|d, n, t| put(&mut d.check(n).within, t, duration::parse_positive)),
+    key("skep.check.<name>.sql", Section::Check, Kind::Sql, "SELECT count(*) FROM users", "Runs one statement in the database, in a read-only transaction. The first column of the first row is compared.")
+        .into(|d, n, t| put(&mut d.check(n).sql, t, value::sql)),
+    key("skep.check.<name>.expect", Section::Check, Kind::Expect, "ge 1", "What an SQL check's value must be.")
+        .default("any")
+        .into(|d, n, t| put(&mut d.check(n).expect, t, probe::expect)),
+    key("skep.check.<name>.command", Section::Check, Kind::Command, "/app/selftest", "Runs a command in the service's image.").later(),
+];
+
+// === impl KeySpec ===
+
+/// A row that says nothing yet about what is done with it.
+const fn key(
+    pattern: &'static str,
+    section: Section,
+    kind: Kind,
+    example: &'static str,
+    doc: &'static str,
+) -> KeySpec {
+    KeySpec { pattern, section, kind, default: None, doc, since: "0.1", example, take: Take::Later }
+}
+
+impl KeySpec {
+    const fn default(mut self, text: &'static str) -> KeySpec {
+        self.default = Some(text);
+        self
+    }
+
+    const fn into(mut self, take: fn(&mut Draft, &str, &str) -> Result<String, Fault>) -> KeySpec {
+        self.take = Take::Into(take);
+        self
+    }
+
+    const fn later(self) -> KeySpec {
+        self
+    }
+
+    /// Whether this version does what the label asks for.
+    pub const fn is_done(&self) -> bool {
+        matches!(self.take, Take::Into(_))
+    }
+
+    /// Whether the key holds a name.
+    pub fn is_named(&self) -> bool {
+        self.pattern.contains(NAME)
+    }
+
+    /// The key with this name in it.
+    pub fn with_name(&self, name: &str) -> String {
+        self.pattern.replace(NAME, name)
+    }
+
+    /// The name in a key of this pattern (empty for a pattern without one); none where the key has another pattern.
+    pub fn name_in<'a>(&self, key: &'a str) -> Option<&'a str> {
+        match self.pattern.split_once(NAME) {
+            None => (key == self.pattern).then_some(""),
+            Some((before, after)) => {
+                let name = key.strip_prefix(before)?.strip_suffix(after)?;
+                (!name.is_empty() && !name.contains('.')).then_some(name)
+            }
+        }
+    }
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// What is wanted, to follow the word "want".
+    pub fn want(self) -> String {
+        match self {
+            Kind::Choice(words) => words.to_owned(),
+            other => other.fixed().to_owned(),
+        }
+    }
+
+    const fn fixed(self) -> &'static str {
+        match self {
+            Kind::Flag => "`true` or `false`",
+            Kind::Services => {
+                "names of services with commas between them, each of the same stack (`db`) or in full (`shop_db`)"
+            }
+            Kind::Addresses => "e-mail addresses with commas between them",
+            Kind::Alerts => "names of alerts with commas between them",
+            Kind::Choice(_) => "one of a few words",
+            Kind::Port => "a port, `1` to `65535`",
+            Kind::Ports => "ports, `1` to `65535`, with commas between them",
+            Kind::Count => "a whole number",
+            Kind::Status => "an HTTP status, `100` to `599`",
+            Kind::Seconds => "whole seconds without a unit, `1` to `86400`",
+            Kind::Duration => "a duration like `30s`, `15m`, `1h30m` or `7d`",
+            Kind::Schedules => {
+                "a schedule: five cron fields (`0 2 * * MON-FRI`), `@daily` or `@every 15m`, with `CRON_TZ=Europe/Paris ` \
+                 before it where it is not UTC; several with `;` between them"
+            }
+            Kind::Window => "a schedule and a length, as in `0 2 * * SUN for 2h`",
+            Kind::Keep => {
+                "counts with a period (`last`, `hourly`, `daily`, `weekly`, `monthly`, `yearly`), as in `7 daily, 4 weekly`"
+            }
+            Kind::Limit => "a count in a time, as in `2/24h`",
+            Kind::Config => "the name of a Swarm config",
+            Kind::Store => "the name of a store in Skep's configuration (`a-z`, `0-9`, `-`)",
+            Kind::Database => "the name of a database",
+            Kind::Volumes => "names of volumes with commas between them",
+            Kind::Url => {
+                "an address `http://host:port/path`; without a host, the service itself: `http://:8080/health`"
+            }
+            Kind::Regex => "a regular expression",
+            Kind::Sql => "one SQL statement",
+            Kind::Expect => {
+                "a comparison: `eq`, `ne`, `lt`, `le`, `gt`, `ge` or `matches` and what to compare with, as in `ge 1`"
+            }
+            Kind::Command => "a command for the shell",
+            Kind::Query => "a PromQL expression",
+            Kind::Recipient => "an age recipient, `age1…`",
+        }
+    }
+}
+
+// === free functions ===
+
+/// The row of a key, with the name that the key holds.
+pub fn find(key: &str) -> Option<(&'static KeySpec, &str)> {
+    KEYS.iter().find_map(|spec| Some((spec, spec.name_in(key)?)))
+}
+
+/// The valid key nearest to one that is not.
+pub fn nearest_key(key: &str) -> Option<String> {
+    // A key that resembles `skep.check.<name>.…` is compared with the patterns under its own name.
+    let name = key.split('.').nth(2).filter(|n| value::short_name(n).is_ok()).unwrap_or("name");
+    let candidates: Vec<String> = KEYS.iter().map(|spec| spec.with_name(name)).collect();
+    let tail = |key: &str| key.strip_prefix("skep.").unwrap_or(key).to_owned();
+    let tails: Vec<String> = candidates.iter().map(|c| tail(c)).collect();
+    let dotted =
+        key.to_ascii_lowercase().replacen(['_', ':', '/', '-'], ".", usize::from(!key.starts_with("skep.")));
+    let near = value::closest(&tail(&dotted), tails.iter().map(String::as_str))?;
+    Some(format!("skep.{near}"))
+}
+
+fn put<T: Show>(
+    slot: &mut Option<T>,
+    text: &str,
+    parse: fn(&str) -> Result<T, Fault>,
+) -> Result<String, Fault> {
+    let value = parse(text)?;
+    let shown = value.show();
+    *slot = Some(value);
+    Ok(shown)
+}

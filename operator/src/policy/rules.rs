@@ -1,0 +1,158 @@
+//! What several labels of one service must agree on.
+
+use super::parse::Read;
+use super::problem::{Code, Problem, Section};
+use super::types::{MaintenanceMode, RestoreMode, Strategy};
+
+/// Kinds of checks.
+const CHECK_KINDS: [&str; 4] = ["http", "sql", "tcp", "command"];
+/// Settings of checks, with the kinds that they belong to.
+const CHECK_SETTINGS: [(&str, &[&str]); 4] = [
+    ("status", &["http"]),
+    ("body", &["http"]),
+    ("within", &["http", "tcp"]),
+    ("expect", &["sql", "command"]),
+];
+
+/// Looks at all labels together and adds the problems found.
+pub(super) fn apply(read: &mut Read<'_>) {
+    for rule in [enabled, maintenance, needs_data, restore, auto_has_a_data_check, encryption, checks] {
+        let found = rule(read);
+        read.problems.extend(found);
+    }
+}
+
+fn enabled(read: &Read<'_>) -> Vec<Problem> {
+    let Some(other) = read.first_under("skep") else { return Vec::new() };
+    if read.has("skep.enable") {
+        return Vec::new();
+    }
+    let want = format!("`true` (or `false`) beside `{other}`: without it no label has an effect");
+    vec![Problem::new(Code::NotEnabled, Section::Common, "skep.enable").want(want)]
+}
+
+fn maintenance(read: &Read<'_>) -> Vec<Problem> {
+    let missing =
+        |key: &str, want: String| Problem::new(Code::MissingKey, Section::Maintenance, key).want(want);
+    let mut problems = Vec::new();
+    if let Some(other) = read.first_under("skep.maintenance.").filter(|_| !read.has("skep.maintenance")) {
+        problems.push(missing("skep.maintenance", format!("`true` (or `false`) beside `{other}`")));
+    }
+    let draft = &read.draft.maintenance;
+    let in_place = matches!(draft.mode, Some(MaintenanceMode::Swap | MaintenanceMode::StandIn));
+    if draft.on == Some(true) && in_place && !read.has("skep.maintenance.port") {
+        let want = "the port that the application listens on: the page takes its place there".to_owned();
+        problems.push(missing("skep.maintenance.port", want));
+    }
+    problems
+}
+
+/// Labels that speak of data need `skep.data`.
+fn needs_data(read: &Read<'_>) -> Vec<Problem> {
+    if read.has("skep.data") {
+        return Vec::new();
+    }
+    let missing = |section: Section, other: &str| {
+        let want =
+            format!("`skep.data` beside it, as in `skep.data=postgres`; without it `{other}` has no meaning");
+        Problem::new(Code::MissingKey, section, other).got(read.labels[other]).want(want)
+    };
+    let groups = [
+        (Section::Data, "skep.data."),
+        (Section::Backup, "skep.backup."),
+        (Section::Restore, "skep.restore."),
+        (Section::Drill, "skep.drill."),
+    ];
+    let first = groups.into_iter().filter_map(|(section, prefix)| Some((section, read.first_under(prefix)?)));
+    let sql = read.check_names().into_iter().map(|name| format!("skep.check.{name}.sql"));
+    let asked = sql.filter(|key| read.has(key)).map(|key| missing(Section::Check, &key));
+    first.map(|(section, other)| missing(section, other)).chain(asked).collect()
+}
+
+fn restore(read: &Read<'_>) -> Vec<Problem> {
+    let draft = &read.draft.restore;
+    let conflict = |key: &str, got: String, want: &str| {
+        Problem::new(Code::Conflict, Section::Restore, key).got(got).want(want)
+    };
+    let mut problems = Vec::new();
+    let both =
+        draft.clients.iter().flatten().filter(|c| draft.ignore_clients.iter().flatten().any(|i| i == *c));
+    for client in both {
+        let want = "a service either in `skep.restore.clients` or here, not in both";
+        problems.push(conflict("skep.restore.ignore-clients", client.clone(), want));
+    }
+    if draft.quiesce == Some(false) && draft.strategy == Some(Strategy::InPlace) {
+        let want =
+            "`true`, or `skep.restore.strategy=beside`: in place, the data is gone while it is restored";
+        problems.push(conflict("skep.restore.quiesce", "false".to_owned(), want));
+    }
+    if draft.quiesce == Some(false) && draft.canary == Some(true) && read.has("skep.restore.canary") {
+        let want =
+            "`false`, or no `skep.restore.quiesce=false`: clients that never stop cannot wait for a canary";
+        problems.push(conflict("skep.restore.canary", "true".to_owned(), want));
+    }
+    problems
+}
+
+/// S9: what restores on its own must be able to tell sound data from broken data.
+fn auto_has_a_data_check(read: &Read<'_>) -> Vec<Problem> {
+    let has_check = read.check_names().iter().any(|name| read.has(&format!("skep.check.{name}.sql")));
+    if read.draft.restore.mode != Some(RestoreMode::Auto) || has_check {
+        return Vec::new();
+    }
+    let want = "an SQL check on the same service: a backup of broken data has perfect checksums";
+    let hint = "as in `skep.check.rows.sql=SELECT count(*) FROM users` with `skep.check.rows.expect=ge 1`"
+        .to_owned();
+    vec![
+        Problem::new(Code::AutoWithoutCheck, Section::Restore, "skep.restore.mode")
+            .got("auto")
+            .want(want)
+            .hint(hint),
+    ]
+}
+
+/// S16: whoever restores unattended must be able to decrypt unattended.
+fn encryption(read: &Read<'_>) -> Vec<Problem> {
+    let Some(recipient) = read.labels.get("skep.backup.encrypt") else { return Vec::new() };
+    let auto = read.draft.restore.mode == Some(RestoreMode::Auto);
+    let unattended =
+        [(auto, "skep.restore.mode=auto"), (read.has("skep.drill.schedule"), "skep.drill.schedule")];
+    let found = unattended.into_iter().filter(|(is_set, _)| *is_set).map(|(_, other)| {
+        let want =
+            format!("an identity that Skep can decrypt with, or no `{other}`: it restores without a person");
+        Problem::new(Code::EncryptWithoutIdentity, Section::Backup, "skep.backup.encrypt")
+            .got(*recipient)
+            .want(want)
+    });
+    found.collect()
+}
+
+fn checks(read: &Read<'_>) -> Vec<Problem> {
+    read.check_names().into_iter().flat_map(|name| check(read, name)).collect()
+}
+
+fn check(read: &Read<'_>, name: &str) -> Vec<Problem> {
+    let kinds: Vec<&str> =
+        CHECK_KINDS.into_iter().filter(|kind| read.has(&format!("skep.check.{name}.{kind}"))).collect();
+    let [kind] = kinds.as_slice() else {
+        let got = kinds.iter().map(|kind| format!(".{kind}")).collect::<Vec<_>>().join(" and ");
+        let want = "exactly one of `.http`, `.sql`, `.tcp` and `.command` for each name";
+        let hint = (!kinds.is_empty()).then(|| "give each check a name of its own".to_owned());
+        return vec![
+            Problem::new(Code::CheckKinds, Section::Check, format!("skep.check.{name}"))
+                .got(got)
+                .want(want)
+                .hint(hint),
+        ];
+    };
+    let mut problems = Vec::new();
+    for (setting, belongs_to) in CHECK_SETTINGS {
+        let key = format!("skep.check.{name}.{setting}");
+        if let Some(text) = read.labels.get(key.as_str()).filter(|_| !belongs_to.contains(kind)) {
+            let want =
+                format!("no `.{setting}` here: it belongs to checks of kind `.{}`", belongs_to.join("`, `."));
+            problems.push(Problem::new(Code::CheckSetting, Section::Check, key).got(*text).want(want));
+        }
+    }
+    problems
+}
