@@ -26,12 +26,14 @@ eval "$("$here/engine.sh" env)"
 
 recipes=$repo/tests/images
 
-# image         suite     recipe      version  the official image that it stands for
+# image         suite     recipe      version  the official image that it stands for, if any
 table='
 postgres:15     bookworm  postgres    15       docker.io/library/postgres:15
 postgres:17     trixie    postgres    17       docker.io/library/postgres:17
 redis:7         bookworm  redis       7        docker.io/library/redis:7
 nginx:1         bookworm  nginx       1        docker.io/library/nginx:1
+mail:1          trixie    mail        1        -
+monitoring:1    bookworm  monitoring  1        -
 '
 
 # recipe_hash SUITE RECIPE VERSION: changes with everything that an image is made of.
@@ -75,8 +77,10 @@ main() {
         wants "$image" "$@" || continue
         hash=$(recipe_hash "$suite" "$recipe" "$version")
         grep -qxE "skep-test/$image ($hash)?" <<<"$have" && continue
-        [ -n "$registry" ] || registry=$(registry_answers "$official" && echo yes || echo no)
-        if [ "$registry" = yes ]; then
+        if [ "$official" != - ] && [ -z "$registry" ]; then
+            registry=$(registry_answers "$official" && echo yes || echo no)
+        fi
+        if [ "$official" != - ] && [ "$registry" = yes ]; then
             fetch "$image" "$official"
         else
             todo[$suite]+=" $image=$recipe=$version=$hash"
