@@ -1,1 +1,3 @@
-//! (being written)
+//! What each engine needs, as data.
+
+pub mod nginx;
