@@ -1,3 +1,114 @@
-//! What each engine needs, as data.
+//! What each data engine needs, as data: how to reach it, with which credentials, where its files are.
 
 pub mod nginx;
+pub mod postgres;
+pub mod redis;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use skep_runner::task::Connect;
+use thiserror::Error;
+
+/// How a job reaches a server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Access {
+    /// Host, port, user, and the file that will hold the password.
+    pub connect: Connect,
+    /// Where the password comes from.
+    pub password: Password,
+}
+
+/// Where a password comes from. Never holds the password itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "kebab-case")]
+pub enum Password {
+    /// There is none.
+    Nowhere,
+    /// A file that the service's own secrets bring along.
+    File,
+    /// A variable of the service's environment; reaches a job as a temporary Swarm secret (S15).
+    Env {
+        /// Its name.
+        variable: String,
+    },
+}
+
+/// A service whose spec does not say how to reach its data.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum NoAccess {
+    /// A password file that no secret of the service provides.
+    #[error("{variable} names `{path}`, which is not one of the service's secrets; put the password into a Swarm secret")]
+    NotASecret {
+        /// Variable.
+        variable: String,
+        /// Path.
+        path: String,
+    },
+}
+
+/// File under which a job finds a temporary secret.
+pub const TEMPORARY_SECRET: &str = "skep_password";
+
+/// Value of a variable in a service spec's environment.
+pub fn env<'a>(spec: &'a Value, variable: &str) -> Option<&'a str> {
+    let entries = spec["TaskTemplate"]["ContainerSpec"]["Env"].as_array()?;
+    entries.iter().rev().find_map(|e| e.as_str()?.strip_prefix(variable)?.strip_prefix('='))
+}
+
+/// Whether one of the service's secrets is mounted at `path`.
+pub fn has_secret_at(spec: &Value, path: &str) -> bool {
+    let secrets = spec["TaskTemplate"]["ContainerSpec"]["Secrets"].as_array();
+    secrets.into_iter().flatten().any(|s| {
+        let name = s["File"]["Name"].as_str().unwrap_or_default();
+        name == path || path.strip_prefix("/run/secrets/") == Some(name)
+    })
+}
+
+/// The password of `VARIABLE` or `VARIABLE_FILE`, and the path where a job will find it.
+///
+/// # Errors
+/// When the file is not one of the service's secrets.
+pub fn password(spec: &Value, variable: &str) -> Result<(Password, Option<String>), NoAccess> {
+    let file_variable = format!("{variable}_FILE");
+    if let Some(path) = env(spec, &file_variable) {
+        if !has_secret_at(spec, path) {
+            return Err(NoAccess::NotASecret { variable: file_variable, path: path.to_owned() });
+        }
+        return Ok((Password::File, Some(path.to_owned())));
+    }
+    Ok(match env(spec, variable) {
+        Some(_) => (
+            Password::Env { variable: variable.to_owned() },
+            Some(format!("/run/secrets/{TEMPORARY_SECRET}")),
+        ),
+        None => (Password::Nowhere, None),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec(env: &[&str], secret: &str) -> Value {
+        json!({"TaskTemplate": {"ContainerSpec": {"Env": env, "Secrets": [{"File": {"Name": secret}}]}}})
+    }
+
+    #[test]
+    fn a_password_comes_from_a_secret_file_or_from_the_environment() {
+        let file = spec(&["POSTGRES_PASSWORD_FILE=/run/secrets/pw"], "pw");
+        assert_eq!(password(&file, "POSTGRES_PASSWORD"), Ok((Password::File, Some("/run/secrets/pw".to_owned()))));
+        let variable = spec(&["POSTGRES_PASSWORD=a=b"], "pw");
+        let (from, path) = password(&variable, "POSTGRES_PASSWORD").unwrap();
+        assert_eq!(from, Password::Env { variable: "POSTGRES_PASSWORD".to_owned() });
+        assert_eq!(path.as_deref(), Some("/run/secrets/skep_password"));
+        assert_eq!(super::env(&variable, "POSTGRES_PASSWORD"), Some("a=b"));
+    }
+
+    #[test]
+    fn a_password_file_that_is_no_secret_is_refused() {
+        let missing = spec(&["POSTGRES_PASSWORD_FILE=/etc/pw"], "pw");
+        assert!(password(&missing, "POSTGRES_PASSWORD").is_err());
+    }
+}

@@ -3,6 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+<<<<<<< HEAD
+=======
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+>>>>>>> d8a70dc (wip)
 use skep_runner::task::Expect;
 
 pub use super::schedule::{Cron, Schedule};
@@ -172,7 +177,7 @@ pub enum Strategy {
 }
 
 /// One named check.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Check {
     /// `[a-z0-9-]{1,32}`.
     pub name: String,
@@ -181,7 +186,8 @@ pub struct Check {
 }
 
 /// What a check does.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "probe", rename_all = "kebab-case")]
 pub enum CheckProbe {
     /// `skep.check.<name>.http=http://[host]:port/path`.
     Http {

@@ -1,0 +1,307 @@
+//! Backup: claim · plan · dump ↩ · verify (read back in full, manifest last) · register ◆ · release.
+//!
+//! A backup exists once it is registered; before that its directory has no manifest or no catalogue entry, and the
+//! undo removes it. Nothing of the live data is touched at any moment.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use skep_runner::manifest::Manifest;
+use skep_runner::task::{Discard, PgDump, PgDumped, PgSeal};
+use skep_runner::{Report, Task};
+
+use super::catalogue::{Entry, Purpose};
+use super::frozen::{self, Frozen, Target};
+use super::journal::Compensation;
+use super::saga::{Cx, Fault, Progress, Saga};
+use super::work::{self, Access, Order, Outcome};
+use super::{claim, freeze};
+use crate::swarm::error::Error;
+use crate::swarm::spec::redacted;
+
+/// The saga.
+pub struct Backup;
+
+/// Its steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// One operation holds the service.
+    Claim,
+    /// What is to be backed up is frozen.
+    Plan,
+    /// The data is dumped into the store.
+    Dump,
+    /// The dump is read back in full; the manifest is written.
+    Verify,
+    /// The catalogue knows the manifest's checksum.
+    Register,
+    /// The service is given back.
+    Release,
+}
+
+const STEPS: [Step; 6] =
+    [Step::Claim, Step::Plan, Step::Dump, Step::Verify, Step::Register, Step::Release];
+
+/// Where one backup goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Backup id.
+    pub id: String,
+    /// Directory in the store.
+    pub dir: String,
+}
+
+/// What the verify step found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// SHA-256 of the manifest.
+    pub manifest_sha256: String,
+    /// Bytes of all artefacts.
+    pub size: u64,
+    /// The data is that of this moment.
+    pub taken: Timestamp,
+}
+
+impl super::journal::Step for Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Claim => "claim",
+            Step::Plan => "plan",
+            Step::Dump => "dump",
+            Step::Verify => "verify",
+            Step::Register => "register",
+            Step::Release => "release",
+        }
+    }
+
+    fn compensation(self) -> Compensation {
+        match self {
+            Step::Claim | Step::Plan | Step::Dump | Step::Verify => Compensation::Undo,
+            Step::Register => Compensation::PointOfNoReturn,
+            Step::Release => Compensation::Nothing,
+        }
+    }
+
+    fn touches_live(self) -> bool {
+        false
+    }
+}
+
+impl Saga for Backup {
+    type Step = Step;
+
+    fn steps(&self) -> &'static [Step] {
+        &STEPS
+    }
+
+    async fn run(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        match step {
+            Step::Claim => {
+                let service = cx.op.intent.service.clone();
+                claim::take(cx, &[service]).await
+            }
+            Step::Plan => {
+                let target = freeze::target(cx).await?;
+                frozen::store(cx, &Frozen::of(target)).await?;
+                Ok(Progress::done())
+            }
+            Step::Dump => {
+                let frozen = frozen::load(cx).await?;
+                let place = Place::regular(cx, &frozen.target);
+                dump(cx, &frozen.target, &place, "dump").await
+            }
+            Step::Verify => {
+                let frozen = frozen::load(cx).await?;
+                let place = Place::regular(cx, &frozen.target);
+                let dumped: PgDumped = cx.out("dump")?;
+                seal(cx, &frozen.target, &place, &dumped, "seal").await
+            }
+            Step::Register => {
+                let frozen = frozen::load(cx).await?;
+                let place = Place::regular(cx, &frozen.target);
+                let sealed: Sealed = cx.out("verify")?;
+                register(cx, &frozen.target, &place, &sealed, Purpose::Regular).await?;
+                Ok(Progress::Done(serde_json::json!({ "backup": place.id })))
+            }
+            Step::Release => release(cx).await,
+        }
+    }
+
+    async fn undo(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        match step {
+            Step::Claim => claim::release(cx).await,
+            Step::Plan => {
+                frozen::remove(cx).await?;
+                Ok(Progress::done())
+            }
+            Step::Dump => {
+                let frozen = frozen::load(cx).await?;
+                let place = Place::regular(cx, &frozen.target);
+                discard(cx, &frozen.target, &place).await
+            }
+            Step::Verify => Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait)),
+            Step::Register | Step::Release => Ok(Progress::done()),
+        }
+    }
+
+    async fn make_safe(&self, _cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        Ok(Progress::done())
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    /// The place of the backup that an operation makes.
+    pub fn regular(cx: &Cx<'_>, target: &Target) -> Place {
+        Place::new(target, cx.op.id.to_string())
+    }
+
+    /// The place of the safety backup that a restore makes.
+    pub fn safety(cx: &Cx<'_>, target: &Target) -> Place {
+        Place::new(target, format!("{}s", cx.op.id))
+    }
+
+    fn new(target: &Target, id: String) -> Place {
+        let service = target.service();
+        let stack = service.stack().unwrap_or("_");
+        Place { dir: format!("v1/{stack}/{}/{id}", target.name), id }
+    }
+}
+
+/// Dumps the data into a place; done = the report of the dump.
+///
+/// # Errors
+/// When the dump fails, or what the engine says.
+pub async fn dump(cx: &mut Cx<'_>, target: &Target, place: &Place, key: &str) -> Result<Progress, Fault> {
+    let task = Task::PgDump(PgDump {
+        connect: target.access.connect.clone(),
+        database: target.database.clone(),
+        dir: place.dir.clone(),
+    });
+    let order = Order { key, target, task, store: Some(Access::Write), data: false };
+    match work::run(cx, &order).await? {
+        Outcome::Wait(wait) => Ok(Progress::Wait(wait)),
+        Outcome::Failed(fault) => Err(Fault::failed(format!("the dump failed: {}", fault.message))),
+        Outcome::Done(report) => match *report {
+            Report::PgDump(dumped) => Ok(Progress::Done(to_value(cx, &dumped)?)),
+            other => Err(unexpected(&other)),
+        },
+    }
+}
+
+/// Reads a dump back in full and writes its manifest; done = [`Sealed`].
+///
+/// # Errors
+/// When the dump is not whole, or what the engine says.
+pub async fn seal(
+    cx: &mut Cx<'_>,
+    target: &Target,
+    place: &Place,
+    dumped: &PgDumped,
+    key: &str,
+) -> Result<Progress, Fault> {
+    let manifest = Manifest {
+        schema: skep_runner::SCHEMA,
+        id: place.id.clone(),
+        service: target.name.clone(),
+        engine: "postgres".to_owned(),
+        image: target.image.clone(),
+        spec: redacted(&target.spec),
+        server_version: dumped.server_version.clone(),
+        tool_version: dumped.tool_version.clone(),
+        started: dumped.started.clone(),
+        ended: dumped.ended.clone(),
+        artefacts: dumped.artefacts.clone(),
+        database: Some(dumped.database.clone()),
+    };
+    let taken = dumped.started.parse::<Timestamp>();
+    let taken = taken.map_err(|e| Fault::failed(format!("the dump's time `{}`: {e}", dumped.started)))?;
+    let task = Task::PgSeal(PgSeal { dir: place.dir.clone(), manifest });
+    let order = Order { key, target, task, store: Some(Access::Write), data: false };
+    match work::run(cx, &order).await? {
+        Outcome::Wait(wait) => Ok(Progress::Wait(wait)),
+        Outcome::Failed(fault) => Err(Fault::failed(format!("the backup is not whole: {}", fault.message))),
+        Outcome::Done(report) => match *report {
+            Report::PgSeal { manifest_sha256, size } => {
+                Ok(Progress::Done(to_value(cx, &Sealed { manifest_sha256, size, taken })?))
+            }
+            other => Err(unexpected(&other)),
+        },
+    }
+}
+
+/// Registers a sealed backup. Finding it registered means that an earlier poll came this far.
+///
+/// # Errors
+/// What the engine says.
+pub async fn register(
+    cx: &mut Cx<'_>,
+    target: &Target,
+    place: &Place,
+    sealed: &Sealed,
+    purpose: Purpose,
+) -> Result<(), Fault> {
+    let entry = Entry {
+        schema: Entry::VERSION,
+        id: place.id.clone(),
+        operation: cx.op.id.clone(),
+        service: target.name.clone(),
+        service_id: target.id.clone(),
+        engine: "postgres".to_owned(),
+        database: target.database.clone(),
+        store: target.store.clone(),
+        dir: place.dir.clone(),
+        manifest_sha256: sealed.manifest_sha256.clone(),
+        size: sealed.size,
+        taken: sealed.taken,
+        purpose,
+    };
+    let data = serde_json::to_vec(&entry)
+        .map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
+    match cx.engine().create_config(&entry.config_name(), &entry.labels(cx.now()), &data).await {
+        Ok(_) | Err(Error::Exists { .. }) => Ok(()),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Ends what is left of the dump, then removes its directory.
+///
+/// # Errors
+/// What the engine says.
+pub async fn discard(cx: &mut Cx<'_>, target: &Target, place: &Place) -> Result<Progress, Fault> {
+    if let Some(wait) = work::abandon(cx).await? {
+        return Ok(Progress::Wait(wait));
+    }
+    if cx.record().jobs.is_empty() {
+        return Ok(Progress::done());
+    }
+    let task = Task::Discard(Discard { dir: place.dir.clone(), sealed: true });
+    let order = Order { key: "undo", target, task, store: Some(Access::Write), data: false };
+    match work::run(cx, &order).await? {
+        Outcome::Wait(wait) => Ok(Progress::Wait(wait)),
+        Outcome::Done(_) => Ok(Progress::done()),
+        Outcome::Failed(fault) => {
+            cx.remark(format!("`{}` is left in the store `{}`: {}", place.dir, target.store, fault.message));
+            Ok(Progress::done())
+        }
+    }
+}
+
+/// Gives the services back and forgets the plan.
+///
+/// # Errors
+/// What the engine says.
+pub async fn release(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    frozen::remove(cx).await?;
+    claim::release(cx).await
+}
+
+/// A report of another task than the one asked for: a defect.
+pub fn unexpected(report: &Report) -> Fault {
+    Fault::failed(format!("the job reported something else: {report:?}"))
+}
+
+fn to_value<T: Serialize>(cx: &Cx<'_>, value: &T) -> Result<Value, Fault> {
+    serde_json::to_value(value).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })
+}

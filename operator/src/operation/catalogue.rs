@@ -1,0 +1,207 @@
+//! The backup catalogue: one config per backup. Raft is the trust anchor: nothing is fed to a restore tool unless
+//! its manifest's checksum is the one registered here.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use skep_runner::task::Stored;
+
+use super::record::{OpId, SERVICE, SERVICE_ID};
+use crate::swarm::object::{Config, KIND, Kind, Labels, OP};
+
+/// Prefix of the names of backup configs.
+pub const PREFIX: &str = "skep-backup-";
+const VERIFIED: &str = "skep.verified";
+const PROVED: &str = "skep.proved";
+const TAKEN: &str = "skep.taken";
+const VERSION: u32 = 1;
+
+/// A registered backup.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backup {
+    /// Config id.
+    pub config: String,
+    /// Config version.
+    pub version: u64,
+    /// What never changes.
+    pub entry: Entry,
+    /// When it was last read back in full and found whole.
+    pub verified: Option<Timestamp>,
+    /// When a restore of it last passed the checks.
+    pub proved: Option<Timestamp>,
+}
+
+/// The immutable part of a registered backup.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Format version.
+    pub schema: u32,
+    /// Id; that of the operation which made it, with a suffix for a safety backup.
+    pub id: String,
+    /// The operation that made it.
+    pub operation: OpId,
+    /// Full name of the service.
+    pub service: String,
+    /// Id of the service.
+    pub service_id: String,
+    /// Engine name as in `skep.data`.
+    pub engine: String,
+    /// Database.
+    pub database: String,
+    /// Name of the store.
+    pub store: String,
+    /// Directory inside the store.
+    pub dir: String,
+    /// SHA-256 of the manifest.
+    pub manifest_sha256: String,
+    /// Bytes of all artefacts.
+    pub size: u64,
+    /// The data is that of this moment.
+    pub taken: Timestamp,
+    /// Why it was made.
+    pub purpose: Purpose,
+}
+
+/// Why a backup was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// Asked for or scheduled.
+    Regular,
+    /// Taken by a restore of what it was about to replace; never chosen by itself (its data may be what was wrong).
+    Safety,
+}
+
+// === impl Backup ===
+
+impl Backup {
+    /// Reads a catalogue entry; none where it is not one that this version can read.
+    pub fn read(config: &Config) -> Option<Backup> {
+        let entry: Entry = serde_json::from_slice(&config.data).ok()?;
+        let time = |key: &str| config.labels.get(key).and_then(|t| t.parse().ok());
+        (entry.schema <= VERSION).then(|| Backup {
+            config: config.id.clone(),
+            version: config.version,
+            verified: time(VERIFIED),
+            proved: time(PROVED),
+            entry,
+        })
+    }
+
+    /// As jobs know it.
+    pub fn stored(&self) -> Stored {
+        self.entry.stored()
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// The format version that this Skep writes.
+    pub const VERSION: u32 = VERSION;
+
+    /// Name of its config.
+    pub fn config_name(&self) -> String {
+        format!("{PREFIX}{}", self.id)
+    }
+
+    /// Labels of a backup that has just been verified.
+    pub fn labels(&self, verified: Timestamp) -> Labels {
+        Labels::from([
+            (KIND.to_owned(), Kind::Backup.as_str().to_owned()),
+            (OP.to_owned(), self.operation.to_string()),
+            (SERVICE.to_owned(), self.service.clone()),
+            (SERVICE_ID.to_owned(), self.service_id.clone()),
+            (TAKEN.to_owned(), self.taken.to_string()),
+            (VERIFIED.to_owned(), verified.to_string()),
+        ])
+    }
+
+    /// As jobs know it.
+    pub fn stored(&self) -> Stored {
+        Stored { id: self.id.clone(), dir: self.dir.clone(), manifest_sha256: self.manifest_sha256.clone() }
+    }
+}
+
+/// The backups that a restore may use, best first (S9): verified, regular, of this service and engine, taken at or before
+/// `until`; or the one asked for by id, whatever its purpose. At most `most`.
+pub fn candidates<'a>(
+    backups: impl IntoIterator<Item = &'a Backup>,
+    service: &str,
+    wanted: Option<&str>,
+    until: Timestamp,
+    most: usize,
+) -> Vec<&'a Backup> {
+    let mut fit: Vec<&Backup> = backups
+        .into_iter()
+        .filter(|b| b.entry.service == service)
+        .filter(|b| match wanted {
+            Some(id) => b.entry.id == id,
+            None => b.verified.is_some() && b.entry.purpose == Purpose::Regular && b.entry.taken <= until,
+        })
+        .collect();
+    fit.sort_by_key(|b| std::cmp::Reverse(b.entry.taken));
+    fit.truncate(most);
+    fit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backup(id: &str, taken: &str, purpose: Purpose, verified: bool) -> Backup {
+        let taken: Timestamp = taken.parse().unwrap();
+        Backup {
+            config: id.to_owned(),
+            version: 1,
+            verified: verified.then_some(taken),
+            proved: None,
+            entry: Entry {
+                schema: VERSION,
+                id: id.to_owned(),
+                operation: OpId::new(taken, id),
+                service: "shop_db".to_owned(),
+                service_id: "s".to_owned(),
+                engine: "postgres".to_owned(),
+                database: "shop".to_owned(),
+                store: "default".to_owned(),
+                dir: String::new(),
+                manifest_sha256: String::new(),
+                size: 0,
+                taken,
+                purpose,
+            },
+        }
+    }
+
+    #[test]
+    fn the_newest_verified_regular_backup_before_the_trouble_comes_first() {
+        let all = [
+            backup("old", "2026-01-01T00:00:00Z", Purpose::Regular, true),
+            backup("good", "2026-01-02T00:00:00Z", Purpose::Regular, true),
+            backup("unverified", "2026-01-03T00:00:00Z", Purpose::Regular, false),
+            backup("safety", "2026-01-03T01:00:00Z", Purpose::Safety, true),
+            backup("late", "2026-01-05T00:00:00Z", Purpose::Regular, true),
+        ];
+        let until = "2026-01-04T00:00:00Z".parse().unwrap();
+        let ids = |found: Vec<&Backup>| found.iter().map(|b| b.entry.id.clone()).collect::<Vec<_>>();
+        assert_eq!(ids(candidates(&all, "shop_db", None, until, 3)), ["good", "old"]);
+        assert_eq!(ids(candidates(&all, "shop_db", Some("safety"), until, 3)), ["safety"]);
+        assert_eq!(ids(candidates(&all, "other_db", None, until, 3)), [] as [String; 0]);
+    }
+
+    #[test]
+    fn an_entry_of_a_newer_format_is_not_read() {
+        let mut newer = backup("b", "2026-01-01T00:00:00Z", Purpose::Regular, true).entry;
+        newer.schema = VERSION + 1;
+        let config = Config {
+            id: "c".to_owned(),
+            name: newer.config_name(),
+            version: 1,
+            created: newer.taken,
+            updated: newer.taken,
+            labels: newer.labels(newer.taken),
+            data: serde_json::to_vec(&newer).unwrap(),
+        };
+        assert_eq!(Backup::read(&config), None);
+    }
+}

@@ -1,0 +1,60 @@
+//! One operation holds a service: a claim is a config whose name derives from the service, so that creating it is
+//! atomic. Claims are taken in the order of names and given back when the operation has come to rest.
+
+use super::record::{OpId, SERVICE};
+use super::saga::{Cx, Fault, Progress};
+use crate::swarm::engine::Engine;
+use crate::swarm::error::Error;
+use crate::swarm::object::{KIND, Kind, Labels, OP, short_hash};
+
+/// Name of a service's claim.
+pub fn name(service: &str) -> String {
+    format!("skep-claim-{}", short_hash(service))
+}
+
+/// Takes all of these services, or waits while another operation holds one of them. Holding some while waiting for
+/// others cannot deadlock, since everybody takes them in the same order.
+///
+/// # Errors
+/// What the engine says.
+pub async fn take(cx: &mut Cx<'_>, services: &[String]) -> Result<Progress, Fault> {
+    let mut services = services.to_vec();
+    services.sort();
+    services.dedup();
+    for service in &services {
+        if let Some(other) = take_one(cx.engine(), service, &cx.op.id).await? {
+            let mut wait = super::saga::Wait::new(format!("operation {other} holds {service}"));
+            wait.again = std::time::Duration::from_secs(1);
+            return Ok(Progress::Wait(wait));
+        }
+    }
+    Ok(Progress::Done(serde_json::json!({ "services": services })))
+}
+
+async fn take_one(engine: &Engine, service: &str, op: &OpId) -> Result<Option<String>, Fault> {
+    let labels = Labels::from([
+        (KIND.to_owned(), Kind::Claim.as_str().to_owned()),
+        (OP.to_owned(), op.to_string()),
+        (SERVICE.to_owned(), service.to_owned()),
+    ]);
+    match engine.create_config(&name(service), &labels, b"-").await {
+        Ok(_) => Ok(None),
+        Err(Error::Exists { .. }) => {
+            let holder = engine.config(&name(service)).await?.labels.get(OP).cloned().unwrap_or_default();
+            Ok((holder != op.as_str()).then_some(holder))
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Gives back whatever this operation holds.
+///
+/// # Errors
+/// What the engine says.
+pub async fn release(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let op = cx.op.id.to_string();
+    for claim in cx.engine().configs(Kind::Claim, &[(OP, op.as_str())]).await? {
+        cx.engine().remove_config(&claim.id).await?;
+    }
+    Ok(Progress::done())
+}

@@ -1,0 +1,319 @@
+//! Specs of clients while they are stopped, and the three-way rule (S12): what Skep wrote is put back; what a person or
+//! a deploy changed becomes the new base. Pure.
+//!
+//! Two ways to stop (S1): `zero` sets the replicas to 0; `swap` replaces the task template by the maintenance page.
+//! A template of ours carries the container label `skep.op`, which goes away with it.
+
+use serde_json::{Map, Value, json};
+
+use super::frozen::Method;
+use super::record::OpId;
+use crate::swarm::object::OP;
+
+/// What to do next to stop a client.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StopMove {
+    /// This spec is what must be put back: save it before anything else.
+    SaveBase(Value),
+    /// Write this spec.
+    Write(Value),
+    /// Put the page into the base and write that (see [`swapped`]).
+    SwapIn(Value),
+    /// The spec is written; look at the tasks.
+    Watch,
+}
+
+/// What to do next to start a client again.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StartMove {
+    /// Somebody changed the service meanwhile: theirs is what it goes back to.
+    SaveBase(Value),
+    /// Write this spec.
+    Write(Value),
+    /// The template is back under Skep's update settings; once that rollout has come to rest, write this.
+    Settle(Value),
+    /// The exact spec is back; look at the tasks.
+    Watch,
+}
+
+/// Settings under which a template is swapped: everything at once, the new before the old, stop at a failure.
+pub fn update_config(stop_first: bool) -> Value {
+    json!({
+        "Parallelism": 0,
+        "FailureAction": "pause",
+        "Monitor": 500_000_000,
+        "MaxFailureRatio": 0,
+        "Order": if stop_first { "stop-first" } else { "start-first" },
+    })
+}
+
+/// Whether a task template (or the spec of a task) is a page of this operation.
+pub fn is_page(template: &Value, op: &OpId) -> bool {
+    template["ContainerSpec"]["Labels"][OP] == op.as_str()
+}
+
+/// Decides the next move towards stopped.
+pub fn stop(method: &Method, op: &OpId, found: &Value, base: Option<&Value>) -> StopMove {
+    let Some(base) = base else {
+        return StopMove::SaveBase(found.clone());
+    };
+    let rebased = rebase(method, op, found, base);
+    if rebased != *base {
+        return StopMove::SaveBase(rebased);
+    }
+    match method {
+        Method::Zero if *found == zero(base) => StopMove::Watch,
+        Method::Zero => StopMove::Write(zero(base)),
+        Method::Swap { .. } if is_whole_page(&found["TaskTemplate"], op) => StopMove::Watch,
+        Method::Swap { .. } => StopMove::SwapIn(base.clone()),
+    }
+}
+
+fn is_whole_page(template: &Value, op: &OpId) -> bool {
+    let container = &template["ContainerSpec"];
+    is_page(template, op) && container["Image"] == container["Labels"][PAGE_IMAGE]
+}
+
+/// Decides the next move towards the base (S11: for a swap in two writes, so that the exact spec is back at the end and
+/// Swarm's own previous spec is a sane one).
+pub fn start(method: &Method, op: &OpId, found: &Value, base: &Value) -> StartMove {
+    let rebased = rebase(method, op, found, base);
+    if rebased != *base {
+        return StartMove::SaveBase(rebased);
+    }
+    if found == base {
+        return StartMove::Watch;
+    }
+    let Method::Swap { stop_first, .. } = method else {
+        return StartMove::Write(base.clone());
+    };
+    if is_page(&found["TaskTemplate"], op) {
+        let mut first = base.clone();
+        first["UpdateConfig"] = update_config(*stop_first);
+        return StartMove::Write(first);
+    }
+    StartMove::Settle(base.clone())
+}
+
+/// The spec to go back to, given what is found: the base with whatever somebody changed since Skep wrote.
+fn rebase(method: &Method, op: &OpId, found: &Value, base: &Value) -> Value {
+    match method {
+        Method::Zero => rebase_zero(found, base),
+        Method::Swap { stop_first, .. } => rebase_swap(op, found, base, &update_config(*stop_first)),
+    }
+}
+
+/// Without its replicas the found spec is theirs; replicas of 0 are ours unless the base itself was at 0.
+fn rebase_zero(found: &Value, base: &Value) -> Value {
+    let mut theirs = found.clone();
+    if replicas(found) == Some(0) {
+        set_mode(&mut theirs, &base["Mode"]);
+    } else if found["TaskTemplate"]["Placement"] == zero(base)["TaskTemplate"]["Placement"] {
+        theirs["TaskTemplate"]["Placement"] = base["TaskTemplate"]["Placement"].clone();
+    }
+    theirs
+}
+
+/// On a page of ours, what differs from what was written is theirs: whole sections beside the template, and in the
+/// template the image and the environment (`docker service update --image`, `--env-add`). Any other template is theirs.
+fn rebase_swap(op: &OpId, found: &Value, base: &Value, ours: &Value) -> Value {
+    let mut theirs = found.clone();
+    if same_update_config(&found["UpdateConfig"], ours) {
+        put(&mut theirs, "UpdateConfig", base.get("UpdateConfig"));
+    }
+    if is_page(&found["TaskTemplate"], op) {
+        theirs["TaskTemplate"] = base["TaskTemplate"].clone();
+        let container = &found["TaskTemplate"]["ContainerSpec"];
+        let written_image = &container["Labels"][PAGE_IMAGE];
+        if !written_image.is_null() && container["Image"] != *written_image {
+            theirs["TaskTemplate"]["ContainerSpec"]["Image"] = container["Image"].clone();
+        }
+        merge_env(&mut theirs["TaskTemplate"]["ContainerSpec"], &container["Env"]);
+    }
+    theirs
+}
+
+/// Container label of a page that tells with which image it was written.
+pub const PAGE_IMAGE: &str = "skep.page-image";
+
+fn merge_env(container: &mut Value, added: &Value) {
+    let Some(added) = added.as_array().filter(|a| !a.is_empty()) else { return };
+    let mut env = container["Env"].as_array().cloned().unwrap_or_default();
+    let name = |entry: &Value| entry.as_str().and_then(|e| e.split('=').next()).map(str::to_owned);
+    for entry in added {
+        env.retain(|e| name(e) != name(entry));
+        env.push(entry.clone());
+    }
+    container["Env"] = Value::Array(env);
+}
+
+fn same_update_config(found: &Value, ours: &Value) -> bool {
+    let fields = ["Parallelism", "FailureAction", "Monitor", "Order"];
+    found.is_object() && fields.iter().all(|f| found[*f] == ours[*f])
+}
+
+fn put(spec: &mut Value, key: &str, value: Option<&Value>) {
+    let Some(map) = spec.as_object_mut() else { return };
+    match value {
+        Some(value) => map.insert(key.to_owned(), value.clone()),
+        None => map.remove(key),
+    };
+}
+
+fn replicas(spec: &Value) -> Option<u64> {
+    let mode = spec["Mode"]["Replicated"].as_object()?;
+    Some(mode.get("Replicas").and_then(Value::as_u64).unwrap_or(0))
+}
+
+fn set_mode(spec: &mut Value, mode: &Value) {
+    spec["Mode"] = mode.clone();
+}
+
+/// A placement constraint that no node meets: how a global service sleeps.
+pub const NOWHERE: &str = "node.labels.skep.asleep == never";
+
+/// The spec at zero: no replicas, or for a global service no node that fits.
+pub fn zero(base: &Value) -> Value {
+    let mut spec = base.clone();
+    if replicas(base).is_some() {
+        spec["Mode"]["Replicated"] = json!({ "Replicas": 0 });
+        return spec;
+    }
+    let placement = &mut spec["TaskTemplate"]["Placement"];
+    if !placement.is_object() {
+        *placement = Value::Object(Map::new());
+    }
+    let mut constraints = placement["Constraints"].as_array().cloned().unwrap_or_default();
+    constraints.push(Value::from(NOWHERE));
+    placement["Constraints"] = Value::Array(constraints);
+    spec
+}
+
+/// The spec with the page in place of the application: same name, mode, ports, networks and labels.
+pub fn swapped(base: &Value, page: &Value, stop_first: bool) -> Value {
+    let mut spec = base.clone();
+    spec["TaskTemplate"] = page.clone();
+    spec["UpdateConfig"] = update_config(stop_first);
+    spec
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op() -> OpId {
+        OpId::parse("20260101t000000abcdef").unwrap()
+    }
+
+    fn app() -> Value {
+        json!({
+            "Name": "shop_app", "Labels": {"a": "b"},
+            "TaskTemplate": {"ContainerSpec": {"Image": "app:1", "Env": ["A=1"], "Healthcheck": {"Test": ["CMD", "x"]}}},
+            "Mode": {"Replicated": {"Replicas": 2}},
+            "UpdateConfig": {"Parallelism": 1, "FailureAction": "rollback", "Monitor": 1, "Order": "stop-first"},
+        })
+    }
+
+    fn page() -> Value {
+        json!({"ContainerSpec": {"Image": "nginx", "Labels": {"skep.op": op().as_str(), "skep.page-image": "nginx"}}})
+    }
+
+    fn swap() -> Method {
+        Method::Swap { ports: vec![8000], page: None, retry_after: 120, stop_first: false }
+    }
+
+    /// Plays moves until nothing is left to write; returns the final spec and base.
+    fn play_stop(method: &Method, mut found: Value, mut base: Option<Value>) -> (Value, Value) {
+        for _ in 0..5 {
+            match stop(method, &op(), &found, base.as_ref()) {
+                StopMove::SaveBase(b) => base = Some(b),
+                StopMove::Write(s) => found = s,
+                StopMove::SwapIn(b) => found = swapped(&b, &page(), false),
+                StopMove::Watch => return (found, base.unwrap()),
+            }
+        }
+        panic!("no rest: {found} {base:?}");
+    }
+
+    fn play_start(method: &Method, mut found: Value, mut base: Value) -> (Value, usize) {
+        let mut writes = 0;
+        for _ in 0..6 {
+            match start(method, &op(), &found, &base) {
+                StartMove::SaveBase(b) => base = b,
+                StartMove::Write(s) | StartMove::Settle(s) => {
+                    found = s;
+                    writes += 1;
+                }
+                StartMove::Watch => return (found, writes),
+            }
+        }
+        panic!("no rest: {found} {base}");
+    }
+
+    #[test]
+    fn both_methods_end_at_the_exact_spec_they_found() {
+        for method in [Method::Zero, swap()] {
+            let (stopped, base) = play_stop(&method, app(), None);
+            assert_ne!(stopped, app());
+            let (back, writes) = play_start(&method, stopped, base);
+            assert_eq!(back, app(), "{method:?}");
+            assert_eq!(writes, if method == Method::Zero { 1 } else { 2 });
+        }
+    }
+
+    #[test]
+    fn a_stack_deploy_in_the_middle_becomes_the_new_base_and_the_stop_is_applied_again() {
+        let mut deployed = app();
+        deployed["TaskTemplate"]["ContainerSpec"]["Image"] = json!("app:2");
+        deployed["Mode"]["Replicated"]["Replicas"] = json!(3);
+        for method in [Method::Zero, swap()] {
+            let (_, base) = play_stop(&method, app(), None);
+            let (stopped, base) = play_stop(&method, deployed.clone(), Some(base));
+            assert_eq!(base, deployed);
+            assert_ne!(stopped, deployed);
+            assert_eq!(play_start(&method, stopped, base).0, deployed);
+        }
+    }
+
+    #[test]
+    fn an_image_and_environment_changed_on_the_page_go_to_the_application() {
+        let (mut stopped, base) = play_stop(&swap(), app(), None);
+        stopped["TaskTemplate"]["ContainerSpec"]["Image"] = json!("app:2");
+        stopped["TaskTemplate"]["ContainerSpec"]["Env"] = json!(["B=2"]);
+        stopped["Mode"]["Replicated"]["Replicas"] = json!(5);
+        let (_, base) = play_stop(&swap(), stopped, Some(base));
+        let container = &base["TaskTemplate"]["ContainerSpec"];
+        assert_eq!((&container["Image"], &container["Env"]), (&json!("app:2"), &json!(["A=1", "B=2"])));
+        assert_eq!(base["Mode"]["Replicated"]["Replicas"], 5);
+        assert_eq!(base["UpdateConfig"], app()["UpdateConfig"]);
+    }
+
+    #[test]
+    fn an_image_changed_while_at_zero_keeps_the_replicas_found() {
+        let (mut stopped, base) = play_stop(&Method::Zero, app(), None);
+        stopped["TaskTemplate"]["ContainerSpec"]["Image"] = json!("app:2");
+        let (stopped, base) = play_stop(&Method::Zero, stopped, Some(base));
+        assert_eq!(base["Mode"]["Replicated"]["Replicas"], 2);
+        let (back, _) = play_start(&Method::Zero, stopped, base);
+        assert_eq!(back["TaskTemplate"]["ContainerSpec"]["Image"], "app:2");
+        assert_eq!(back["Mode"]["Replicated"]["Replicas"], 2);
+    }
+
+    #[test]
+    fn a_global_service_sleeps_behind_a_constraint() {
+        let mut global = app();
+        global["Mode"] = json!({"Global": {}});
+        let (stopped, base) = play_stop(&Method::Zero, global.clone(), None);
+        assert_eq!(stopped["TaskTemplate"]["Placement"]["Constraints"], json!([NOWHERE]));
+        assert_eq!(play_start(&Method::Zero, stopped, base).0, global);
+    }
+
+    #[test]
+    fn a_service_found_at_zero_stays_at_zero() {
+        let mut asleep = app();
+        asleep["Mode"]["Replicated"]["Replicas"] = json!(0);
+        let (stopped, base) = play_stop(&Method::Zero, asleep.clone(), None);
+        assert_eq!((stopped, &base), (asleep.clone(), &asleep));
+        assert_eq!(play_start(&Method::Zero, asleep.clone(), base), (asleep, 0));
+    }
+}

@@ -1,0 +1,281 @@
+//! Stopping and starting the services that use the data, one poll at a time (S1, S3, S11, S12).
+//!
+//! Stopped means that every task of the previous spec is in a terminal state; that the service "converged" proves
+//! nothing. Started means running (which, with a health check, is healthy) on the spec that was found or that somebody
+//! deployed meanwhile. Saved specs are configs `skep-base-<op>-<service>-<n>`; the newest one is put back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::client_spec::{self as spec, StartMove, StopMove};
+use super::frozen::{self, Client, Method};
+use super::page;
+use super::saga::{Cx, Fault, Wait};
+use crate::swarm::error::Error;
+use crate::swarm::object::{Service, Task, TaskState, UpdateState, short_hash};
+
+/// The step under which the state of all clients is journaled.
+pub const STEP: &str = "stop";
+
+/// How long a rollout that somebody else began may delay a write of ours.
+const FOREIGN_ROLLOUT: Duration = Duration::from_secs(15);
+
+/// What is journaled about clients.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClientsOut {
+    /// Number of saved specs by service name.
+    pub saved: BTreeMap<String, u32>,
+    /// Services that do not exist any more.
+    #[serde(default)]
+    pub gone: Vec<String>,
+}
+
+/// How insistent a start is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Forward: a client that does not become healthy is a failure.
+    MustBeHealthy,
+    /// Undo: the exact spec must be back; health is waited for, but not a condition (it may have been ill before).
+    BestEffort,
+}
+
+/// Moves all clients towards stopped; dependents first. `None` = every one is stopped.
+///
+/// # Errors
+/// When a page cannot be started, or what the engine says.
+pub async fn stop(cx: &mut Cx<'_>, clients: &[Client]) -> Result<Option<Wait>, Fault> {
+    let mut waiting = Vec::new();
+    for client in clients {
+        if let Some(why) = stop_one(cx, client).await? {
+            waiting.push(why);
+        }
+    }
+    Ok((!waiting.is_empty()).then(|| Wait::new(waiting.join("; "))))
+}
+
+/// Moves all clients towards their own specs, in the reverse order, each up before the next. `None` = all are up.
+///
+/// # Errors
+/// When a client does not come up and must, or what the engine says.
+pub async fn start(cx: &mut Cx<'_>, clients: &[Client], how: Start) -> Result<Option<Wait>, Fault> {
+    for client in clients.iter().rev() {
+        if let Some(why) = start_one(cx, client, how).await? {
+            return Ok(Some(Wait::new(why)));
+        }
+    }
+    Ok(None)
+}
+
+async fn stop_one(cx: &mut Cx<'_>, client: &Client) -> Result<Option<String>, Fault> {
+    for _ in 0..4 {
+        let Some(service) = find(cx, client).await? else { return Ok(None) };
+        let base = load_base(cx, client).await?;
+        let wanted = match spec::stop(&client.method, &cx.op.id, &service.spec, base.as_ref()) {
+            StopMove::SaveBase(new) => {
+                save_base(cx, client, &new).await?;
+                continue;
+            }
+            StopMove::Watch => return watch_stop(cx, client, &service).await,
+            StopMove::Write(wanted) => wanted,
+            StopMove::SwapIn(base) => {
+                let page = page::template(cx, client, &base).await?;
+                spec::swapped(&base, &page, stop_first(&client.method))
+            }
+        };
+        if let Some(why) = foreign_rollout(cx, client, &service) {
+            return Ok(Some(why));
+        }
+        cx.engine().update_service(&service.id, service.version, &wanted).await?;
+    }
+    Ok(Some(format!("{} keeps changing", client.name)))
+}
+
+async fn watch_stop(cx: &mut Cx<'_>, client: &Client, service: &Service) -> Result<Option<String>, Fault> {
+    let tasks = cx.engine().tasks(&[&service.id]).await?;
+    let down = down_nodes(cx, &tasks).await?;
+    let op = cx.op.id.clone();
+    let (pages, old): (Vec<_>, Vec<_>) = tasks.iter().partition(|t| spec::is_page(&t.spec, &op));
+    let (lost, left): (Vec<&Task>, Vec<&Task>) = old
+        .into_iter()
+        .filter(|t| !t.state.is_terminal())
+        .partition(|t| t.node.as_ref().is_some_and(|n| down.contains(n)));
+    if !lost.is_empty() {
+        cx.remark(format!(
+            "{} task(s) of {} are on a node that does not answer and may still run; the database refuses their sessions during the cut-over",
+            lost.len(),
+            client.name
+        ));
+    }
+    if matches!(client.method, Method::Swap { .. }) {
+        let paused = service.update.as_ref().filter(|u| u.state == UpdateState::Paused);
+        if let Some(update) = paused.filter(|_| !pages.iter().any(|t| t.state == TaskState::Running)) {
+            let why = pages.iter().map(|t| t.error.as_str()).find(|e| !e.is_empty()).unwrap_or(&update.message);
+            return Err(Fault::failed(format!("the maintenance page of {} does not start: {why}", client.name)));
+        }
+        if !left.is_empty() || !pages.iter().any(|t| t.state == TaskState::Running) {
+            return Ok(Some(format!("{}: page on, {} task(s) left", client.name, left.len())));
+        }
+        return Ok(None);
+    }
+    Ok((!left.is_empty()).then(|| format!("{}: {} task(s) left", client.name, left.len())))
+}
+
+async fn start_one(cx: &mut Cx<'_>, client: &Client, how: Start) -> Result<Option<String>, Fault> {
+    for _ in 0..4 {
+        let Some(service) = find(cx, client).await? else { return Ok(None) };
+        let Some(base) = load_base(cx, client).await? else { return Ok(None) };
+        match spec::start(&client.method, &cx.op.id, &service.spec, &base) {
+            StartMove::SaveBase(new) => save_base(cx, client, &new).await?,
+            StartMove::Write(wanted) => {
+                if let Some(why) = foreign_rollout(cx, client, &service) {
+                    return Ok(Some(why));
+                }
+                cx.engine().update_service(&service.id, service.version, &wanted).await?;
+            }
+            StartMove::Settle(exact) => {
+                if let Some(why) = unsettled(client, &service, how)? {
+                    return Ok(Some(why));
+                }
+                cx.engine().update_service(&service.id, service.version, &exact).await?;
+            }
+            StartMove::Watch => return watch_start(cx, client, &service, how).await,
+        }
+    }
+    Ok(Some(format!("{} keeps changing", client.name)))
+}
+
+/// Why the rollout back to the application's template has not come to rest yet.
+fn unsettled(client: &Client, service: &Service, how: Start) -> Result<Option<String>, Fault> {
+    let Some(update) = &service.update else { return Ok(Some(format!("{}: rollout not begun", client.name))) };
+    match update.state {
+        UpdateState::Completed => Ok(None),
+        UpdateState::Updating | UpdateState::RollbackStarted => Ok(Some(format!("{}: starting", client.name))),
+        UpdateState::Paused | UpdateState::RollbackPaused | UpdateState::RollbackCompleted => match how {
+            Start::BestEffort => Ok(None),
+            Start::MustBeHealthy => {
+                Err(Fault::failed(format!("{} does not start: {}", client.name, update.message)))
+            }
+        },
+    }
+}
+
+async fn watch_start(
+    cx: &mut Cx<'_>,
+    client: &Client,
+    service: &Service,
+    how: Start,
+) -> Result<Option<String>, Fault> {
+    let tasks = cx.engine().tasks(&[&service.id]).await?;
+    let op = cx.op.id.clone();
+    let own = tasks.iter().filter(|t| t.desired == TaskState::Running && !spec::is_page(&t.spec, &op));
+    let (up, coming): (Vec<&Task>, Vec<&Task>) = own.partition(|t| t.state == TaskState::Running);
+    let wanted = usize::try_from(service.replicas().unwrap_or(1)).unwrap_or(usize::MAX);
+    let enough = up.len() >= wanted && (service.replicas().is_some() || coming.is_empty());
+    if enough && !service.is_rolling() {
+        return Ok(None);
+    }
+    let since = cx.record().began;
+    if cx.now().duration_since(since).unsigned_abs() > cx.env.settings.start_deadline {
+        let why = tasks.iter().map(|t| t.error.as_str()).find(|e| !e.is_empty()).unwrap_or("no reason is known");
+        let text = format!("{} has {} of {wanted} task(s) running: {why}", client.name, up.len());
+        return match how {
+            Start::MustBeHealthy => Err(Fault::failed(text)),
+            Start::BestEffort => {
+                cx.remark(format!("its own spec is back, but {text}"));
+                Ok(None)
+            }
+        };
+    }
+    Ok(Some(format!("{}: {} of {wanted} task(s) running", client.name, up.len())))
+}
+
+/// A rollout that is not ours delays a write for a while (it would lose Swarm's memory of the previous spec), not for ever.
+fn foreign_rollout(cx: &mut Cx<'_>, client: &Client, service: &Service) -> Option<String> {
+    let since = cx.record().began;
+    let waited = cx.now().duration_since(since).unsigned_abs();
+    (service.is_rolling() && waited < FOREIGN_ROLLOUT).then(|| format!("{}: a rollout is under way", client.name))
+}
+
+fn stop_first(method: &Method) -> bool {
+    matches!(method, Method::Swap { stop_first: true, .. })
+}
+
+async fn find(cx: &mut Cx<'_>, client: &Client) -> Result<Option<Service>, Fault> {
+    match cx.engine().service(&client.id).await {
+        Ok(service) => Ok(Some(service)),
+        Err(Error::NotFound { .. }) => {
+            cx.remark(format!("{} was removed meanwhile", client.name));
+            Ok(None)
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+async fn down_nodes(cx: &Cx<'_>, tasks: &[Task]) -> Result<Vec<String>, Fault> {
+    if tasks.iter().all(|t| t.state.is_terminal()) {
+        return Ok(Vec::new());
+    }
+    let nodes = cx.engine().nodes().await?;
+    Ok(nodes.into_iter().filter(|n| !n.ready).map(|n| n.id).collect())
+}
+
+// === saved specs ===
+
+fn clients_out(cx: &Cx<'_>) -> Result<ClientsOut, Fault> {
+    match cx.op.journal.step(STEP) {
+        Some(record) if !record.out.is_null() => cx.out(STEP),
+        _ => Ok(ClientsOut::default()),
+    }
+}
+
+fn base_name(cx: &Cx<'_>, client: &Client, number: u32) -> String {
+    format!("skep-base-{}-{}-{number}", cx.op.id, short_hash(&client.name))
+}
+
+/// The newest saved spec of a client: what it goes back to.
+///
+/// # Errors
+/// When it is missing or malformed.
+pub async fn load_base(cx: &Cx<'_>, client: &Client) -> Result<Option<Value>, Fault> {
+    let Some(count) = clients_out(cx)?.saved.get(&client.name).copied().filter(|n| *n > 0) else {
+        return Ok(None);
+    };
+    let config = cx.engine().config(&base_name(cx, client, count - 1)).await?;
+    serde_json::from_slice(&config.data)
+        .map(Some)
+        .map_err(|source| Fault::Journal { step: STEP.to_owned(), source })
+}
+
+/// Saves a spec under the next number, then journals the number. A config left by an attempt that died in between is
+/// replaced: nothing was written to the service on its account yet.
+async fn save_base(cx: &mut Cx<'_>, client: &Client, base: &Value) -> Result<(), Fault> {
+    let mut out = clients_out(cx)?;
+    let number = out.saved.get(&client.name).copied().unwrap_or(0);
+    if number > 0 {
+        cx.remark(format!("{} was changed by somebody meanwhile; what they deployed is kept", client.name));
+    }
+    let name = base_name(cx, client, number);
+    let data =
+        serde_json::to_vec(base).map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
+    let labels = frozen::labels(cx);
+    match cx.engine().create_config(&name, &labels, &data).await {
+        Err(Error::Exists { .. }) => {
+            let left = cx.engine().config(&name).await?;
+            if left.data != data {
+                cx.engine().remove_config(&left.id).await?;
+                cx.engine().create_config(&name, &labels, &data).await?;
+            }
+        }
+        other => {
+            other?;
+        }
+    }
+    out.saved.insert(client.name.clone(), number + 1);
+    let now = cx.now();
+    cx.op.journal.step_mut(STEP, now).out =
+        serde_json::to_value(&out).map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
+    cx.save().await
+}

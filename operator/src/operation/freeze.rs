@@ -1,0 +1,257 @@
+//! Reads what an operation concerns from the Swarm and freezes it: the data service, its clients, its checks.
+
+use super::frozen::{Client, Frozen, Kept, Method, Target};
+use super::record::{OpId, Work};
+use super::saga::{Cx, Fault};
+use crate::engines::{postgres, redis};
+use crate::policy::graph::Graph;
+use crate::policy::{self, CheckProbe, Engine as DataEngine, Policy, Restore};
+use crate::swarm::error::Error;
+use crate::swarm::object::{ENABLE, Kind, Service, Task, TaskState};
+
+/// The operation's service, which must still be the one that it was made for.
+///
+/// # Errors
+/// When it is gone or is another one, or what the engine says.
+pub async fn service(cx: &Cx<'_>) -> Result<Service, Fault> {
+    match cx.engine().service(&cx.op.intent.service_id).await {
+        Ok(service) => Ok(service),
+        Err(Error::NotFound { .. }) => {
+            Err(Fault::failed(format!("service {} was removed", cx.op.intent.service)))
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// The data service of the operation, which must be running.
+///
+/// # Errors
+/// When its labels do not say what data it holds, or when it does not run.
+pub async fn target(cx: &Cx<'_>) -> Result<Target, Fault> {
+    let service = service(cx).await?;
+    let policy = policy_of(cx, &service)?;
+    let tasks = cx.engine().tasks(&[&service.id]).await?;
+    data_target(cx, &service, &policy, running(&tasks))
+}
+
+/// The names of all services that the operation holds: its own and those that it stops.
+///
+/// # Errors
+/// When the labels do not tell, or what the engine says.
+pub async fn held(cx: &Cx<'_>) -> Result<Vec<String>, Fault> {
+    let service = service(cx).await?;
+    let policy = policy_of(cx, &service)?;
+    let mut names = vec![service.name().to_owned()];
+    if let Some(restore) = &policy.restore.or_else(|| Some(Restore::default())) {
+        let services = managed(cx).await?;
+        names.extend(client_names(&services, &service, restore)?);
+    }
+    Ok(names)
+}
+
+/// Everything that a restore has to decide beforehand (S1, S2, S9, S21).
+///
+/// # Errors
+/// When something stands against it, or what the engine says.
+pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
+    let service = service(cx).await?;
+    let policy = policy_of(cx, &service)?;
+    let tasks = cx.engine().tasks(&[&service.id]).await?;
+    let target = data_target(cx, &service, &policy, running(&tasks))?;
+    let restore = policy.restore.clone().unwrap_or_default();
+    let services = managed(cx).await?;
+    let Work::Restore { quiesce, .. } = &cx.op.intent.work else {
+        return Err(Fault::failed("this is not a restore"));
+    };
+    let mut frozen = Frozen::of(target);
+    frozen.quiesce = quiesce.unwrap_or(restore.quiesce);
+    frozen.canary = restore.canary && frozen.quiesce;
+    frozen.keep_old_s = restore.keep_old.as_secs();
+    frozen.checks = sql_checks(&policy);
+    frozen.ignore = names_in(&services, &service, &restore.ignore_clients);
+    for name in client_names(&services, &service, &restore)? {
+        let client = services.iter().find(|s| s.name() == name);
+        let client = client.ok_or_else(|| Fault::failed(format!("client {name} does not exist")))?;
+        frozen.clients.push(client_of(cx, client)?);
+    }
+    for name in names_in(&services, &service, &restore.flush) {
+        let cache = services.iter().find(|s| s.name() == name);
+        let cache = cache.ok_or_else(|| Fault::failed(format!("cache {name} does not exist or lacks {ENABLE}")))?;
+        frozen.caches.push(cache_of(cx, cache).await?);
+    }
+    if frozen.caches.is_empty() {
+        frozen.remarks.extend(unflushed(&services, &frozen.clients));
+    }
+    frozen.candidates = candidates(cx, &restore).await?;
+    frozen.kept = kept(cx).await?;
+    Ok(frozen)
+}
+
+/// The services that opted in.
+///
+/// # Errors
+/// What the engine says.
+pub async fn managed(cx: &Cx<'_>) -> Result<Vec<Service>, Fault> {
+    Ok(cx.engine().services(&[(ENABLE, Some("true"))]).await?)
+}
+
+/// How a service is stopped.
+///
+/// # Errors
+/// When its labels have problems that stand against it.
+pub fn client_of(cx: &Cx<'_>, service: &Service) -> Result<Client, Fault> {
+    let policy = policy_of(cx, service)?;
+    let stop_first = has_host_port(service);
+    Ok(Client {
+        name: service.name().to_owned(),
+        id: service.id.clone(),
+        method: Method::of(policy.maintenance.as_ref(), stop_first),
+        checks: policy.checks,
+    })
+}
+
+/// Parses the labels; problems that block destructive work stop here unless they were accepted.
+fn policy_of(cx: &Cx<'_>, service: &Service) -> Result<Policy, Fault> {
+    let parsed = policy::parse(&service.labels());
+    let destructive = matches!(cx.op.intent.work, Work::Restore { .. });
+    let blocking: Vec<String> = parsed
+        .problems
+        .iter()
+        .filter(|p| p.blocks_destructive())
+        .map(|p| p.to_string())
+        .collect();
+    if destructive && !cx.op.intent.accept_problems && !blocking.is_empty() {
+        return Err(Fault::failed(format!("labels of {}: {}", service.name(), blocking.join("; "))));
+    }
+    Ok(parsed.policy)
+}
+
+fn data_target(cx: &Cx<'_>, service: &Service, policy: &Policy, task: Option<&Task>) -> Result<Target, Fault> {
+    let name = service.name();
+    let data = policy.data.as_ref().filter(|d| d.engine == DataEngine::Postgres);
+    let data = data.ok_or_else(|| Fault::failed(format!("{name} has no label skep.data=postgres")))?;
+    let task = task.ok_or_else(|| Fault::failed(format!("{name} has no running task")))?;
+    let access = postgres::access(name, &service.spec).map_err(|e| Fault::failed(format!("{name}: {e}")))?;
+    let store = policy.backup.as_ref().and_then(|b| b.store.clone());
+    let store = store.unwrap_or_else(|| cx.env.settings.default_store.clone());
+    if !cx.env.settings.stores.contains_key(&store) {
+        return Err(Fault::failed(format!("{name}: there is no store `{store}`")));
+    }
+    Ok(Target {
+        name: name.to_owned(),
+        id: service.id.clone(),
+        spec: service.spec.clone(),
+        image: task.image.clone(),
+        node: task.node.clone(),
+        access,
+        database: postgres::database(data.database.as_deref(), &service.spec),
+        store,
+    })
+}
+
+async fn cache_of(cx: &Cx<'_>, service: &Service) -> Result<Target, Fault> {
+    let tasks = cx.engine().tasks(&[&service.id]).await?;
+    let name = service.name();
+    let task = running(&tasks).ok_or_else(|| Fault::failed(format!("cache {name} has no running task")))?;
+    Ok(Target {
+        name: name.to_owned(),
+        id: service.id.clone(),
+        spec: service.spec.clone(),
+        image: task.image.clone(),
+        node: task.node.clone(),
+        access: redis::access(name, &service.spec).map_err(|e| Fault::failed(format!("{name}: {e}")))?,
+        database: String::new(),
+        store: cx.env.settings.default_store.clone(),
+    })
+}
+
+fn running(tasks: &[Task]) -> Option<&Task> {
+    tasks.iter().find(|t| t.state == TaskState::Running && t.desired == TaskState::Running)
+}
+
+fn client_names(services: &[Service], of: &Service, restore: &Restore) -> Result<Vec<String>, Fault> {
+    let graph = Graph::new(services);
+    graph.clients(of.name(), restore).map_err(|e| Fault::failed(e.to_string()))
+}
+
+/// Full names of what a label of `of` names.
+fn names_in(services: &[Service], of: &Service, names: &[String]) -> Vec<String> {
+    let graph = Graph::new(services);
+    names.iter().map(|n| graph.resolve(of.name(), n).unwrap_or_else(|| n.clone())).collect()
+}
+
+fn sql_checks(policy: &Policy) -> Vec<skep_runner::task::SqlCheck> {
+    policy
+        .checks
+        .iter()
+        .filter_map(|c| match &c.probe {
+            CheckProbe::Sql { sql, expect } => Some(skep_runner::task::SqlCheck {
+                name: c.name.clone(),
+                sql: sql.clone(),
+                expect: expect.clone(),
+            }),
+            CheckProbe::Http { .. } | CheckProbe::Tcp { .. } | CheckProbe::Command { .. } => None,
+        })
+        .collect()
+}
+
+/// S21: caches that the clients use and nobody empties may hold rows from the future.
+fn unflushed(services: &[Service], clients: &[Client]) -> Vec<String> {
+    let graph = Graph::new(services);
+    let mut caches: Vec<String> = clients
+        .iter()
+        .flat_map(|c| graph.dependencies_of(&c.name))
+        .filter(|name| {
+            services.iter().any(|s| {
+                s.name() == name
+                    && s.spec["TaskTemplate"]["ContainerSpec"]["Image"]
+                        .as_str()
+                        .is_some_and(|i| ["redis", "valkey", "memcached", "keydb"].iter().any(|c| i.contains(c)))
+            })
+        })
+        .collect();
+    caches.sort();
+    caches.dedup();
+    caches
+        .into_iter()
+        .map(|c| format!("cache {c} was not emptied and may hold rows that the restored data does not have; `skep.restore.flush` empties it"))
+        .collect()
+}
+
+fn has_host_port(service: &Service) -> bool {
+    let ports = service.spec["EndpointSpec"]["Ports"].as_array();
+    ports.into_iter().flatten().any(|p| p["PublishMode"] == "host")
+}
+
+async fn candidates(cx: &Cx<'_>, restore: &Restore) -> Result<Vec<super::catalogue::Entry>, Fault> {
+    let Work::Restore { backup, before, .. } = &cx.op.intent.work else { return Ok(Vec::new()) };
+    let all = cx.engine().configs(Kind::Backup, &[(super::record::SERVICE, &cx.op.intent.service)]).await?;
+    let all: Vec<_> = all.iter().filter_map(super::catalogue::Backup::read).collect();
+    let until = match &cx.op.intent.trigger {
+        super::record::Trigger::Alert { starts_at, .. } => *starts_at - restore.lookback,
+        _ => before.unwrap_or_else(|| cx.op.intent.created),
+    };
+    let found = super::catalogue::candidates(&all, &cx.op.intent.service, backup.as_deref(), until, 3);
+    if found.is_empty() {
+        return Err(Fault::failed(match backup {
+            Some(id) => format!("there is no backup `{id}` of {}", cx.op.intent.service),
+            None => format!("there is no verified backup of {} from before {until}", cx.op.intent.service),
+        }));
+    }
+    Ok(found.into_iter().map(|b| b.entry.clone()).collect())
+}
+
+/// Databases that earlier restores of this service kept.
+async fn kept(cx: &Cx<'_>) -> Result<Vec<Kept>, Fault> {
+    let service = [(super::record::SERVICE, cx.op.intent.service.as_str())];
+    let operations = cx.engine().configs(Kind::Operation, &service).await?;
+    Ok(operations.iter().filter_map(|c| super::record::Operation::read(c).ok()).filter_map(|op| kept_by(&op)).collect())
+}
+
+/// What an operation kept, if it did and nobody has dropped it since.
+pub fn kept_by(op: &super::record::Operation) -> Option<Kept> {
+    let record = op.journal.step("keep")?;
+    let mut kept: Kept = serde_json::from_value(record.out.clone()).ok()?;
+    kept.operation = OpId::parse(op.id.as_str())?;
+    Some(kept)
+}

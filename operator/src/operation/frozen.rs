@@ -1,0 +1,233 @@
+//! What an operation has decided before it acts: frozen into a config `skep-plan-<id>` when the operation has claimed
+//! its services, and never changed. It holds whole specs, which can hold secrets, so it is never printed whole.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use skep_runner::task::SqlCheck;
+
+use super::catalogue::Entry;
+use super::record::{OpId, SERVICE, SERVICE_ID};
+use super::saga::{Cx, Fault};
+use crate::engines::Access;
+use crate::policy::{Check, Maintenance};
+use crate::swarm::error::Error;
+use crate::swarm::object::{KIND, Kind, Labels, OP, Service};
+
+/// Format version.
+const SCHEMA: u32 = 1;
+
+/// Everything that was decided.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// Format version.
+    pub schema: u32,
+    /// The data service.
+    pub target: Target,
+    /// Services to stop, dependents first.
+    #[serde(default)]
+    pub clients: Vec<Client>,
+    /// Caches to empty before the clients start (S21).
+    #[serde(default)]
+    pub caches: Vec<Target>,
+    /// SQL checks of the data.
+    #[serde(default)]
+    pub checks: Vec<SqlCheck>,
+    /// Backups to try, best first (S9).
+    #[serde(default)]
+    pub candidates: Vec<Entry>,
+    /// Services whose sessions are known and not stopped (S2).
+    #[serde(default)]
+    pub ignore: Vec<String>,
+    /// Whether clients stop for the cut-over.
+    #[serde(default)]
+    pub quiesce: bool,
+    /// Whether a canary runs before clients start.
+    #[serde(default)]
+    pub canary: bool,
+    /// How long the old database is kept, in seconds.
+    #[serde(default)]
+    pub keep_old_s: u64,
+    /// Databases kept by earlier restores of this service.
+    #[serde(default)]
+    pub kept: Vec<Kept>,
+    /// Things that people should know, found while deciding.
+    #[serde(default)]
+    pub remarks: Vec<String>,
+}
+
+/// A database kept by an earlier restore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The operation that kept it.
+    pub operation: OpId,
+    /// Name.
+    pub name: String,
+    /// OID.
+    pub oid: u32,
+    /// Until when.
+    pub until: jiff::Timestamp,
+}
+
+/// A service that jobs work for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    /// Full name.
+    pub name: String,
+    /// Id.
+    pub id: String,
+    /// Its spec when it was frozen.
+    pub spec: Value,
+    /// Image reference as its tasks run it, with the digest where known.
+    pub image: String,
+    /// The node where it runs; none while it does not.
+    pub node: Option<String>,
+    /// How to reach it.
+    pub access: Access,
+    /// Database; empty where the engine has none.
+    pub database: String,
+    /// Name of the store.
+    pub store: String,
+}
+
+/// A service that stops while the data is replaced.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Client {
+    /// Full name.
+    pub name: String,
+    /// Id.
+    pub id: String,
+    /// How it stops (S1).
+    pub method: Method,
+    /// Checks that it must pass afterwards.
+    pub checks: Vec<Check>,
+}
+
+/// How a client stops (S1).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "kebab-case")]
+pub enum Method {
+    /// Scaled to zero.
+    Zero,
+    /// Its task template becomes the maintenance page.
+    Swap {
+        /// Ports that the page listens on.
+        ports: Vec<u16>,
+        /// Own page: name of a Swarm config.
+        page: Option<String>,
+        /// `Retry-After`, seconds.
+        retry_after: u32,
+        /// Whether the service publishes a host-mode port: then the page starts after the application has stopped.
+        stop_first: bool,
+    },
+}
+
+// === impl Method ===
+
+impl Method {
+    /// The method for a service with these labels.
+    pub fn of(maintenance: Option<&Maintenance>, stop_first: bool) -> Method {
+        match maintenance {
+            Some(m) if m.mode == crate::policy::MaintenanceMode::Swap => Method::Swap {
+                ports: m.ports.clone(),
+                page: m.page.clone(),
+                retry_after: m.retry_after,
+                stop_first,
+            },
+            Some(_) | None => Method::Zero,
+        }
+    }
+}
+
+// === impl Target ===
+
+impl Target {
+    /// As a service object, for building jobs.
+    pub fn service(&self) -> Service {
+        Service {
+            id: self.id.clone(),
+            version: 0,
+            spec: self.spec.clone(),
+            update: None,
+            created: jiff::Timestamp::UNIX_EPOCH,
+        }
+    }
+}
+
+// === impl Frozen ===
+
+impl Frozen {
+    /// A plan that concerns nothing but the data service.
+    pub fn of(target: Target) -> Frozen {
+        Frozen {
+            schema: SCHEMA,
+            target,
+            clients: Vec::new(),
+            caches: Vec::new(),
+            checks: Vec::new(),
+            candidates: Vec::new(),
+            ignore: Vec::new(),
+            quiesce: true,
+            canary: true,
+            keep_old_s: 0,
+            kept: Vec::new(),
+            remarks: Vec::new(),
+        }
+    }
+}
+
+/// Name of an operation's plan.
+pub fn name(op: &OpId) -> String {
+    format!("skep-plan-{op}")
+}
+
+/// Stores a plan. Finding one there already means that an earlier attempt of the step came this far: that one counts.
+///
+/// # Errors
+/// What the engine says.
+pub async fn store(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<(), Fault> {
+    let data = serde_json::to_vec(frozen)
+        .map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
+    let labels = labels(cx);
+    match cx.engine().create_config(&name(&cx.op.id), &labels, &data).await {
+        Ok(_) | Err(Error::Exists { .. }) => Ok(()),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Labels of the configs that belong to an operation's plan.
+pub fn labels(cx: &Cx<'_>) -> Labels {
+    Labels::from([
+        (KIND.to_owned(), Kind::Plan.as_str().to_owned()),
+        (OP.to_owned(), cx.op.id.to_string()),
+        (SERVICE.to_owned(), cx.op.intent.service.clone()),
+        (SERVICE_ID.to_owned(), cx.op.intent.service_id.clone()),
+    ])
+}
+
+/// Reads the operation's plan.
+///
+/// # Errors
+/// When it is missing, malformed or of a newer format.
+pub async fn load(cx: &Cx<'_>) -> Result<Frozen, Fault> {
+    let config = cx.engine().config(&name(&cx.op.id)).await?;
+    let frozen: Frozen = serde_json::from_slice(&config.data)
+        .map_err(|source| Fault::Journal { step: "plan".to_owned(), source })?;
+    if frozen.schema > SCHEMA {
+        return Err(Fault::failed("the plan was written by a newer Skep"));
+    }
+    Ok(frozen)
+}
+
+/// Removes the operation's plan and saved specs, when nothing needs them any more.
+///
+/// # Errors
+/// What the engine says.
+pub async fn remove(cx: &mut Cx<'_>) -> Result<(), Fault> {
+    let op = cx.op.id.to_string();
+    for kind in [Kind::Plan, Kind::Page] {
+        for config in cx.engine().configs(kind, &[(OP, op.as_str())]).await? {
+            cx.engine().remove_config(&config.id).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! Restore: build the data beside, verify it there, and only then cut over by rename (or, where asked for, in place).
+//!
+//! ```text
+//! claim ↩ plan ↩ preflight · expire · safety ↩ beside ↩ │ stop ↩ cut ↩ flush · canary ↩ start ◆ verify · keep · release
+//!                                  nothing live touched │ users see the page                 └ no way back by itself (S3)
+//! ```
+//! In place, `safety` must succeed and `replace ↩` stands where `cut` does; its undo restores the safety backup.
+
+mod cut;
+pub mod judge;
+mod prepare;
+
+use super::journal::Compensation;
+use super::saga::{Cx, Fault, Progress, Saga};
+use super::{backup, claim, clients, freeze, frozen};
+
+/// The saga.
+pub struct Restore {
+    /// Whether the data is replaced in place.
+    pub in_place: bool,
+}
+
+/// Its steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// One operation holds the data service and all clients.
+    Claim,
+    /// Everything that can be decided beforehand is frozen.
+    Plan,
+    /// Backups, room, roles, extensions, sessions are looked at.
+    Preflight,
+    /// What an earlier restore kept is dropped: one kept database a service (S17).
+    Expire,
+    /// The live data is backed up (S10).
+    Safety,
+    /// The data is restored into a new database, and checked there.
+    Beside,
+    /// The clients stop; the page is on.
+    Stop,
+    /// The names are swapped.
+    Cut,
+    /// In place: the live database is rebuilt.
+    Replace,
+    /// Caches are emptied (S21).
+    Flush,
+    /// One client, out of reach of users, passes its checks on the new data (S1).
+    Canary,
+    /// The clients start; the page goes.
+    Start,
+    /// The data and the application pass their checks.
+    Verify,
+    /// The old data is kept until it expires.
+    Keep,
+    /// The services are given back.
+    Release,
+}
+
+const BESIDE: [Step; 14] = [
+    Step::Claim,
+    Step::Plan,
+    Step::Preflight,
+    Step::Expire,
+    Step::Safety,
+    Step::Beside,
+    Step::Stop,
+    Step::Cut,
+    Step::Flush,
+    Step::Canary,
+    Step::Start,
+    Step::Verify,
+    Step::Keep,
+    Step::Release,
+];
+
+const IN_PLACE: [Step; 11] = [
+    Step::Claim,
+    Step::Plan,
+    Step::Preflight,
+    Step::Safety,
+    Step::Stop,
+    Step::Replace,
+    Step::Flush,
+    Step::Canary,
+    Step::Start,
+    Step::Verify,
+    Step::Release,
+];
+
+impl super::journal::Step for Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Claim => "claim",
+            Step::Plan => "plan",
+            Step::Preflight => "preflight",
+            Step::Expire => "expire",
+            Step::Safety => "safety",
+            Step::Beside => "beside",
+            Step::Stop => clients::STEP,
+            Step::Cut => "cut",
+            Step::Replace => "replace",
+            Step::Flush => "flush",
+            Step::Canary => "canary",
+            Step::Start => "start",
+            Step::Verify => "verify",
+            Step::Keep => "keep",
+            Step::Release => "release",
+        }
+    }
+
+    fn compensation(self) -> Compensation {
+        match self {
+            Step::Claim
+            | Step::Plan
+            | Step::Preflight
+            | Step::Expire
+            | Step::Safety
+            | Step::Beside
+            | Step::Stop
+            | Step::Cut
+            | Step::Replace
+            | Step::Flush
+            | Step::Canary => Compensation::Undo,
+            Step::Start => Compensation::PointOfNoReturn,
+            Step::Verify | Step::Keep | Step::Release => Compensation::Nothing,
+        }
+    }
+
+    fn touches_live(self) -> bool {
+        matches!(self, Step::Stop | Step::Cut | Step::Replace | Step::Start)
+    }
+}
+
+impl Saga for Restore {
+    type Step = Step;
+
+    fn steps(&self) -> &'static [Step] {
+        if self.in_place { &IN_PLACE } else { &BESIDE }
+    }
+
+    async fn run(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        match step {
+            Step::Claim => {
+                let services = freeze::held(cx).await?;
+                claim::take(cx, &services).await
+            }
+            Step::Plan => plan(cx).await,
+            Step::Preflight => prepare::preflight(cx).await,
+            Step::Expire => prepare::expire(cx).await,
+            Step::Safety => prepare::safety(cx, self.in_place).await,
+            Step::Beside => prepare::beside(cx).await,
+            Step::Stop => {
+                let frozen = frozen::load(cx).await?;
+                if !frozen.quiesce {
+                    return Ok(Progress::done());
+                }
+                let left = clients::stop(cx, &frozen.clients).await?;
+                let out = cx.scratch()?;
+                Ok(left.map_or(Progress::Done(out), Progress::Wait))
+            }
+            Step::Cut => cut::cut(cx).await,
+            Step::Replace => cut::replace(cx).await,
+            Step::Flush => cut::flush(cx).await,
+            Step::Canary => cut::canary(cx).await,
+            Step::Start => {
+                let frozen = frozen::load(cx).await?;
+                let left = clients::start(cx, &frozen.clients, clients::Start::MustBeHealthy).await?;
+                Ok(left.map_or_else(Progress::done, Progress::Wait))
+            }
+            Step::Verify => cut::verify(cx).await,
+            Step::Keep => cut::keep(cx).await,
+            Step::Release => backup::release(cx).await,
+        }
+    }
+
+    async fn undo(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        match step {
+            Step::Claim => claim::release(cx).await,
+            Step::Plan => {
+                frozen::remove(cx).await?;
+                Ok(Progress::done())
+            }
+            Step::Preflight | Step::Expire | Step::Flush => {
+                Ok(super::work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait))
+            }
+            Step::Safety => prepare::undo_safety(cx).await,
+            Step::Beside => prepare::undo_beside(cx).await,
+            Step::Stop => {
+                let frozen = frozen::load(cx).await?;
+                let left = clients::start(cx, &frozen.clients, clients::Start::BestEffort).await?;
+                Ok(left.map_or_else(Progress::done, Progress::Wait))
+            }
+            Step::Cut => cut::undo_cut(cx).await,
+            Step::Replace => cut::undo_replace(cx).await,
+            Step::Canary => cut::undo_canary(cx).await,
+            Step::Start | Step::Verify | Step::Keep | Step::Release => Ok(Progress::done()),
+        }
+    }
+
+    async fn make_safe(&self, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        let frozen = frozen::load(cx).await?;
+        let left = clients::stop(cx, &frozen.clients).await?;
+        cx.remark("both databases are kept: nothing was thrown away, and nothing goes back by itself");
+        Ok(left.map_or_else(Progress::done, Progress::Wait))
+    }
+}
+
+/// Freezes the plan, which must concern exactly the services that were claimed.
+async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let frozen = freeze::restore(cx).await?;
+    let mut names: Vec<String> = frozen.clients.iter().map(|c| c.name.clone()).collect();
+    names.push(frozen.target.name.clone());
+    names.sort();
+    names.dedup();
+    let claimed: serde_json::Value = cx.out("claim")?;
+    if claimed["services"] != serde_json::json!(names) {
+        return Err(Fault::failed("labels changed while the operation began: which services it concerns is not clear"));
+    }
+    for remark in frozen.remarks.clone() {
+        cx.remark(remark);
+    }
+    frozen::store(cx, &frozen).await?;
+    let backups: Vec<_> = frozen.candidates.iter().map(|c| c.id.clone()).collect();
+    Ok(Progress::Done(serde_json::json!({ "services": names, "backups": backups })))
+}

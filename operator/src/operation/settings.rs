@@ -1,0 +1,143 @@
+//! What the administrator configures once for the whole Swarm, as far as operations need it.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use thiserror::Error;
+
+/// Settings of operations.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of this Swarm, for mails and pages.
+    pub cluster: String,
+    /// Who drives: unique per process.
+    pub instance: String,
+    /// Backup stores by name.
+    pub stores: BTreeMap<String, Store>,
+    /// The store of services that name none.
+    pub default_store: String,
+    /// Image of the maintenance page's server.
+    pub page_image: String,
+    /// Longest time that clients may take to stop.
+    pub stop_deadline: Duration,
+    /// Longest time that a client may take to become healthy again.
+    pub start_deadline: Duration,
+    /// Longest time that an application's checks may take to pass.
+    pub check_deadline: Duration,
+    /// Longest time for one data job.
+    pub job_deadline: Duration,
+    /// How many terminal operations are kept.
+    pub keep_operations: usize,
+}
+
+/// Where backups go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// A directory of the host, the same on every node (NFS), or on the one node that has the data.
+    Bind(String),
+    /// A named volume, with driver and options.
+    Volume {
+        /// Volume name.
+        name: String,
+        /// Driver; the engine's default where absent.
+        driver: Option<String>,
+        /// Driver options.
+        options: BTreeMap<String, String>,
+    },
+}
+
+/// A store that cannot be understood.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("store `{given}`: want `bind:/path` or `volume:name[,driver=…][,opt.<name>=<value>…]`")]
+pub struct BadStore {
+    given: String,
+}
+
+// === impl Settings ===
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            cluster: "swarm".to_owned(),
+            instance: "skep".to_owned(),
+            stores: BTreeMap::from([(
+                "default".to_owned(),
+                Store::Volume { name: "skep-backups".to_owned(), driver: None, options: BTreeMap::new() },
+            )]),
+            default_store: "default".to_owned(),
+            page_image: "nginx".to_owned(),
+            stop_deadline: Duration::from_secs(120),
+            start_deadline: Duration::from_secs(180),
+            check_deadline: Duration::from_secs(60),
+            job_deadline: Duration::from_secs(4 * 3600),
+            keep_operations: 200,
+        }
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    /// The mount that gives a job this store.
+    pub fn mount(&self, target: &str, read_only: bool) -> Value {
+        match self {
+            Store::Bind(path) => {
+                json!({"Type": "bind", "Source": path, "Target": target, "ReadOnly": read_only})
+            }
+            Store::Volume { name, driver, options } => {
+                let mut mount =
+                    json!({"Type": "volume", "Source": name, "Target": target, "ReadOnly": read_only});
+                if let Some(driver) = driver {
+                    mount["VolumeOptions"] =
+                        json!({"DriverConfig": {"Name": driver, "Options": options}});
+                } else if !options.is_empty() {
+                    mount["VolumeOptions"] = json!({"DriverConfig": {"Name": "local", "Options": options}});
+                }
+                mount
+            }
+        }
+    }
+}
+
+impl FromStr for Store {
+    type Err = BadStore;
+
+    fn from_str(text: &str) -> Result<Store, BadStore> {
+        let bad = || BadStore { given: text.to_owned() };
+        if let Some(path) = text.strip_prefix("bind:") {
+            return path.starts_with('/').then(|| Store::Bind(path.to_owned())).ok_or_else(bad);
+        }
+        let mut parts = text.strip_prefix("volume:").ok_or_else(bad)?.split(',');
+        let name = parts.next().filter(|n| !n.is_empty()).ok_or_else(bad)?.to_owned();
+        let (mut driver, mut options) = (None, BTreeMap::new());
+        for part in parts {
+            let (key, value) = part.split_once('=').ok_or_else(bad)?;
+            match (key, key.strip_prefix("opt.")) {
+                ("driver", _) => driver = Some(value.to_owned()),
+                (_, Some(option)) => {
+                    options.insert(option.to_owned(), value.to_owned());
+                }
+                _ => return Err(bad()),
+            }
+        }
+        Ok(Store::Volume { name, driver, options })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_are_read_from_text() {
+        assert_eq!("bind:/mnt/b".parse(), Ok(Store::Bind("/mnt/b".to_owned())));
+        let nfs: Store = "volume:backups,driver=local,opt.type=nfs,opt.device=:/b".parse().unwrap();
+        let mount = nfs.mount("/skep/store", false);
+        assert_eq!(mount["VolumeOptions"]["DriverConfig"]["Options"]["device"], ":/b");
+        for bad in ["", "bind:relative", "volume:", "volume:a,b", "s3://x", "volume:a,x=1"] {
+            assert!(bad.parse::<Store>().is_err(), "{bad}");
+        }
+    }
+}
