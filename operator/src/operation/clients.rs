@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::client_spec::{self as spec, StartMove, StopMove};
 use super::frozen::{self, Client, Method};
 use super::page;
-use super::saga::{Cx, Fault, Wait};
+use super::saga::{Cx, Fault, Progress, Wait};
 use crate::swarm::error::Error;
 use crate::swarm::object::{Service, Task, TaskState, UpdateState, short_hash};
 
@@ -54,6 +54,25 @@ pub async fn stop(cx: &mut Cx<'_>, clients: &[Client]) -> Result<Option<Wait>, F
         }
     }
     Ok((!waiting.is_empty()).then(|| Wait::new(waiting.join("; "))))
+}
+
+/// The step that stops the clients of the operation's plan: done when every one is stopped, failed when that takes too long.
+///
+/// # Errors
+/// When a client does not stop, or what the engine says.
+pub async fn stopped(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let frozen = frozen::load(cx).await?;
+    let clients = if frozen.quiesce { frozen.clients } else { Vec::new() };
+    let Some(wait) = stop(cx, &clients).await? else {
+        let out = clients_out(cx)?;
+        let out = serde_json::to_value(&out);
+        return out.map(Progress::Done).map_err(|source| Fault::Journal { step: STEP.to_owned(), source });
+    };
+    let since = cx.record().began;
+    if cx.now().duration_since(since).unsigned_abs() > cx.env.settings.stop_deadline {
+        return Err(Fault::failed(format!("clients do not stop: {}", wait.why)));
+    }
+    Ok(Progress::Wait(wait))
 }
 
 /// Moves all clients towards their own specs, in the reverse order, each up before the next. `None` = all are up.

@@ -242,7 +242,10 @@ async fn candidates(cx: &Cx<'_>, restore: &Restore) -> Result<Vec<super::catalog
 }
 
 /// Databases that earlier restores of this service kept.
-async fn kept(cx: &Cx<'_>) -> Result<Vec<Kept>, Fault> {
+///
+/// # Errors
+/// What the engine says.
+pub async fn kept(cx: &Cx<'_>) -> Result<Vec<Kept>, Fault> {
     let service = [(super::record::SERVICE, cx.op.intent.service.as_str())];
     let operations = cx.engine().configs(Kind::Operation, &service).await?;
     Ok(operations.iter().filter_map(|c| super::record::Operation::read(c).ok()).filter_map(|op| kept_by(&op)).collect())

@@ -1,4 +1,25 @@
 //! Operations: intent and journal in one Swarm config each, driven step by step.
+//!
+//! `record` is what stands in the Swarm; `journal` computes what comes next; `saga` is the frame of steps; `drive` polls.
+//! One file per operation: `backup`, `restore`, `maintenance`, `expire`. What they share: `claim` (one holder per
+//! service), `freeze` and `frozen` (decisions made beforehand), `work` (jobs), `clients` (stop and start), `catalogue`.
 
+pub mod backup;
+pub mod canary;
+pub mod catalogue;
+pub mod claim;
+pub mod client_spec;
+pub mod clients;
+pub mod desk;
+pub mod drive;
+pub mod expire;
+pub mod freeze;
+pub mod frozen;
 pub mod journal;
+pub mod maintenance;
+pub mod page;
 pub mod record;
+pub mod restore;
+pub mod saga;
+pub mod settings;
+pub mod work;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::journal::Step;
-use super::record::{Operation, StepRecord};
+use super::record::{Operation, State, StepRecord};
 use super::settings::Settings;
 use crate::swarm;
 use crate::swarm::engine::Engine;
@@ -99,6 +99,10 @@ pub trait Saga: Send + Sync {
     ) -> impl Future<Output = Result<Progress, Fault>> + Send;
     /// After a failure past the point of no return: makes things safe for users (the page back up) before a person comes.
     fn make_safe(&self, cx: &mut Cx<'_>) -> impl Future<Output = Result<Progress, Fault>> + Send;
+    /// How it has ended when it was told to go back and did.
+    fn when_cancelled(&self, _op: &Operation) -> State {
+        State::Cancelled
+    }
 }
 
 /// What a step sees: the operation it belongs to and the Swarm.

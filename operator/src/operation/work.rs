@@ -18,8 +18,8 @@ use super::record::{JobRecord, JobRecordState, SERVICE, SERVICE_ID};
 use super::saga::{Cx, Fault, Wait};
 use crate::engines::{Password, TEMPORARY_SECRET, env, postgres};
 use crate::swarm::error::Error;
-use crate::swarm::job::{self, JobSpec, JobState, SecretFile};
-use crate::swarm::object::{KIND, Kind, Labels, OP};
+use crate::swarm::job::{self, JOB, JobSpec, JobState, SecretFile};
+use crate::swarm::object::{KIND, Kind, Labels, OP, RegistryAuth};
 
 /// How often a job that failed for a passing reason is tried.
 const ATTEMPTS: u32 = 3;
@@ -99,7 +99,10 @@ pub async fn abandon(cx: &mut Cx<'_>) -> Result<Option<Wait>, Fault> {
     let prefix = format!("skep-job-{}-{}-", cx.op.id, cx.step);
     let op = cx.op.id.to_string();
     let left = cx.engine().tasks_labelled(&[(OP, op.as_str())]).await?;
-    let running = left.iter().filter(|t| t.service_name.starts_with(&prefix) && !t.state.is_terminal()).count();
+    let of_step = |t: &&crate::swarm::object::Task| {
+        t.spec["ContainerSpec"]["Labels"][JOB].as_str().is_some_and(|name| name.starts_with(&prefix))
+    };
+    let running = left.iter().filter(of_step).filter(|t| !t.state.is_terminal()).count();
     Ok((running > 0).then(|| Wait::new(format!("{running} job(s) still ending"))))
 }
 
@@ -166,14 +169,14 @@ async fn observe(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Resul
     };
     match job::observe(cx.engine(), &service).await? {
         JobState::Pending { why } => Ok(Outcome::Wait(Wait::new(why))),
-        JobState::Running { progress } => {
+        JobState::Running { progress, .. } => {
             let mut wait = Wait::new(progress.as_ref().map_or("working", |p| p.phase.as_str()));
             wait.percent = progress.and_then(|p| percent(p.done, p.total));
             past_deadline(cx, order, record, wait).await
         }
         JobState::Complete { report } => settle(cx, order.key, record, Ok(report)).await,
-        JobState::Failed { fault } => settle(cx, order.key, record, Err(fault)).await,
-        JobState::Lost { why } => {
+        JobState::Failed { fault, .. } => settle(cx, order.key, record, Err(fault)).await,
+        JobState::Lost { why, .. } => {
             let fault = JobFault { kind: FaultKind::Transient, message: format!("the job was lost: {why}") };
             settle(cx, order.key, record, Err(fault)).await
         }
@@ -248,7 +251,7 @@ async fn create(cx: &mut Cx<'_>, order: &Order<'_>, record: &JobRecord, name: &s
         name: name.to_owned(),
         file: TEMPORARY_SECRET.to_owned(),
     });
-    let spec = job::build(&JobSpec {
+    let spec = JobSpec {
         name,
         ticket: &record.ticket,
         runner: &runner,
@@ -256,14 +259,11 @@ async fn create(cx: &mut Cx<'_>, order: &Order<'_>, record: &JobRecord, name: &s
         image: &order.target.image,
         node: order.target.node.as_deref(),
         mounts,
-        secret,
+        secrets: secret.into_iter().collect(),
+        networks: Vec::new(),
         labels: labels(cx, Kind::Ticket),
-    });
-    match cx.engine().create_service(&spec).await {
-        Ok(id) => Ok(id),
-        Err(Error::Exists { .. }) => Ok(cx.engine().service(name).await?.id),
-        Err(other) => Err(other.into()),
-    }
+    };
+    Ok(job::ensure(cx.engine(), &spec, RegistryAuth::Anonymous).await?)
 }
 
 fn labels(cx: &Cx<'_>, kind: Kind) -> Labels {

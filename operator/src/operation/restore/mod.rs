@@ -148,15 +148,7 @@ impl Saga for Restore {
             Step::Expire => prepare::expire(cx).await,
             Step::Safety => prepare::safety(cx, self.in_place).await,
             Step::Beside => prepare::beside(cx).await,
-            Step::Stop => {
-                let frozen = frozen::load(cx).await?;
-                if !frozen.quiesce {
-                    return Ok(Progress::done());
-                }
-                let left = clients::stop(cx, &frozen.clients).await?;
-                let out = cx.scratch()?;
-                Ok(left.map_or(Progress::Done(out), Progress::Wait))
-            }
+            Step::Stop => clients::stopped(cx).await,
             Step::Cut => cut::cut(cx).await,
             Step::Replace => cut::replace(cx).await,
             Step::Flush => cut::flush(cx).await,

@@ -1,0 +1,228 @@
+//! Drives one operation by one poll: read the journal, compute what comes next, do it, record it.
+//!
+//! Nothing is remembered between polls, so going on after a death is the normal path. Before a step has any effect its
+//! record is written by compare-and-swap: a manager that is cut off cannot commit it, and a second driver is stale.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::backup::Backup;
+use super::expire::Expire;
+use super::journal::{Next, Step as _, next};
+use super::maintenance::Maintenance;
+use super::record::{Operation, OpId, State, StepState, Work};
+use super::restore::Restore;
+use super::saga::{Cx, Env, Fault, Progress, Saga, Wait, save};
+use crate::swarm::error::Error;
+
+/// When to look at the operation again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// When something changes.
+    Idle,
+    /// After a while.
+    After(Duration),
+}
+
+/// Progress notes are written at most this often.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
+
+/// Moves an operation on by one poll.
+///
+/// # Errors
+/// What the engine says; the caller backs off and polls again.
+pub async fn poll(env: &Env, id: &OpId) -> Result<Again, Error> {
+    let config = match env.engine.config(&id.config_name()).await {
+        Ok(config) => config,
+        Err(Error::NotFound { .. }) => return Ok(Again::Idle),
+        Err(other) => return Err(other),
+    };
+    let mut op = match Operation::read(&config) {
+        Ok(op) => op,
+        Err(unreadable) => {
+            warn!(operation = %id, "not driven: {unreadable}");
+            return Ok(Again::Idle);
+        }
+    };
+    match op.journal.state {
+        State::Succeeded | State::RolledBack | State::Failed | State::Cancelled | State::Stuck => Ok(Again::Idle),
+        State::AwaitingApproval => after_approval(env, &mut op).await,
+        State::Pending => begin(env, &mut op).await,
+        State::Running => advance_kind(env, &mut op).await,
+    }
+}
+
+async fn after_approval(env: &Env, op: &mut Operation) -> Result<Again, Error> {
+    if op.journal.cancel.is_some() && op.journal.steps.is_empty() {
+        return end(env, op, State::Cancelled).await;
+    }
+    if op.journal.cancel.is_none() && op.journal.approved.is_none() {
+        return Ok(Again::Idle);
+    }
+    enter(env, op, State::Running).await
+}
+
+async fn begin(env: &Env, op: &mut Operation) -> Result<Again, Error> {
+    if op.journal.cancel.is_some() {
+        return end(env, op, State::Cancelled).await;
+    }
+    let ask = op.intent.approval && op.journal.approved.is_none();
+    enter(env, op, if ask { State::AwaitingApproval } else { State::Running }).await
+}
+
+async fn enter(env: &Env, op: &mut Operation, state: State) -> Result<Again, Error> {
+    op.journal.state = state;
+    op.journal.holder = Some(env.settings.instance.clone());
+    save(&env.engine, op).await?;
+    info!(operation = %op.id, service = %op.intent.service, "{} is {}", op.title(), state.as_str());
+    Ok(Again::After(Duration::ZERO))
+}
+
+async fn end(env: &Env, op: &mut Operation, state: State) -> Result<Again, Error> {
+    op.journal.ended = Some(env.now());
+    enter(env, op, state).await?;
+    Ok(Again::Idle)
+}
+
+async fn advance_kind(env: &Env, op: &mut Operation) -> Result<Again, Error> {
+    match op.intent.work.clone() {
+        Work::Backup => advance(env, op, &Backup).await,
+        Work::Restore { in_place, .. } => {
+            advance(env, op, &Restore { in_place: in_place.unwrap_or(false) }).await
+        }
+        Work::Maintenance { until } => advance(env, op, &Maintenance { until }).await,
+        Work::Expire => advance(env, op, &Expire).await,
+    }
+}
+
+async fn advance<S: Saga>(env: &Env, op: &mut Operation, saga: &S) -> Result<Again, Error> {
+    match next(&op.journal, saga.steps()) {
+        Next::Run(step) => run(env, op, saga, step).await,
+        Next::Undo(step) => undo(env, op, saga, step).await,
+        Next::Finished => end(env, op, State::Succeeded).await,
+        Next::Unwound { changed } => {
+            let cancelled = op.journal.cancel.is_some() && !has(op, StepState::Failed);
+            let state = match (cancelled, changed) {
+                (true, _) => saga.when_cancelled(op),
+                (false, true) => State::RolledBack,
+                (false, false) => State::Failed,
+            };
+            end(env, op, state).await
+        }
+        Next::Blocked(step) => {
+            let mut cx = Cx { env, op, step: step.name() };
+            match saga.make_safe(&mut cx).await {
+                Ok(Progress::Wait(wait)) => Ok(Again::After(wait.again)),
+                Ok(Progress::Done(_) | Progress::Approval { .. }) => end(env, op, State::Stuck).await,
+                Err(Fault::Swarm(error)) if error.is_retryable() => Err(error),
+                Err(fault) => {
+                    cx.remark(format!("it could not be made safe for users either: {fault}"));
+                    end(env, op, State::Stuck).await
+                }
+            }
+        }
+        Next::UndoFailed(_) => end(env, op, State::Stuck).await,
+        Next::Unknown => {
+            warn!(operation = %op.id, "not driven: its journal names steps that this version does not know");
+            Ok(Again::Idle)
+        }
+    }
+}
+
+fn has(op: &Operation, state: StepState) -> bool {
+    op.journal.steps.iter().any(|(_, r)| r.state == state)
+}
+
+async fn run<S: Saga>(env: &Env, op: &mut Operation, saga: &S, step: S::Step) -> Result<Again, Error> {
+    let name = step.name();
+    if op.journal.step(name).is_none() {
+        op.journal.step_mut(name, env.now());
+        save(&env.engine, op).await?;
+        info!(operation = %op.id, step = name, "begins");
+    }
+    let mut cx = Cx { env, op, step: name };
+    match saga.run(step, &mut cx).await {
+        Ok(Progress::Done(out)) => {
+            cx.record().out = out;
+            finish(env, op, name, StepState::Done, "").await
+        }
+        Ok(Progress::Wait(wait)) => note(env, op, name, &wait).await,
+        Ok(Progress::Approval { why }) => {
+            op.journal.step_mut(name, env.now()).note = why;
+            enter(env, op, State::AwaitingApproval).await
+        }
+        Err(fault) => match fault.ends_step() {
+            Some(why) => {
+                warn!(operation = %op.id, step = name, "failed: {why}");
+                finish(env, op, name, StepState::Failed, &why).await
+            }
+            None => Err(retryable(fault)),
+        },
+    }
+}
+
+async fn undo<S: Saga>(env: &Env, op: &mut Operation, saga: &S, step: S::Step) -> Result<Again, Error> {
+    let name = step.name();
+    let record = op.journal.step_mut(name, env.now());
+    if record.state != StepState::Undoing {
+        // Why it failed stays readable in its note.
+        record.state = StepState::Undoing;
+        if record.note.is_empty() {
+            record.note = "being undone".to_owned();
+        }
+        save(&env.engine, op).await?;
+        info!(operation = %op.id, step = name, "is being undone");
+    }
+    let mut cx = Cx { env, op, step: name };
+    match saga.undo(step, &mut cx).await {
+        Ok(Progress::Done(_) | Progress::Approval { .. }) => {
+            let note = cx.record().note.clone();
+            finish(env, op, name, StepState::Undone, &note).await
+        }
+        Ok(Progress::Wait(wait)) => Ok(Again::After(wait.again)),
+        Err(fault) => match fault.ends_step() {
+            Some(why) => {
+                warn!(operation = %op.id, step = name, "cannot be undone: {why}");
+                finish(env, op, name, StepState::UndoFailed, &why).await
+            }
+            None => Err(retryable(fault)),
+        },
+    }
+}
+
+fn retryable(fault: Fault) -> Error {
+    match fault {
+        Fault::Swarm(error) => error,
+        Fault::Failed(message) => Error::Malformed { what: "a step".to_owned(), message },
+        Fault::Journal { step, source } => {
+            Error::Malformed { what: format!("the journal of step `{step}`"), message: source.to_string() }
+        }
+    }
+}
+
+async fn finish(env: &Env, op: &mut Operation, step: &str, state: StepState, note: &str) -> Result<Again, Error> {
+    let now = env.now();
+    let record = op.journal.step_mut(step, now);
+    record.state = state;
+    record.changed = now;
+    record.percent = None;
+    note.clone_into(&mut record.note);
+    save(&env.engine, op).await?;
+    info!(operation = %op.id, step, "is {state:?}");
+    Ok(Again::After(Duration::ZERO))
+}
+
+/// Tells people what a step waits for; not at every poll, since each write goes through raft.
+async fn note(env: &Env, op: &mut Operation, step: &str, wait: &Wait) -> Result<Again, Error> {
+    let now = env.now();
+    let record = op.journal.step_mut(step, now);
+    let age = now.duration_since(record.changed).unsigned_abs();
+    if (record.note != wait.why || record.percent != wait.percent) && age >= NOTE_EVERY {
+        record.note.clone_from(&wait.why);
+        record.percent = wait.percent;
+        record.changed = now;
+        save(&env.engine, op).await?;
+    }
+    Ok(Again::After(wait.again))
+}
