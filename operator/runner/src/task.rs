@@ -190,13 +190,16 @@ pub struct Named {
     pub oid: u32,
 }
 
-/// See [`Task::PgSwap`]: `live` becomes `away`, `new` becomes `live`'s name.
+/// See [`Task::PgSwap`]: `live` (the database now under `name`) becomes `away`, and `new` gets `name`. Without a live
+/// database (somebody dropped it) only `new` is renamed, while nothing else bears `name`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PgSwap {
     /// The server.
     pub connect: Connect,
-    /// The database under the live name, to be moved away.
-    pub live: Named,
+    /// The name that the application connects to.
+    pub name: String,
+    /// The database that bears it, to be moved away; none where it is gone.
+    pub live: Option<Named>,
     /// The database that takes the live name.
     pub new: Named,
     /// The name that the live one gets.

@@ -37,7 +37,9 @@ pub enum Password {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum NoAccess {
     /// A password file that no secret of the service provides.
-    #[error("{variable} names `{path}`, which is not one of the service's secrets; put the password into a Swarm secret")]
+    #[error(
+        "{variable} names `{path}`, which is not one of the service's secrets; put the password into a Swarm secret"
+    )]
     NotASecret {
         /// Variable.
         variable: String,
@@ -98,7 +100,10 @@ mod tests {
     #[test]
     fn a_password_comes_from_a_secret_file_or_from_the_environment() {
         let file = spec(&["POSTGRES_PASSWORD_FILE=/run/secrets/pw"], "pw");
-        assert_eq!(password(&file, "POSTGRES_PASSWORD"), Ok((Password::File, Some("/run/secrets/pw".to_owned()))));
+        assert_eq!(
+            password(&file, "POSTGRES_PASSWORD"),
+            Ok((Password::File, Some("/run/secrets/pw".to_owned())))
+        );
         let variable = spec(&["POSTGRES_PASSWORD=a=b"], "pw");
         let (from, path) = password(&variable, "POSTGRES_PASSWORD").unwrap();
         assert_eq!(from, Password::Env { variable: "POSTGRES_PASSWORD".to_owned() });

@@ -15,7 +15,8 @@ const PORT: u16 = 5432;
 pub fn access(service: &str, spec: &Value) -> Result<Access, NoAccess> {
     let (from, file) = password(spec, "POSTGRES_PASSWORD")?;
     let port = env(spec, "PGPORT").and_then(|p| p.parse().ok()).unwrap_or(PORT);
-    let connect = Connect { host: format!("tasks.{service}"), port, user: user(spec).to_owned(), password_file: file };
+    let connect =
+        Connect { host: format!("tasks.{service}"), port, user: user(spec).to_owned(), password_file: file };
     Ok(Access { connect, password: from })
 }
 
@@ -37,7 +38,9 @@ pub fn data_mount(spec: &Value) -> Option<&Value> {
         .iter()
         .filter(|m| matches!(m["Type"].as_str(), Some("volume" | "bind")))
         .filter(|m| {
-            m["Target"].as_str().is_some_and(|t| data == t || data.starts_with(&format!("{}/", t.trim_end_matches('/'))))
+            m["Target"]
+                .as_str()
+                .is_some_and(|t| data == t || data.starts_with(&format!("{}/", t.trim_end_matches('/'))))
         })
         .max_by_key(|m| m["Target"].as_str().map(str::len))
 }

@@ -39,8 +39,7 @@ pub enum Step {
     Release,
 }
 
-const STEPS: [Step; 6] =
-    [Step::Claim, Step::Plan, Step::Dump, Step::Verify, Step::Register, Step::Release];
+const STEPS: [Step; 6] = [Step::Claim, Step::Plan, Step::Dump, Step::Verify, Step::Register, Step::Release];
 
 /// Where one backup goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -257,8 +256,8 @@ pub async fn register(
         taken: sealed.taken,
         purpose,
     };
-    let data = serde_json::to_vec(&entry)
-        .map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
+    let data =
+        serde_json::to_vec(&entry).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
     match cx.engine().create_config(&entry.config_name(), &entry.labels(cx.now()), &data).await {
         Ok(_) | Err(Error::Exists { .. }) => Ok(()),
         Err(other) => Err(other.into()),

@@ -13,15 +13,11 @@ pub fn name(op: &OpId) -> String {
 /// One task of the client: no network aliases, no ports, none of its service labels (which route), our name.
 pub fn spec(name: &str, base: &Value, op: &OpId) -> Value {
     let mut template = base["TaskTemplate"].clone();
-    for networks in [template.get_mut("Networks"), template["ContainerSpec"].get_mut("Networks")].into_iter().flatten() {
-        strip_aliases(networks);
+    // Older specs keep their networks beside the template.
+    if let Some(networks) = base.get("Networks").filter(|_| template.get("Networks").is_none()) {
+        template["Networks"] = networks.clone();
     }
-    if template.get("Networks").is_none() {
-        if let Some(networks) = base.get("Networks") {
-            template["Networks"] = networks.clone();
-            strip_aliases(&mut template["Networks"]);
-        }
-    }
+    strip_aliases(&mut template["Networks"]);
     template["RestartPolicy"] = json!({ "Condition": "any", "Delay": 1_000_000_000u64, "MaxAttempts": 0 });
     json!({
         "Name": name,

@@ -131,8 +131,12 @@ async fn watch_stop(cx: &mut Cx<'_>, client: &Client, service: &Service) -> Resu
     if matches!(client.method, Method::Swap { .. }) {
         let paused = service.update.as_ref().filter(|u| u.state == UpdateState::Paused);
         if let Some(update) = paused.filter(|_| !pages.iter().any(|t| t.state == TaskState::Running)) {
-            let why = pages.iter().map(|t| t.error.as_str()).find(|e| !e.is_empty()).unwrap_or(&update.message);
-            return Err(Fault::failed(format!("the maintenance page of {} does not start: {why}", client.name)));
+            let why =
+                pages.iter().map(|t| t.error.as_str()).find(|e| !e.is_empty()).unwrap_or(&update.message);
+            return Err(Fault::failed(format!(
+                "the maintenance page of {} does not start: {why}",
+                client.name
+            )));
         }
         if !left.is_empty() || !pages.iter().any(|t| t.state == TaskState::Running) {
             return Ok(Some(format!("{}: page on, {} task(s) left", client.name, left.len())));
@@ -168,10 +172,14 @@ async fn start_one(cx: &mut Cx<'_>, client: &Client, how: Start) -> Result<Optio
 
 /// Why the rollout back to the application's template has not come to rest yet.
 fn unsettled(client: &Client, service: &Service, how: Start) -> Result<Option<String>, Fault> {
-    let Some(update) = &service.update else { return Ok(Some(format!("{}: rollout not begun", client.name))) };
+    let Some(update) = &service.update else {
+        return Ok(Some(format!("{}: rollout not begun", client.name)));
+    };
     match update.state {
         UpdateState::Completed => Ok(None),
-        UpdateState::Updating | UpdateState::RollbackStarted => Ok(Some(format!("{}: starting", client.name))),
+        UpdateState::Updating | UpdateState::RollbackStarted => {
+            Ok(Some(format!("{}: starting", client.name)))
+        }
         UpdateState::Paused | UpdateState::RollbackPaused | UpdateState::RollbackCompleted => match how {
             Start::BestEffort => Ok(None),
             Start::MustBeHealthy => {
@@ -198,7 +206,8 @@ async fn watch_start(
     }
     let since = cx.record().began;
     if cx.now().duration_since(since).unsigned_abs() > cx.env.settings.start_deadline {
-        let why = tasks.iter().map(|t| t.error.as_str()).find(|e| !e.is_empty()).unwrap_or("no reason is known");
+        let why =
+            tasks.iter().map(|t| t.error.as_str()).find(|e| !e.is_empty()).unwrap_or("no reason is known");
         let text = format!("{} has {} of {wanted} task(s) running: {why}", client.name, up.len());
         return match how {
             Start::MustBeHealthy => Err(Fault::failed(text)),
@@ -215,7 +224,8 @@ async fn watch_start(
 fn foreign_rollout(cx: &mut Cx<'_>, client: &Client, service: &Service) -> Option<String> {
     let since = cx.record().began;
     let waited = cx.now().duration_since(since).unsigned_abs();
-    (service.is_rolling() && waited < FOREIGN_ROLLOUT).then(|| format!("{}: a rollout is under way", client.name))
+    (service.is_rolling() && waited < FOREIGN_ROLLOUT)
+        .then(|| format!("{}: a rollout is under way", client.name))
 }
 
 fn stop_first(method: &Method) -> bool {
@@ -277,8 +287,7 @@ async fn save_base(cx: &mut Cx<'_>, client: &Client, base: &Value) -> Result<(),
         cx.remark(format!("{} was changed by somebody meanwhile; what they deployed is kept", client.name));
     }
     let name = base_name(cx, client, number);
-    let data =
-        serde_json::to_vec(base).map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
+    let data = serde_json::to_vec(base).map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
     let labels = frozen::labels(cx);
     match cx.engine().create_config(&name, &labels, &data).await {
         Err(Error::Exists { .. }) => {

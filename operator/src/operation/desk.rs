@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use thiserror::Error;
 
-use super::record::{Intent, Journal, JobRecordState, OpId, Operation, State, StepState};
+use super::record::{Intent, JobRecordState, Journal, OpId, Operation, State, StepState};
 use super::saga::save;
 use crate::swarm::engine::Engine;
 use crate::swarm::error::Error;
@@ -41,13 +41,8 @@ const TRIES: u32 = 10;
 pub async fn create(engine: &Engine, id: &OpId, intent: Intent) -> Result<(Operation, bool), Refusal> {
     let state = if intent.approval { State::AwaitingApproval } else { State::Pending };
     let data = serde_json::to_vec(&intent).expect("an intent has only JSON-able fields");
-    let new = Operation {
-        id: id.clone(),
-        config: String::new(),
-        version: 0,
-        intent,
-        journal: Journal::new(state),
-    };
+    let new =
+        Operation { id: id.clone(), config: String::new(), version: 0, intent, journal: Journal::new(state) };
     let created = match engine.create_config(&id.config_name(), &new.labels(), &data).await {
         Ok(_) => true,
         Err(Error::Exists { .. }) => false,

@@ -11,7 +11,7 @@ use super::backup::Backup;
 use super::expire::Expire;
 use super::journal::{Next, Step as _, next};
 use super::maintenance::Maintenance;
-use super::record::{Operation, OpId, State, StepState, Work};
+use super::record::{OpId, Operation, State, StepState, Work};
 use super::restore::Restore;
 use super::saga::{Cx, Env, Fault, Progress, Saga, Wait, save};
 use crate::swarm::error::Error;
@@ -46,7 +46,9 @@ pub async fn poll(env: &Env, id: &OpId) -> Result<Again, Error> {
         }
     };
     match op.journal.state {
-        State::Succeeded | State::RolledBack | State::Failed | State::Cancelled | State::Stuck => Ok(Again::Idle),
+        State::Succeeded | State::RolledBack | State::Failed | State::Cancelled | State::Stuck => {
+            Ok(Again::Idle)
+        }
         State::AwaitingApproval => after_approval(env, &mut op).await,
         State::Pending => begin(env, &mut op).await,
         State::Running => advance_kind(env, &mut op).await,
@@ -201,7 +203,13 @@ fn retryable(fault: Fault) -> Error {
     }
 }
 
-async fn finish(env: &Env, op: &mut Operation, step: &str, state: StepState, note: &str) -> Result<Again, Error> {
+async fn finish(
+    env: &Env,
+    op: &mut Operation,
+    step: &str,
+    state: StepState,
+    note: &str,
+) -> Result<Again, Error> {
     let now = env.now();
     let record = op.journal.step_mut(step, now);
     record.state = state;

@@ -76,7 +76,8 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
     }
     for name in names_in(&services, &service, &restore.flush) {
         let cache = services.iter().find(|s| s.name() == name);
-        let cache = cache.ok_or_else(|| Fault::failed(format!("cache {name} does not exist or lacks {ENABLE}")))?;
+        let cache =
+            cache.ok_or_else(|| Fault::failed(format!("cache {name} does not exist or lacks {ENABLE}")))?;
         frozen.caches.push(cache_of(cx, cache).await?);
     }
     if frozen.caches.is_empty() {
@@ -114,19 +115,19 @@ pub fn client_of(cx: &Cx<'_>, service: &Service) -> Result<Client, Fault> {
 fn policy_of(cx: &Cx<'_>, service: &Service) -> Result<Policy, Fault> {
     let parsed = policy::parse(&service.labels());
     let destructive = matches!(cx.op.intent.work, Work::Restore { .. });
-    let blocking: Vec<String> = parsed
-        .problems
-        .iter()
-        .filter(|p| p.blocks_destructive())
-        .map(|p| p.to_string())
-        .collect();
+    let blocking: Vec<String> = parsed.blocking().map(ToString::to_string).collect();
     if destructive && !cx.op.intent.accept_problems && !blocking.is_empty() {
         return Err(Fault::failed(format!("labels of {}: {}", service.name(), blocking.join("; "))));
     }
     Ok(parsed.policy)
 }
 
-fn data_target(cx: &Cx<'_>, service: &Service, policy: &Policy, task: Option<&Task>) -> Result<Target, Fault> {
+fn data_target(
+    cx: &Cx<'_>,
+    service: &Service,
+    policy: &Policy,
+    task: Option<&Task>,
+) -> Result<Target, Fault> {
     let name = service.name();
     let data = policy.data.as_ref().filter(|d| d.engine == DataEngine::Postgres);
     let data = data.ok_or_else(|| Fault::failed(format!("{name} has no label skep.data=postgres")))?;
@@ -204,9 +205,9 @@ fn unflushed(services: &[Service], clients: &[Client]) -> Vec<String> {
         .filter(|name| {
             services.iter().any(|s| {
                 s.name() == name
-                    && s.spec["TaskTemplate"]["ContainerSpec"]["Image"]
-                        .as_str()
-                        .is_some_and(|i| ["redis", "valkey", "memcached", "keydb"].iter().any(|c| i.contains(c)))
+                    && s.spec["TaskTemplate"]["ContainerSpec"]["Image"].as_str().is_some_and(|i| {
+                        ["redis", "valkey", "memcached", "keydb"].iter().any(|c| i.contains(c))
+                    })
             })
         })
         .collect();
@@ -248,7 +249,11 @@ async fn candidates(cx: &Cx<'_>, restore: &Restore) -> Result<Vec<super::catalog
 pub async fn kept(cx: &Cx<'_>) -> Result<Vec<Kept>, Fault> {
     let service = [(super::record::SERVICE, cx.op.intent.service.as_str())];
     let operations = cx.engine().configs(Kind::Operation, &service).await?;
-    Ok(operations.iter().filter_map(|c| super::record::Operation::read(c).ok()).filter_map(|op| kept_by(&op)).collect())
+    Ok(operations
+        .iter()
+        .filter_map(|c| super::record::Operation::read(c).ok())
+        .filter_map(|op| kept_by(&op))
+        .collect())
 }
 
 /// What an operation kept, if it did and nobody has dropped it since.

@@ -185,8 +185,8 @@ pub fn name(op: &OpId) -> String {
 /// # Errors
 /// What the engine says.
 pub async fn store(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<(), Fault> {
-    let data = serde_json::to_vec(frozen)
-        .map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
+    let data =
+        serde_json::to_vec(frozen).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
     let labels = labels(cx);
     match cx.engine().create_config(&name(&cx.op.id), &labels, &data).await {
         Ok(_) | Err(Error::Exists { .. }) => Ok(()),

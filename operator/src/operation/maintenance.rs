@@ -136,12 +136,8 @@ impl Saga for Maintenance {
 
 /// Maintenance needs no job, so how to reach data does not matter.
 fn nothing(service: &crate::swarm::object::Service) -> frozen::Target {
-    let connect = skep_runner::task::Connect {
-        host: String::new(),
-        port: 0,
-        user: String::new(),
-        password_file: None,
-    };
+    let connect =
+        skep_runner::task::Connect { host: String::new(), port: 0, user: String::new(), password_file: None };
     frozen::Target {
         name: service.name().to_owned(),
         id: service.id.clone(),

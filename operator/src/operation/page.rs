@@ -31,7 +31,11 @@ pub async fn template(cx: &mut Cx<'_>, client: &Client, base: &Value) -> Result<
         Some(name) => user_page(cx, name).await?.unwrap_or(rendered.html),
         None => rendered.html,
     };
-    let files = [("conf", nginx::CONF_PATH, rendered.conf), ("html", nginx::HTML_PATH, html), ("json", nginx::JSON_PATH, rendered.json)];
+    let files = [
+        ("conf", nginx::CONF_PATH, rendered.conf),
+        ("html", nginx::HTML_PATH, html),
+        ("json", nginx::JSON_PATH, rendered.json),
+    ];
     let mut configs = Vec::new();
     for (part, path, content) in files {
         configs.push(file(cx, client, part, path, content.as_bytes()).await?);

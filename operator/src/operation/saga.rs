@@ -86,17 +86,10 @@ pub trait Saga: Send + Sync {
     /// The steps in order.
     fn steps(&self) -> &'static [Self::Step];
     /// Runs a step, or runs on with it.
-    fn run(
-        &self,
-        step: Self::Step,
-        cx: &mut Cx<'_>,
-    ) -> impl Future<Output = Result<Progress, Fault>> + Send;
+    fn run(&self, step: Self::Step, cx: &mut Cx<'_>) -> impl Future<Output = Result<Progress, Fault>> + Send;
     /// Takes a step back, whatever of it was done. Repeatable.
-    fn undo(
-        &self,
-        step: Self::Step,
-        cx: &mut Cx<'_>,
-    ) -> impl Future<Output = Result<Progress, Fault>> + Send;
+    fn undo(&self, step: Self::Step, cx: &mut Cx<'_>)
+    -> impl Future<Output = Result<Progress, Fault>> + Send;
     /// After a failure past the point of no return: makes things safe for users (the page back up) before a person comes.
     fn make_safe(&self, cx: &mut Cx<'_>) -> impl Future<Output = Result<Progress, Fault>> + Send;
     /// How it has ended when it was told to go back and did.
@@ -159,10 +152,16 @@ impl Fault {
     pub fn ends_step(&self) -> Option<String> {
         match self {
             Fault::Failed(why) => Some(why.clone()),
-            Fault::Swarm(swarm::error::Error::Refused { what, message }) => Some(format!("{what}: {message}")),
-            Fault::Swarm(swarm::error::Error::Malformed { what, message }) => Some(format!("{what}: {message}")),
+            Fault::Swarm(swarm::error::Error::Refused { what, message }) => {
+                Some(format!("{what}: {message}"))
+            }
+            Fault::Swarm(swarm::error::Error::Malformed { what, message }) => {
+                Some(format!("{what}: {message}"))
+            }
             Fault::Swarm(_) => None,
-            Fault::Journal { step, source } => Some(format!("the journal of step `{step}` cannot be read: {source}")),
+            Fault::Journal { step, source } => {
+                Some(format!("the journal of step `{step}` cannot be read: {source}"))
+            }
         }
     }
 }

@@ -90,8 +90,7 @@ impl Store {
                 let mut mount =
                     json!({"Type": "volume", "Source": name, "Target": target, "ReadOnly": read_only});
                 if let Some(driver) = driver {
-                    mount["VolumeOptions"] =
-                        json!({"DriverConfig": {"Name": driver, "Options": options}});
+                    mount["VolumeOptions"] = json!({"DriverConfig": {"Name": driver, "Options": options}});
                 } else if !options.is_empty() {
                     mount["VolumeOptions"] = json!({"DriverConfig": {"Name": "local", "Options": options}});
                 }

@@ -110,7 +110,8 @@ async fn closed(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Result
     if let Some(report) = record.report {
         return Ok(Outcome::Done(report));
     }
-    let fault = record.fault.unwrap_or(JobFault { kind: FaultKind::Transient, message: "it was lost".to_owned() });
+    let fault =
+        record.fault.unwrap_or(JobFault { kind: FaultKind::Transient, message: "it was lost".to_owned() });
     if fault.kind == FaultKind::Final || record.attempt >= ATTEMPTS {
         return Ok(Outcome::Failed(fault));
     }
@@ -120,7 +121,12 @@ async fn closed(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Result
 }
 
 /// Makes the ticket (and the temporary secret) of an attempt, and journals them. The service comes with the next poll.
-async fn open(cx: &mut Cx<'_>, order: &Order<'_>, attempt: u32, fault: Option<JobFault>) -> Result<(), Fault> {
+async fn open(
+    cx: &mut Cx<'_>,
+    order: &Order<'_>,
+    attempt: u32,
+    fault: Option<JobFault>,
+) -> Result<(), Fault> {
     let name = job_name(cx, order.key, attempt);
     let ticket = Ticket {
         schema: skep_runner::SCHEMA,
@@ -128,8 +134,8 @@ async fn open(cx: &mut Cx<'_>, order: &Order<'_>, attempt: u32, fault: Option<Jo
         fence: format!("skep-{}-{}-{}-", cx.op.id, cx.step, order.key),
         task: order.task.clone(),
     };
-    let data = serde_json::to_vec(&ticket)
-        .map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
+    let data =
+        serde_json::to_vec(&ticket).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
     let labels = labels(cx, Kind::Ticket);
     let secret = match &order.target.access.password {
         Password::Env { variable } => {
@@ -236,7 +242,8 @@ async fn create(cx: &mut Cx<'_>, order: &Order<'_>, record: &JobRecord, name: &s
     let mut mounts = Vec::new();
     if let Some(access) = order.store {
         let store = cx.env.settings.stores.get(&order.target.store);
-        let store = store.ok_or_else(|| Fault::failed(format!("there is no store `{}`", order.target.store)))?;
+        let store =
+            store.ok_or_else(|| Fault::failed(format!("there is no store `{}`", order.target.store)))?;
         mounts.push(store.mount(STORE_PATH, access == Access::Read));
     }
     if let Some(data) = postgres::data_mount(&order.target.spec).filter(|_| order.data) {

@@ -9,6 +9,7 @@
 
 mod draft;
 pub mod duration;
+pub mod graph;
 pub mod keys;
 mod parse;
 mod probe;

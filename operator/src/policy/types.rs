@@ -3,11 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-<<<<<<< HEAD
-=======
-use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
->>>>>>> d8a70dc (wip)
 use skep_runner::task::Expect;
 
 pub use super::schedule::{Cron, Schedule};

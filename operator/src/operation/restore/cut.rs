@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use skep_runner::task::{
-    Connect, NetCheck, NetChecks, Named, PgInPlace, PgSwap, Probe, RedisFlush, Stored,
-};
+use skep_runner::task::{Connect, Named, NetCheck, NetChecks, PgInPlace, PgSwap, Probe, RedisFlush, Stored};
 use skep_runner::{Report, Task};
 
 use super::prepare::{Beside, Checked, Preflight, check, done, failures};
@@ -17,6 +15,7 @@ use crate::operation::work::{self, Access, Order, Outcome};
 use crate::operation::{canary, clients};
 use crate::policy::CheckProbe;
 use crate::swarm::error::Error;
+use crate::swarm::object::RegistryAuth;
 
 /// Swaps the names. The clients must still be stopped: a deploy in the middle may have brought them back (S12).
 pub(super) async fn cut(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
@@ -45,6 +44,7 @@ pub(super) async fn undo_cut(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
     let beside: Beside = cx.out("beside")?;
     let (Some(side), Some(live)) = (beside.side, beside.live) else {
+        // There was no live database to give its name back to; the new one may keep it.
         return Ok(Progress::done());
     };
     let swap = PgSwap {
@@ -118,7 +118,12 @@ pub(super) async fn undo_replace(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     Ok(in_place(cx, &frozen, stored, "undo").await?.unwrap_or_else(Progress::done))
 }
 
-async fn in_place(cx: &mut Cx<'_>, frozen: &Frozen, stored: Stored, key: &str) -> Result<Option<Progress>, Fault> {
+async fn in_place(
+    cx: &mut Cx<'_>,
+    frozen: &Frozen,
+    stored: Stored,
+    key: &str,
+) -> Result<Option<Progress>, Fault> {
     let properties = cx.op.journal.step("preflight").and_then(|r| r.jobs.get("look")?.report.clone());
     let Some(Report::PgInspect(seen)) = properties.map(|r| *r) else {
         return Err(Fault::failed("preflight did not record the live database's properties"));
@@ -149,7 +154,10 @@ pub(super) async fn flush(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
             Outcome::Wait(wait) => return Ok(Progress::Wait(soon(wait))),
             Outcome::Done(_) => {}
             Outcome::Failed(fault) => {
-                return Err(Fault::failed(format!("cache {} cannot be emptied: {}", cache.name, fault.message)));
+                return Err(Fault::failed(format!(
+                    "cache {} cannot be emptied: {}",
+                    cache.name, fault.message
+                )));
             }
         }
     }
@@ -171,7 +179,7 @@ pub(super) async fn canary(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let base = base.ok_or_else(|| Fault::failed(format!("the spec of {} was not saved", client.name)))?;
     let name = canary::name(&cx.op.id);
     let spec = canary::spec(&name, &base, &cx.op.id);
-    match cx.engine().create_service(&spec).await {
+    match cx.engine().create_service(&spec, RegistryAuth::Anonymous).await {
         Ok(_) | Err(Error::Exists { .. }) => {}
         Err(other) => return Err(other.into()),
     }
@@ -302,8 +310,8 @@ pub(super) async fn keep(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let Some(live) = beside.live else {
         return Ok(Progress::done());
     };
-    let until = cx.op.journal.step("cut").map_or(cx.now(), |r| r.changed)
-        + Duration::from_secs(frozen.keep_old_s);
+    let until =
+        cx.op.journal.step("cut").map_or(cx.now(), |r| r.changed) + Duration::from_secs(frozen.keep_old_s);
     let kept = Kept { operation: cx.op.id.clone(), name: away_name(cx), oid: live.oid, until };
     cx.remark(format!("the old data is kept as database `{}` until {until}", kept.name));
     cx.remark(format!(

@@ -39,7 +39,9 @@ pub fn judge(seen: &PgInspection, known: &Known<'_>, needed: u64) -> Judgement {
 fn room(seen: &PgInspection, needed: u64, judgement: &mut Judgement) {
     let want = needed + needed / 5 + seen.max_wal_size;
     if seen.capacity == 0 {
-        judgement.remarks.push("the room where the data is could not be measured: it is on no volume".to_owned());
+        judgement
+            .remarks
+            .push("the room where the data is could not be measured: it is on no volume".to_owned());
     } else if seen.free < want {
         let mib = |bytes: u64| bytes / (1 << 20);
         judgement.refuse.push(format!(
@@ -56,9 +58,13 @@ fn strangers(seen: &PgInspection, known: &Known<'_>, judgement: &mut Judgement) 
         .sessions
         .iter()
         .filter_map(|s| match known.addresses.get(&s.address) {
-            Some(name) if known.clients.contains(&name.as_str()) || known.ignore.contains(&name.as_str()) => None,
+            Some(name) if known.clients.contains(&name.as_str()) || known.ignore.contains(&name.as_str()) => {
+                None
+            }
             Some(name) => Some(name.clone()),
-            None if s.address.is_empty() => Some(format!("a local session of {} ({})", s.user, s.application)),
+            None if s.address.is_empty() => {
+                Some(format!("a local session of {} ({})", s.user, s.application))
+            }
             None => Some(format!("{} ({}, {})", s.address, s.user, s.application)),
         })
         .collect();
@@ -73,11 +79,15 @@ fn strangers(seen: &PgInspection, known: &Known<'_>, judgement: &mut Judgement) 
 
 /// S5: what a new database silently leaves behind.
 fn casualties(seen: &PgInspection, judgement: &mut Judgement) {
-    for (what, names) in
-        [("replication slot", &seen.slots), ("subscription", &seen.subscriptions), ("scheduled job", &seen.jobs)]
-    {
+    for (what, names) in [
+        ("replication slot", &seen.slots),
+        ("subscription", &seen.subscriptions),
+        ("scheduled job", &seen.jobs),
+    ] {
         for name in names {
-            judgement.approve.push(format!("{what} `{name}` of the live database would not follow to the new one"));
+            judgement
+                .approve
+                .push(format!("{what} `{name}` of the live database would not follow to the new one"));
         }
     }
 }
@@ -113,7 +123,8 @@ mod tests {
     #[test]
     fn sessions_of_undeclared_services_need_a_person() {
         let mut inspection = seen();
-        inspection.sessions = vec![session("10.0.0.2"), session("10.0.0.3"), session("10.0.0.9"), session("")];
+        inspection.sessions =
+            vec![session("10.0.0.2"), session("10.0.0.3"), session("10.0.0.9"), session("")];
         let known = Known {
             addresses: [("10.0.0.2", "shop_app"), ("10.0.0.3", "bi_exporter"), ("10.0.0.4", "x")]
                 .map(|(a, n)| (a.to_owned(), n.to_owned()))

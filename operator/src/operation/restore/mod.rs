@@ -205,7 +205,9 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     names.dedup();
     let claimed: serde_json::Value = cx.out("claim")?;
     if claimed["services"] != serde_json::json!(names) {
-        return Err(Fault::failed("labels changed while the operation began: which services it concerns is not clear"));
+        return Err(Fault::failed(
+            "labels changed while the operation began: which services it concerns is not clear",
+        ));
     }
     for remark in frozen.remarks.clone() {
         cx.remark(remark);

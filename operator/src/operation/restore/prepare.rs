@@ -68,7 +68,9 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         match work::run(cx, &order).await? {
             Outcome::Wait(wait) => return Ok(Progress::Wait(wait)),
             Outcome::Done(_) => usable.push(entry),
-            Outcome::Failed(fault) => cx.remark(format!("backup {} cannot be used: {}", entry.id, fault.message)),
+            Outcome::Failed(fault) => {
+                cx.remark(format!("backup {} cannot be used: {}", entry.id, fault.message))
+            }
         }
     }
     if usable.is_empty() {
@@ -103,7 +105,9 @@ async fn inspect(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Looked, Fault> {
     let order = Order { key: "look", target: &frozen.target, task, store: Some(Access::Read), data: true };
     match work::run(cx, &order).await? {
         Outcome::Wait(wait) => Ok(Looked::Wait(Progress::Wait(wait))),
-        Outcome::Failed(fault) => Err(Fault::failed(format!("the server cannot be looked at: {}", fault.message))),
+        Outcome::Failed(fault) => {
+            Err(Fault::failed(format!("the server cannot be looked at: {}", fault.message)))
+        }
         Outcome::Done(report) => match *report {
             Report::PgInspect(inspection) => Ok(Looked::Seen(inspection)),
             other => Err(backup::unexpected(&other)),
@@ -113,10 +117,13 @@ async fn inspect(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Looked, Fault> {
 
 /// Maps addresses to services: whoever has a task on a network of the database.
 async fn known<'a>(cx: &Cx<'_>, frozen: &'a Frozen) -> Result<Known<'a>, Fault> {
+    let services = cx.engine().services(&[]).await?;
+    let ids: Vec<&str> = services.iter().map(|s| s.id.as_str()).collect();
     let mut addresses = BTreeMap::new();
-    for task in cx.engine().running_tasks().await? {
+    for task in cx.engine().tasks(&ids).await? {
+        let name = services.iter().find(|s| s.id == task.service).map_or("", |s| s.name());
         for (_, address) in task.addresses {
-            addresses.insert(address, task.service_name.clone());
+            addresses.insert(address, name.to_owned());
         }
     }
     Ok(Known {
@@ -232,7 +239,10 @@ pub(super) async fn beside(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
                 Checked::Wait(progress) => return Ok(progress),
                 Checked::Passed => {
                     let backup = entry.id.clone();
-                    return done(cx, &Beside { candidate: state.candidate, backup, live, side: Some(side), seconds });
+                    return done(
+                        cx,
+                        &Beside { candidate: state.candidate, backup, live, side: Some(side), seconds },
+                    );
                 }
                 Checked::Failed(why) => why,
             }
