@@ -19,7 +19,7 @@ pub mod smtp;
 
 #[cfg(test)]
 mod fixture;
-mod scrub;
+pub(crate) mod scrub;
 mod view;
 mod words;
 

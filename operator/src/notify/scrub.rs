@@ -23,7 +23,7 @@ static CREDENTIALS: LazyLock<Vec<(Regex, String)>> = LazyLock::new(|| {
 });
 
 /// The text on one line, without control characters and credentials, at most `longest` characters.
-pub(super) fn line(text: &str, longest: usize) -> String {
+pub(crate) fn line(text: &str, longest: usize) -> String {
     let flat: String = text.chars().map(|c| if is_harmful(c) { ' ' } else { c }).collect();
     let mut flat = flat.split_whitespace().collect::<Vec<_>>().join(" ");
     for (rule, with) in CREDENTIALS.iter() {
