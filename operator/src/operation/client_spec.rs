@@ -107,11 +107,16 @@ fn rebase(method: &Method, op: &OpId, found: &Value, base: &Value) -> Value {
 fn rebase_zero(found: &Value, base: &Value) -> Value {
     let mut theirs = found.clone();
     if replicas(found) == Some(0) {
-        set_mode(&mut theirs, &base["Mode"]);
-    } else if found["TaskTemplate"]["Placement"] == zero(base)["TaskTemplate"]["Placement"] {
-        theirs["TaskTemplate"]["Placement"] = base["TaskTemplate"]["Placement"].clone();
+        theirs["Mode"] = base["Mode"].clone();
+    } else if is_nowhere(found) {
+        put(&mut theirs["TaskTemplate"], "Placement", base["TaskTemplate"].get("Placement"));
     }
     theirs
+}
+
+fn is_nowhere(spec: &Value) -> bool {
+    let constraints = spec["TaskTemplate"]["Placement"]["Constraints"].as_array();
+    constraints.into_iter().flatten().any(|c| c == NOWHERE)
 }
 
 /// On a page of ours, what differs from what was written is theirs: whole sections beside the template, and in the
@@ -163,10 +168,6 @@ fn put(spec: &mut Value, key: &str, value: Option<&Value>) {
 fn replicas(spec: &Value) -> Option<u64> {
     let mode = spec["Mode"]["Replicated"].as_object()?;
     Some(mode.get("Replicas").and_then(Value::as_u64).unwrap_or(0))
-}
-
-fn set_mode(spec: &mut Value, mode: &Value) {
-    spec["Mode"] = mode.clone();
 }
 
 /// A placement constraint that no node meets: how a global service sleeps.
