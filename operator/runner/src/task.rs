@@ -120,7 +120,7 @@ pub struct PgRestore {
     pub stored: Stored,
     /// The live database, whose properties the new one gets (the manifest's, where it is gone).
     pub live: String,
-    /// Name of the new database. If it exists, it is an earlier attempt's: dropped first.
+    /// Name of the new database, `skep_…`. If it exists, it is an earlier attempt's: dropped first.
     pub side: String,
     /// Parallel restore jobs, at least 1.
     pub jobs: u32,
@@ -205,7 +205,8 @@ pub struct PgSwap {
     /// The name that the live one gets.
     pub away: String,
     /// Both refuse connections during the swap; afterwards the new one allows them and the other does not.
-    /// When true, the sessions of both are ended at once (a cut-over under running clients).
+    /// When true, the sessions of both are ended at once (a cut-over under running clients), else those that
+    /// have not left by themselves within 2 s.
     pub end_sessions: bool,
 }
 
@@ -225,7 +226,8 @@ pub struct PgInPlace {
     pub connect: Connect,
     /// The backup to restore.
     pub stored: Stored,
-    /// The live database: dropped and made anew with its properties.
+    /// The live database: dropped and made anew with its properties. Until the new one is complete it bears
+    /// another name, so the live name leads to a whole database or to none.
     pub live: String,
     /// Properties as they were before the first attempt.
     pub properties: DatabaseProperties,
@@ -423,7 +425,7 @@ pub struct PgInspection {
     pub live: Option<Named>,
     /// Its properties.
     pub properties: Option<DatabaseProperties>,
-    /// Sessions in it, other than Skep's.
+    /// Sessions in it, other than Skep's (`skep-…`), each combination once.
     pub sessions: Vec<PgSession>,
     /// Logical replication slots of the database.
     pub slots: Vec<String>,
@@ -433,9 +435,9 @@ pub struct PgInspection {
     pub jobs: Vec<String>,
     /// `max_wal_size` in bytes.
     pub max_wal_size: u64,
-    /// Free bytes where the data is.
+    /// Free bytes where the data is; 0 together with `capacity` where the data is not mounted.
     pub free: u64,
-    /// Size in bytes of the file system where the data is.
+    /// Size in bytes of the file system where the data is, 0 where the data is not mounted.
     pub capacity: u64,
     /// What stands against each backup asked about, by id: missing roles, missing or older extension versions,
     /// wrong checksum, newer server. Empty list = usable.

@@ -1,0 +1,176 @@
+//! Why the runner cannot do what a ticket asks, and whether another attempt may help.
+//!
+//! Messages are for people and name the object; a source's text is not part of the message, the edge
+//! ([`Error::chain`]) joins them. Secrets are taken out where lines are printed, not here.
+
+use std::io;
+
+use skep_runner::line::FaultKind;
+use thiserror::Error;
+
+/// What every fallible function of the runner returns.
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+/// Why a task ends early.
+#[derive(Debug, Error)]
+pub(crate) enum Error {
+    /// Trying again changes nothing.
+    #[error("{0}")]
+    Refused(String),
+    /// The next attempt may succeed.
+    #[error("{0}")]
+    Unready(String),
+    /// A file or a socket.
+    #[error("{what}")]
+    Io {
+        /// What was being done, with the object's name.
+        what: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A tool of the image ended with a failure.
+    #[error("{tool} failed ({status}): {said}")]
+    Tool {
+        /// Name of the tool.
+        tool: String,
+        /// Exit status, for people.
+        status: String,
+        /// The last lines of its standard error.
+        said: String,
+    },
+    /// The server refused a statement.
+    #[error("the server answered: {message}")]
+    Sql {
+        /// SQLSTATE.
+        state: String,
+        /// The server's message.
+        message: String,
+    },
+    /// SIGTERM.
+    #[error("the job was told to stop")]
+    Stopped,
+}
+
+// === impl Error ===
+
+impl Error {
+    /// A final fault in one sentence.
+    pub(crate) fn refused(why: impl Into<String>) -> Error {
+        Error::Refused(why.into())
+    }
+
+    /// Names what was being done when `source` happened.
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+        let what = what.into();
+        move |source| Error::Io { what, source }
+    }
+
+    /// Whether another attempt may help.
+    pub(crate) fn kind(&self) -> FaultKind {
+        let transient = match self {
+            Error::Refused(_) => false,
+            Error::Unready(_) | Error::Stopped => true,
+            Error::Io { source, .. } => !is_final_io(source.kind()),
+            Error::Tool { said, .. } => is_transient_text(said),
+            Error::Sql { state, .. } => is_transient_state(state),
+        };
+        if transient { FaultKind::Transient } else { FaultKind::Final }
+    }
+
+    /// The message followed by those of its sources.
+    pub(crate) fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    }
+}
+
+fn is_final_io(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind as K;
+    matches!(
+        kind,
+        K::NotFound
+            | K::PermissionDenied
+            | K::StorageFull
+            | K::ReadOnlyFilesystem
+            | K::NotADirectory
+            | K::InvalidInput
+            | K::InvalidData
+    )
+}
+
+/// By SQLSTATE class: connection, resources (but a full disk), rollbacks, locks, shutdown, system errors.
+fn is_transient_state(state: &str) -> bool {
+    match state {
+        "53100" => false,
+        "55006" | "55P03" | "57014" => true,
+        _ => ["08", "40", "53", "57P", "58"].iter().any(|class| state.starts_with(class)),
+    }
+}
+
+/// The tools print no SQLSTATE: what they say decides. A refused login stays refused.
+fn is_transient_text(said: &str) -> bool {
+    const REFUSED: [&str; 5] = [
+        "authentication failed",
+        "no pg_hba.conf entry",
+        "does not exist",
+        "permission denied",
+        "not currently accepting connections",
+    ];
+    const AWAY: [&str; 8] = [
+        "connection to server",
+        "could not connect",
+        "could not translate host name",
+        "server closed the connection",
+        "terminating connection",
+        "the database system is",
+        "lost synchronization",
+        "deadlock detected",
+    ];
+    !REFUSED.iter().any(|text| said.contains(text)) && AWAY.iter().any(|text| said.contains(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tool(said: &str) -> FaultKind {
+        Error::Tool { tool: "psql".into(), status: "exit status: 2".into(), said: said.into() }.kind()
+    }
+
+    #[test]
+    fn a_starting_or_absent_server_is_worth_another_attempt() {
+        for said in [
+            "psql: error: connection to server at \"db\" (10.0.0.2), port 5432 failed: Connection refused",
+            "psql: error: connection to server at \"db\", port 5432 failed: FATAL:  the database system is starting up",
+            "psql: error: could not translate host name \"db\" to address: Name does not resolve",
+            "pg_restore: error: could not execute query: FATAL:  terminating connection due to administrator command",
+        ] {
+            assert_eq!(tool(said), FaultKind::Transient, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_refused_login_or_a_missing_role_is_final() {
+        for said in [
+            "psql: error: connection to server at \"db\", port 5432 failed: FATAL:  password authentication failed for user \"shop\"",
+            "psql: error: connection to server at \"db\", port 5432 failed: FATAL:  database \"shop\" does not exist",
+            "pg_restore: error: could not execute query: ERROR:  role \"shop_ro\" does not exist",
+        ] {
+            assert_eq!(tool(said), FaultKind::Final, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_final_and_a_lock_timeout_is_not() {
+        assert!(!is_transient_state("53100"));
+        assert!(is_transient_state("53300"));
+        assert!(is_transient_state("55P03"));
+        assert!(!is_transient_state("42P01"));
+    }
+}

@@ -1,0 +1,17 @@
+//! PostgreSQL 13 and newer, through the image's own `psql`, `pg_dump`, `pg_restore` and `vacuumdb`.
+//!
+//! ```text
+//! dump, restore, swap, inspect, checks      one file a kind of task
+//!   └─▶ properties                          what no dump holds
+//!         └─▶ server ─▶ psql                sessions, older attempts, the lock
+//! ```
+
+pub(crate) mod checks;
+pub(crate) mod dump;
+pub(crate) mod inspect;
+mod properties;
+mod psql;
+mod quote;
+pub(crate) mod restore;
+mod server;
+pub(crate) mod swap;

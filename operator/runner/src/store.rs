@@ -1,0 +1,357 @@
+//! The files of a backup. What lies in a store is not trusted: names are resolved one component at a time
+//! without following symbolic links, and only regular files are read.
+//!
+//! Invariants: a directory with a manifest is sealed and never written again; a file is visible under its
+//! final name only after it was synced.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
+use skep_runner::manifest::{Artefact, MANIFEST, Manifest};
+use skep_runner::task::Stored;
+
+use crate::error::{Error, Result};
+use crate::job::Job;
+
+/// Largest manifest that is read, in bytes.
+const LARGEST_MANIFEST: u64 = 16 << 20;
+/// Bytes read at once.
+const CHUNK: usize = 256 << 10;
+
+/// An open directory of the store.
+pub(crate) struct Folder {
+    fd: OwnedFd,
+    label: String,
+}
+
+/// A backup whose manifest is the registered one.
+pub(crate) struct Backup {
+    /// Its directory.
+    pub(crate) folder: Folder,
+    /// Its manifest.
+    pub(crate) manifest: Manifest,
+}
+
+/// An open artefact whose content had the manifest's checksum.
+pub(crate) struct Whole {
+    /// Positioned anywhere: readers open it anew.
+    pub(crate) file: File,
+    label: String,
+    stamp: Stamp,
+}
+
+/// Tells whether a file was written between two looks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    size: i64,
+    modified: (i64, u64),
+    changed: (i64, u64),
+}
+
+/// Counts and hashes a stream.
+#[derive(Default)]
+pub(crate) struct Tally {
+    /// Bytes so far.
+    pub(crate) size: u64,
+    hash: Sha256,
+}
+
+// === impl Folder ===
+
+impl Folder {
+    /// Opens `dir` under `root`, none where it does not exist.
+    pub(crate) fn open(root: &Path, dir: &str) -> Result<Option<Folder>> {
+        Folder::walk(root, &components(dir)?, |_, _| Ok(()))
+    }
+
+    /// Opens `dir` under `root`, making what is absent.
+    pub(crate) fn create(root: &Path, dir: &str) -> Result<Folder> {
+        let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP;
+        let made = Folder::walk(root, &components(dir)?, |parent, name| {
+            match rustix::fs::mkdirat(parent, name, mode) {
+                Ok(()) => rustix::fs::fsync(parent),
+                Err(Errno::EXIST) => Ok(()),
+                Err(error) => Err(error),
+            }
+        })?;
+        made.ok_or_else(|| Error::Unready(format!("the directory {dir} vanished from the store")))
+    }
+
+    fn walk(
+        root: &Path,
+        names: &[&str],
+        before: impl Fn(&OwnedFd, &str) -> rustix::io::Result<()>,
+    ) -> Result<Option<Folder>> {
+        let dir = names.join("/");
+        let wrong = |error: Errno| Error::io(format!("cannot open {dir} in the store"))(error.into());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut fd = rustix::fs::open(root, flags, Mode::empty()).map_err(|error| {
+            Error::io(format!("cannot open the store at {}", root.display()))(error.into())
+        })?;
+        for &name in names {
+            before(&fd, name).map_err(wrong)?;
+            fd = match rustix::fs::openat(&fd, name, flags | OFlags::NOFOLLOW, Mode::empty()) {
+                Ok(next) => next,
+                Err(Errno::NOENT) => return Ok(None),
+                Err(error) => return Err(wrong(error)),
+            };
+        }
+        Ok(Some(Folder { fd, label: dir }))
+    }
+
+    /// Opens a regular file for reading, none where it does not exist.
+    pub(crate) fn read(&self, name: &str) -> Result<Option<File>> {
+        plain(name)?;
+        // NONBLOCK: opening a named pipe must not hang.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(self.wrong("open", name)(error)),
+        };
+        let stat = rustix::fs::fstat(&file).map_err(self.wrong("look at", name))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Error::refused(format!("{}/{name} is not a regular file", self.label)));
+        }
+        Ok(Some(file))
+    }
+
+    /// Size of a regular file in bytes, none where it does not exist.
+    pub(crate) fn size_of(&self, name: &str) -> Result<Option<u64>> {
+        match self.read(name)? {
+            Some(file) => Ok(Some(Stamp::of(&file, name)?.size as u64)),
+            None => Ok(None),
+        }
+    }
+
+    /// Makes a file anew for writing.
+    pub(crate) fn write_new(&self, name: &str) -> Result<File> {
+        plain(name)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR | Mode::RGRP)
+            .map(File::from)
+            .map_err(self.wrong("make", name))
+    }
+
+    /// Syncs `file` and gives it its final name.
+    pub(crate) fn publish(&self, file: &File, part: &str, name: &str) -> Result<()> {
+        file.sync_all().map_err(Error::io(format!("cannot sync {}/{part}", self.label)))?;
+        rustix::fs::renameat(&self.fd, part, &self.fd, name).map_err(self.wrong("rename to", name))?;
+        self.sync()
+    }
+
+    /// Names of the entries.
+    pub(crate) fn names(&self) -> Result<Vec<String>> {
+        let listed =
+            rustix::fs::Dir::read_from(&self.fd).and_then(Iterator::collect::<rustix::io::Result<Vec<_>>>);
+        let entries = listed.map_err(self.wrong("list", "."))?;
+        let names = entries.iter().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        Ok(names.filter(|name| name != "." && name != "..").collect())
+    }
+
+    /// Removes a file; absent is fine.
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(self.wrong("remove", name)(error)),
+        }
+    }
+
+    /// Whether it holds a manifest.
+    pub(crate) fn is_sealed(&self) -> Result<bool> {
+        match rustix::fs::statat(&self.fd, MANIFEST, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(self.wrong("look at", MANIFEST)(error)),
+        }
+    }
+
+    /// Makes renames and removals durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        rustix::fs::fsync(&self.fd).map_err(self.wrong("sync", "."))
+    }
+
+    /// Reads the manifest's bytes, none where there is no manifest.
+    pub(crate) fn manifest_bytes(&self) -> Result<Option<Vec<u8>>> {
+        let Some(file) = self.read(MANIFEST)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(LARGEST_MANIFEST)
+            .read_to_end(&mut bytes)
+            .map_err(Error::io(format!("cannot read {}/{MANIFEST}", self.label)))?;
+        Ok(Some(bytes))
+    }
+
+    /// Reads an artefact in full; refuses it unless size and checksum are the manifest's.
+    pub(crate) fn whole(&self, artefact: &Artefact, job: &Job) -> Result<Whole> {
+        let label = format!("{}/{}", self.label, artefact.file);
+        let absent = || Error::refused(format!("{label} is missing"));
+        let file = self.read(&artefact.file)?.ok_or_else(absent)?;
+        let stamp = Stamp::of(&file, &label)?;
+        if stamp.size as u64 != artefact.size {
+            let (found, wanted) = (stamp.size, artefact.size);
+            return Err(Error::refused(format!("{label} has {found} bytes, its manifest says {wanted}")));
+        }
+        let mut tally = Tally::default();
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let read = (&file).read(&mut buffer).map_err(Error::io(format!("cannot read {label}")))?;
+            if read == 0 {
+                break;
+            }
+            if crate::stop::is_stopping() {
+                return Err(Error::Stopped);
+            }
+            tally.add(&buffer[..read]);
+            job.out.progress("checksum", tally.size, Some(artefact.size));
+        }
+        if tally.size != artefact.size || tally.sha256() != artefact.sha256 {
+            return Err(Error::refused(format!("{label} does not have the checksum of its manifest")));
+        }
+        Ok(Whole { file, label, stamp })
+    }
+
+    fn wrong(&self, verb: &'static str, name: &str) -> impl FnOnce(Errno) -> Error + use<> {
+        let path = format!("{}/{name}", self.label);
+        move |error| match error {
+            Errno::LOOP => Error::refused(format!("{path} is a symbolic link")),
+            error => Error::io(format!("cannot {verb} {path}"))(error.into()),
+        }
+    }
+}
+
+// === impl Backup ===
+
+impl Backup {
+    /// Opens a registered backup; refuses it unless its manifest is the registered one, byte for byte.
+    pub(crate) fn open(job: &Job, stored: &Stored) -> Result<Backup> {
+        let Stored { id, dir, manifest_sha256 } = stored;
+        let absent = || Error::refused(format!("backup {id} is not in the store at {dir}"));
+        let folder = Folder::open(&job.store, dir)?.ok_or_else(absent)?;
+        let bytes = folder.manifest_bytes()?.ok_or_else(absent)?;
+        if sha256_of(&bytes) != *manifest_sha256 {
+            return Err(Error::refused(format!("the manifest of backup {id} is not the registered one")));
+        }
+        let manifest: Manifest = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::refused(format!("cannot read the manifest of backup {id}: {error}")))?;
+        if manifest.schema > skep_runner::SCHEMA {
+            return Err(Error::refused(format!("backup {id} was written by a newer Skep")));
+        }
+        if manifest.id != *id {
+            return Err(Error::refused(format!("the manifest at {dir} is that of backup {}", manifest.id)));
+        }
+        for artefact in &manifest.artefacts {
+            plain(&artefact.file)?;
+        }
+        Ok(Backup { folder, manifest })
+    }
+
+    /// Reads every artefact in full; refuses one that is not as the manifest says.
+    pub(crate) fn whole(&self, job: &Job) -> Result<Vec<Whole>> {
+        self.manifest.artefacts.iter().map(|artefact| self.folder.whole(artefact, job)).collect()
+    }
+}
+
+// === impl Whole ===
+
+impl Whole {
+    /// Refuses a file that was written to since it was read. Its name does not matter: the file is open.
+    pub(crate) fn is_untouched(&self) -> Result<()> {
+        if Stamp::of(&self.file, &self.label)? == self.stamp {
+            return Ok(());
+        }
+        Err(Error::refused(format!("{} was changed while it was used", self.label)))
+    }
+}
+
+// === impl Stamp ===
+
+impl Stamp {
+    fn of(file: &File, label: &str) -> Result<Stamp> {
+        let stat = rustix::fs::fstat(file.as_fd())
+            .map_err(|error| Error::io(format!("cannot look at {label}"))(error.into()))?;
+        Ok(Stamp {
+            size: stat.st_size,
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
+        })
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    /// Takes the next bytes.
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        self.hash.update(bytes);
+    }
+
+    /// Lower-case hexadecimal SHA-256.
+    pub(crate) fn sha256(self) -> String {
+        hex(&self.hash.finalize())
+    }
+}
+
+/// Writes `bytes` under its final name in one step.
+pub(crate) fn write_whole(folder: &Folder, part: &str, name: &str, bytes: &[u8]) -> Result<()> {
+    folder.remove(part)?;
+    let mut file = folder.write_new(part)?;
+    file.write_all(bytes).map_err(Error::io(format!("cannot write {part}")))?;
+    folder.publish(&file, part, name)
+}
+
+/// Removes a directory of files. With a manifest only where `sealed` allows it, and the manifest first:
+/// what is left of a backup then is none.
+pub(crate) fn discard(root: &Path, dir: &str, sealed: bool) -> Result<()> {
+    let Some(folder) = Folder::open(root, dir)? else { return Ok(()) };
+    if folder.is_sealed()? {
+        if !sealed {
+            return Err(Error::refused(format!("{dir} holds a finished backup")));
+        }
+        folder.remove(MANIFEST)?;
+        folder.sync()?;
+    }
+    for name in folder.names()? {
+        folder.remove(&name)?;
+    }
+    let names = components(dir)?;
+    let (last, above) = names.split_last().expect("a path has at least one component");
+    let Some(parent) = Folder::walk(root, above, |_, _| Ok(()))? else { return Ok(()) };
+    match rustix::fs::unlinkat(&parent.fd, *last, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => parent.sync(),
+        Err(error) => Err(parent.wrong("remove", last)(error)),
+    }
+}
+
+/// Lower-case hexadecimal SHA-256 of `bytes`.
+pub(crate) fn sha256_of(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The parts of a relative path that stays below its root.
+fn components(dir: &str) -> Result<Vec<&str>> {
+    let parts: Vec<&str> = dir.split('/').collect();
+    for part in &parts {
+        if part.is_empty() || *part == "." || *part == ".." || part.contains('\0') {
+            return Err(Error::refused(format!("`{dir}` is not a directory of the store")));
+        }
+    }
+    Ok(parts)
+}
+
+/// Refuses what is not the plain name of an artefact.
+fn plain(name: &str) -> Result<()> {
+    if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+        return Err(Error::refused(format!("`{name}` is not the name of a file of a backup")));
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! Backups of real databases come back whole.
+
+mod support;
+
+use skep_runner::task::{PgInPlace, PgRestore, PgSwap, Report, Stored, Task};
+use support::{Cluster, PASSWORD, run_with};
+
+/// A name that needs every kind of quoting, as an SQL identifier and as a literal.
+const LIVE: &str = "Shop \"dü\" d'b\\";
+const LIVE_IDENT: &str = "\"Shop \"\"dü\"\" d'b\\\"";
+
+fn restore(cluster: &Cluster, stored: &Stored, live: &str, side: &str) -> PgRestore {
+    PgRestore {
+        connect: cluster.connect(),
+        stored: stored.clone(),
+        live: live.into(),
+        side: side.into(),
+        jobs: 2,
+    }
+}
+
+/// Roles, and a database with a bit of everything that a dump of one database loses or may trip over.
+fn fill(cluster: &Cluster) {
+    let locale =
+        if cluster.major() >= 15 { "LOCALE_PROVIDER icu ICU_LOCALE 'de' LOCALE 'C'" } else { "LOCALE 'C'" };
+    let role = format!("LOGIN PASSWORD '{}'", PASSWORD.replace('\'', "''"));
+    for sql in [
+        &format!("CREATE ROLE \"Shop Owner\" {role}"),
+        &format!("CREATE ROLE shop_ro {role}"),
+        "CREATE ROLE \"Grant,or\"",
+        &format!(
+            "CREATE DATABASE {LIVE_IDENT} TEMPLATE template0 {locale} OWNER \"Shop Owner\" CONNECTION LIMIT 17"
+        ),
+        &format!("COMMENT ON DATABASE {LIVE_IDENT} IS 'it''s the shop''s'"),
+        &format!("REVOKE ALL ON DATABASE {LIVE_IDENT} FROM PUBLIC"),
+        &format!("GRANT CONNECT, CREATE ON DATABASE {LIVE_IDENT} TO \"Grant,or\" WITH GRANT OPTION"),
+        &format!("SET ROLE \"Grant,or\"; GRANT CONNECT ON DATABASE {LIVE_IDENT} TO shop_ro"),
+        &format!("ALTER DATABASE {LIVE_IDENT} SET search_path = \"$user\", \"My Schema\", public"),
+        &format!("ALTER DATABASE {LIVE_IDENT} SET work_mem = '9MB'"),
+        &format!("ALTER DATABASE {LIVE_IDENT} SET app.\"Tenant\" = 'a=b, ''c'''"),
+        &format!("ALTER ROLE shop_ro IN DATABASE {LIVE_IDENT} SET default_transaction_read_only = on"),
+        &format!("ALTER DATABASE {LIVE_IDENT} SET default_transaction_read_only = on"),
+    ] {
+        cluster.sql("postgres", sql);
+    }
+    cluster.sql(LIVE, CONTENTS);
+}
+
+const CONTENTS: &str = "
+SET default_transaction_read_only = off;
+BEGIN READ WRITE;
+CREATE EXTENSION hstore;
+CREATE EXTENSION citext;
+CREATE SCHEMA \"My Schema\" AUTHORIZATION \"Shop Owner\";
+CREATE TYPE mood AS ENUM ('sad', 'happy');
+CREATE TABLE \"My Schema\".\"Order Items\" (id bigserial PRIMARY KEY, name citext NOT NULL, tags hstore,
+  mood mood DEFAULT 'happy', made timestamptz DEFAULT now(), note text COLLATE \"C\");
+ALTER TABLE \"My Schema\".\"Order Items\" OWNER TO \"Shop Owner\";
+INSERT INTO \"My Schema\".\"Order Items\" (name, tags) SELECT 'item ' || g, 'a=>1' FROM generate_series(1, 5000) g;
+SELECT setval('\"My Schema\".\"Order Items_id_seq\"', 777777);
+CREATE MATERIALIZED VIEW public.totals AS SELECT count(*) AS items FROM \"My Schema\".\"Order Items\";
+GRANT SELECT ON \"My Schema\".\"Order Items\" TO shop_ro;
+ALTER DEFAULT PRIVILEGES FOR ROLE \"Shop Owner\" GRANT SELECT ON TABLES TO shop_ro;
+CREATE FUNCTION public.twice(i int) RETURNS int LANGUAGE sql AS 'SELECT 2 * i';
+CREATE PUBLICATION everything FOR ALL TABLES;
+SELECT lo_from_bytea(4242, decode(repeat('deadbeef', 10000), 'hex'));
+COMMENT ON LARGE OBJECT 4242 IS 'a large one';
+COMMIT;
+SELECT 1;
+";
+
+/// Everything that must be equal, read through SQL as people would: rows of the catalog and of the tables.
+fn row_of(cluster: &Cluster, database: &str) -> String {
+    let icu = if cluster.major() >= 15 { "datlocprovider" } else { "'c'" };
+    let literal = database.replace('\'', "''");
+    cluster.sql(
+        "postgres",
+        &format!(
+            "SELECT json_build_object('owner', pg_get_userbyid(datdba), 'enc', encoding, 'prov', {icu},
+               'coll', datcollate, 'ctype', datctype, 'limit', datconnlimit, 'template', datistemplate,
+               'allow', datallowconn, 'space', dattablespace,
+               'comment', shobj_description(oid, 'pg_database'),
+               'acl', (SELECT json_agg(a::text ORDER BY a::text) FROM unnest(datacl) a), 'default', datacl IS NULL,
+               'settings', (SELECT json_agg(json_build_array(setrole,
+                   (SELECT json_agg(c ORDER BY c) FROM unnest(setconfig) c)) ORDER BY setrole)
+                 FROM pg_db_role_setting WHERE setdatabase = d.oid))
+             FROM pg_database d WHERE datname = '{literal}'"
+        ),
+    )
+}
+
+fn contents_of(cluster: &Cluster, database: &str) -> String {
+    cluster.sql(
+        database,
+        "SELECT json_build_array(
+           (SELECT md5(string_agg(o::text, '|' ORDER BY id)) FROM \"My Schema\".\"Order Items\" o),
+           (SELECT last_value FROM \"My Schema\".\"Order Items_id_seq\"),
+           (SELECT items FROM public.totals), public.twice(21), md5(lo_get(4242)),
+           (SELECT description FROM pg_description WHERE objoid = 4242 AND classoid = 'pg_largeobject'::regclass),
+           (SELECT json_agg(extname || extversion ORDER BY extname) FROM pg_extension),
+           (SELECT json_agg(nspname || ' ' || pg_get_userbyid(nspowner) || ' ' || coalesce(nspacl::text, '') ORDER BY nspname)
+              FROM pg_namespace WHERE nspname !~ '^pg_'),
+           (SELECT json_agg(relname || ' ' || pg_get_userbyid(relowner) || ' ' || coalesce(relacl::text, '') ORDER BY relname)
+              FROM pg_class WHERE relnamespace = '\"My Schema\"'::regnamespace),
+           (SELECT json_agg(defaclacl::text) FROM pg_default_acl),
+           (SELECT json_agg(pubname) FROM pg_publication))",
+    )
+}
+
+#[test]
+fn a_database_restored_beside_keeps_everything_the_live_one_has() {
+    let cluster = Cluster::start();
+    fill(&cluster);
+    let stored = cluster.back_up(LIVE, "v1/shop/db/b1");
+    let (row, contents) = (row_of(&cluster, LIVE), contents_of(&cluster, LIVE));
+    let report = run_with(&cluster, Task::PgRestore(restore(&cluster, &stored, LIVE, "skep_op_1"))).done();
+    let Report::PgRestore { live, side, size, .. } = report else { panic!("{report:?}") };
+    assert_eq!(live, Some(cluster.named(LIVE)));
+    assert_eq!(side, cluster.named("skep_op_1"));
+    assert!(size > 1 << 20);
+    assert_eq!(row_of(&cluster, "skep_op_1"), row);
+    assert_eq!(contents_of(&cluster, "skep_op_1"), contents);
+    let analyzed = "SELECT count(*) > 0 FROM pg_stats WHERE tablename = 'Order Items'";
+    assert_eq!(cluster.sql("skep_op_1", analyzed), "t");
+}
+
+#[test]
+fn a_swap_gives_the_live_name_to_the_restored_database() {
+    let cluster = Cluster::start();
+    fill(&cluster);
+    let stored = cluster.back_up(LIVE, "b1");
+    run_with(&cluster, Task::PgRestore(restore(&cluster, &stored, LIVE, "skep_op_1"))).done();
+    let (live, new) = (cluster.named(LIVE), cluster.named("skep_op_1"));
+    let row = row_of(&cluster, LIVE);
+    let swap = PgSwap {
+        connect: cluster.connect(),
+        name: LIVE.into(),
+        live: Some(live.clone()),
+        new: new.clone(),
+        away: "skep_op_old".into(),
+        end_sessions: true,
+    };
+    run_with(&cluster, Task::PgSwap(swap.clone())).done();
+    assert_eq!(cluster.named(LIVE).oid, new.oid);
+    assert_eq!(cluster.named("skep_op_old").oid, live.oid);
+    assert_eq!(row_of(&cluster, LIVE), row);
+    run_with(&cluster, Task::PgSwap(swap)).done();
+    assert_eq!(cluster.named(LIVE).oid, new.oid);
+}
+
+#[test]
+fn a_database_restored_in_place_keeps_everything_and_may_be_restored_again() {
+    let cluster = Cluster::start();
+    fill(&cluster);
+    let (row, contents) = (row_of(&cluster, LIVE), contents_of(&cluster, LIVE));
+    let stored = cluster.back_up(LIVE, "b1");
+    let properties = cluster.dump(LIVE, "b2").database;
+    cluster.sql(LIVE, "BEGIN READ WRITE; DROP TABLE \"My Schema\".\"Order Items\" CASCADE; COMMIT");
+    let task = PgInPlace { connect: cluster.connect(), stored, live: LIVE.into(), properties, jobs: 2 };
+    for _ in 0..2 {
+        run_with(&cluster, Task::PgInPlace(task.clone())).done();
+        assert_eq!(row_of(&cluster, LIVE), row);
+        assert_eq!(contents_of(&cluster, LIVE), contents);
+        assert_eq!(cluster.databases(), LIVE);
+    }
+}

@@ -1,0 +1,185 @@
+//! The runner as a job starts it.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use skep_runner::line::{Fault, FaultKind, Line, Progress};
+use skep_runner::manifest::Manifest;
+use skep_runner::task::{PgDump, PgDumped, PgSeal, Report, Stored, Task, Ticket};
+
+use super::cluster::{Cluster, bin};
+
+/// A runner to be started.
+pub struct Runner {
+    /// The command; more may be set.
+    pub command: Command,
+    ticket: Ticket,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Exit code, none where a signal ended it.
+    pub code: Option<i32>,
+    /// The report.
+    pub report: Option<Report>,
+    /// The fault.
+    pub fault: Option<Fault>,
+    /// Progress lines.
+    pub progress: Vec<Progress>,
+    /// All of standard output and standard error.
+    pub text: String,
+}
+
+impl Runner {
+    /// The runner with a ticket for `task`; each call is another attempt of the same step.
+    pub fn new(cluster: &Cluster, task: Task) -> Runner {
+        static ATTEMPT: AtomicU32 = AtomicU32::new(1);
+        let attempt = ATTEMPT.fetch_add(1, Ordering::SeqCst);
+        let ticket = Ticket {
+            schema: skep_runner::SCHEMA,
+            session: format!("skep-op-step-{attempt}"),
+            fence: "skep-op-step-".into(),
+            task,
+        };
+        Runner::with_ticket(cluster, ticket)
+    }
+
+    /// The runner with a ticket of one's own.
+    pub fn with_ticket(cluster: &Cluster, ticket: Ticket) -> Runner {
+        let path = cluster.dir.join(format!("ticket-{}.json", ticket.session));
+        fs::write(&path, serde_json::to_vec(&ticket).unwrap()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skep-runner"));
+        let path_variable = format!("{}:{}", bin().display(), std::env::var("PATH").unwrap());
+        command
+            .args(["task", "--ticket"])
+            .arg(path)
+            .env("PATH", path_variable)
+            .env("SKEP_RUNNER_STORE", cluster.store())
+            .env("SKEP_RUNNER_DATA", cluster.dir.join("data"))
+            // What the service's own environment may hold.
+            .env("PGDATA", "/nowhere")
+            .env("PGHOST", "wrong.invalid")
+            .env("PGSERVICE", "wrong")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Runner { command, ticket }
+    }
+
+    /// `application_name` of this attempt.
+    pub fn session(&self) -> &str {
+        &self.ticket.session
+    }
+
+    /// Sets a variable.
+    pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Runner {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Starts it.
+    pub fn spawn(mut self) -> Child {
+        self.command.spawn().unwrap()
+    }
+
+    /// Runs it to its end.
+    pub fn run(self) -> Outcome {
+        Outcome::of(self.spawn())
+    }
+}
+
+impl Outcome {
+    /// Waits for a started runner.
+    pub fn of(child: Child) -> Outcome {
+        let output = child.wait_with_output().unwrap();
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let mut outcome = Outcome {
+            code: output.status.code(),
+            report: None,
+            fault: None,
+            progress: Vec::new(),
+            text: format!("{stdout}{}", String::from_utf8_lossy(&output.stderr)),
+        };
+        let mut report = String::new();
+        for line in stdout.lines() {
+            match serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")) {
+                Line::Progress(progress) => outcome.progress.push(progress),
+                Line::Report { text, .. } => report += &text,
+                Line::Fault(fault) => outcome.fault = Some(fault),
+            }
+        }
+        if !report.is_empty() {
+            outcome.report = Some(serde_json::from_str(&report).unwrap());
+        }
+        outcome
+    }
+
+    /// The report of a run that must have succeeded.
+    pub fn done(self) -> Report {
+        assert_eq!(self.code, Some(0), "{}", self.text);
+        self.report.expect("a successful run reports")
+    }
+
+    /// The message of a run that must have ended with a final fault.
+    pub fn refused(self) -> String {
+        assert_eq!(self.code, Some(2), "{}", self.text);
+        let fault = self.fault.expect("a failed run tells why");
+        assert_eq!(fault.kind, FaultKind::Final);
+        fault.message
+    }
+
+    /// The message of a run that must have ended with a transient fault.
+    pub fn put_off(self) -> String {
+        assert_eq!(self.code, Some(1), "{}", self.text);
+        let fault = self.fault.expect("a failed run tells why");
+        assert_eq!(fault.kind, FaultKind::Transient);
+        fault.message
+    }
+}
+
+/// Runs a task to its end.
+pub fn run_with(cluster: &Cluster, task: Task) -> Outcome {
+    Runner::new(cluster, task).run()
+}
+
+impl Cluster {
+    /// Dumps a database.
+    pub fn dump(&self, database: &str, dir: &str) -> PgDumped {
+        let task = PgDump { connect: self.connect(), database: database.into(), dir: dir.into() };
+        match run_with(self, Task::PgDump(task)).done() {
+            Report::PgDump(dumped) => *dumped,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Dumps and seals a database under the id `dir`.
+    pub fn back_up(&self, database: &str, dir: &str) -> Stored {
+        let manifest = manifest(dir, self.dump(database, dir));
+        match run_with(self, Task::PgSeal(PgSeal { dir: dir.into(), manifest })).done() {
+            Report::PgSeal { manifest_sha256, .. } => {
+                Stored { id: dir.into(), dir: dir.into(), manifest_sha256 }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The manifest that the operator would write.
+pub fn manifest(id: &str, dumped: PgDumped) -> Manifest {
+    Manifest {
+        schema: skep_runner::SCHEMA,
+        id: id.into(),
+        service: "shop_db".into(),
+        engine: "postgres".into(),
+        image: "postgres:15@sha256:0".into(),
+        spec: serde_json::json!({"Name": "shop_db"}),
+        server_version: dumped.server_version,
+        tool_version: dumped.tool_version,
+        started: dumped.started,
+        ended: dumped.ended,
+        artefacts: dumped.artefacts,
+        database: Some(dumped.database),
+    }
+}
