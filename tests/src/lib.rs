@@ -2,3 +2,4 @@
 pub mod shop;
 
 pub mod debian;
+pub mod smtp;

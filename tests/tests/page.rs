@@ -1,4 +1,5 @@
 //! The maintenance page as users meet it: a real nginx with the rendered configuration.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

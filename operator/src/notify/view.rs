@@ -24,6 +24,9 @@ pub(super) struct View {
     cause: Option<Cause>,
     next: String,
     commands: Vec<Command>,
+    /// Whether the reader is asked to use a command.
+    acts: bool,
+    ended: bool,
     remarks: Vec<String>,
     timeline: Vec<Row>,
     link: Option<String>,
@@ -99,6 +102,8 @@ impl View {
             cause: cause(operation, head),
             next: words::next(operation, head),
             commands: commands(operation, head),
+            acts: matches!(head, Phase::NeedsApproval | Phase::Stuck),
+            ended: operation.journal.state.is_terminal(),
             remarks: operation.journal.remarks.iter().map(|r| scrub::line(r, LONGEST)).collect(),
             timeline: operation.journal.steps.iter().map(|(n, r)| row(n, r, &mail.zone, now)).collect(),
             link: mail.status_url.as_ref().map(|base| format!("{base}/operations/{}", operation.id)),
@@ -137,6 +142,7 @@ fn span(duration: SignedDuration) -> String {
     let (total, tenths) = (duration.as_secs().max(0), duration.subsec_millis().max(0) / 100);
     let (hours, minutes, seconds) = (total / 3600, total / 60 % 60, total % 60);
     match (hours, minutes) {
+        (0, 0) if seconds == 0 && tenths == 0 => "< 0.1 s".to_owned(),
         (0, 0) if seconds < 10 => format!("{seconds}.{tenths} s"),
         (0, 0) => format!("{seconds} s"),
         (0, _) => format!("{minutes} min {seconds} s"),
@@ -225,12 +231,11 @@ fn cause(operation: &Operation, head: Phase) -> Option<Cause> {
         return None;
     }
     let steps = &operation.journal.steps;
-    let failed = |state| steps.iter().find(|(_, r)| r.state == state && !r.note.is_empty());
-    // An undo that failed keeps the operation where it is; otherwise the last step with a note is the one that ended it,
-    // since undoing keeps the note.
-    let (name, record) = failed(StepState::UndoFailed)
-        .or_else(|| failed(StepState::Failed))
-        .or_else(|| steps.iter().rev().find(|(_, r)| r.state == StepState::Undone && !r.note.is_empty()))?;
+    let with = |state| steps.iter().find(|(_, record)| record.state == state);
+    // A step that failed and was undone stands as undone; it is the last one that had begun, and its note is the cause.
+    let undone = || steps.last().filter(|(_, r)| matches!(r.state, StepState::Undoing | StepState::Undone));
+    let failed = with(StepState::UndoFailed).or_else(|| with(StepState::Failed)).or_else(undone);
+    let (name, record) = failed.filter(|(_, record)| !record.note.is_empty())?;
     Some(Cause { step: words::step(&scrub::line(name, 60)), note: scrub::line(&record.note, LONGEST) })
 }
 
@@ -284,7 +289,7 @@ mod tests {
             (42_900, "42 s"),
             (185_000, "3 min 5 s"),
             (7_440_000, "2 h 4 min"),
-            (-5, "0.0 s"),
+            (-5, "< 0.1 s"),
         ];
         for (millis, text) in spans {
             assert_eq!(span(SignedDuration::from_millis(millis)), text);

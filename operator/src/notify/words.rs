@@ -175,7 +175,7 @@ pub(super) fn next(operation: &Operation, phase: Phase) -> String {
             Work::Backup | Work::Maintenance { .. } | Work::Expire => "Nothing to do.".to_owned(),
         },
         Phase::Failed | Phase::RolledBack => {
-            "Once the cause below is mended, ask for the operation again.".to_owned()
+            "Once the cause is mended, ask for the operation again.".to_owned()
         }
         Phase::Cancelled => "Nothing to do.".to_owned(),
         Phase::Stuck => {
