@@ -91,21 +91,6 @@ impl Page {
     fn get(&self, headers: &str) -> Answer {
         self.ask(format!("GET /some/path?x=1 HTTP/1.1\r\nHost: shop.example.org\r\n{headers}\r\n"))
     }
-
-    fn health(&self, path: &str) -> bool {
-        let test = health_test(&self.ports);
-        assert_eq!(test[0], "CMD-SHELL");
-        let script =
-            test[1].replace("/tmp/skep-page.pid", self.directory.join("state.pid").to_str().unwrap());
-        Command::new("/bin/sh")
-            .arg("-c")
-            .arg(script)
-            .env("PATH", path)
-            .stderr(Stdio::null())
-            .status()
-            .unwrap()
-            .success()
-    }
 }
 
 impl Drop for Page {
@@ -156,6 +141,16 @@ impl Answer {
         assert_eq!(self.header("vary"), "Accept");
         assert_eq!(self.header("connection"), "close");
     }
+}
+
+/// Runs the container's health check with nothing but one directory to find programs in.
+fn is_healthy(ports: &[u16], pid: &Path, path: &str) -> bool {
+    let test = health_test(ports);
+    assert_eq!(test[0], "CMD-SHELL");
+    let script = test[1].replace("/tmp/skep-page.pid", pid.to_str().unwrap());
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(script).env("PATH", path).stderr(Stdio::null());
+    shell.status().unwrap().success()
 }
 
 fn free_ports(count: usize) -> Vec<u16> {
@@ -316,38 +311,27 @@ fn the_health_check_of_the_container_is_not_for_users() {
 #[test]
 fn the_health_check_works_with_curl_with_wget_and_with_neither() {
     let page = Page::start();
-    let tools = |names: &[&str]| {
-        let directory = page.directory.join(format!("bin-{}", names.join("-")));
+    let tools = std::env::temp_dir().join(format!("skep-tools-{}", std::process::id()));
+    let only = |name: &str| {
+        let directory = tools.join(name);
         std::fs::create_dir_all(&directory).unwrap();
-        for name in names {
-            let found =
-                ["/usr/bin", "/bin"].map(|d| Path::new(d).join(name)).into_iter().find(|p| p.exists());
-            let found = found.unwrap_or_else(|| panic!("{name} is needed for this test"));
-            std::os::unix::fs::symlink(found, directory.join(name)).unwrap();
-        }
+        let program = ["/usr/bin", "/bin"].map(|d| Path::new(d).join(name)).into_iter().find(|p| p.exists());
+        let program = program.unwrap_or_else(|| panic!("{name} is needed for this test"));
+        std::os::unix::fs::symlink(program, directory.join(name)).unwrap();
         directory.to_str().unwrap().to_owned()
     };
-    let paths = [tools(&["curl"]), tools(&["wget"]), tools(&["cat"])];
+    let paths = ["curl", "wget", "cat"].map(only);
+    let (ports, pid) = (page.ports.clone(), page.directory.join("state.pid"));
     for path in &paths {
-        assert!(page.health(path), "{path}");
+        assert!(is_healthy(&ports, &pid, path), "{path}");
+        let with_a_silent_port = [&ports[..], &free_ports(1)].concat();
+        assert!(path.ends_with("cat") || !is_healthy(&with_a_silent_port, &pid, path), "{path}");
     }
-    let Page { ports, .. } = &page;
-    let (ports, directory) = (ports.clone(), page.directory.clone());
     drop(page);
-    std::fs::create_dir_all(&directory).unwrap();
-    let script = &health_test(&ports)[1];
-    for path in ["/usr/bin:/bin"] {
-        assert!(
-            !Command::new("/bin/sh")
-                .args(["-c", script])
-                .env("PATH", path)
-                .stderr(Stdio::null())
-                .status()
-                .unwrap()
-                .success()
-        );
+    for path in &paths {
+        assert!(!is_healthy(&ports, &pid, path), "{path}");
     }
-    std::fs::remove_dir_all(&directory).unwrap();
+    std::fs::remove_dir_all(&tools).unwrap();
 }
 
 #[test]
