@@ -2,7 +2,7 @@
 //! the others work, and nothing ever becomes a silent default.
 //!
 //! ```text
-//! labels ─▶ parse ─▶ Parsed { policy, problems }        one service
+//! labels ─▶ parse ─▶ Parsed { policy, problems } ─▶ Policies { all services, Graph }
 //!             │
 //!           keys (the one table) · value, schedule, duration, probe (texts ⇄ values) · rules (labels together)
 //! ```
@@ -12,13 +12,18 @@ pub mod duration;
 pub mod graph;
 pub mod keys;
 mod parse;
+mod policies;
 mod probe;
 pub mod problem;
+mod reference;
 mod rules;
 pub mod schedule;
 pub mod types;
 pub mod value;
 
+pub use graph::Graph;
 pub use parse::{Parsed, is_ours, parse};
+pub use policies::{Policies, is_labelled};
 pub use problem::{Code, Level, Problem, Section, explain};
+pub use reference::{labels_page, labels_reference};
 pub use types::*;

@@ -1,0 +1,129 @@
+//! The policies of all services of a Swarm, with what is wrong across them.
+
+use std::collections::BTreeMap;
+
+use super::graph::{Graph, Member};
+use super::parse::{Parsed, is_ours, parse};
+use super::problem::{Problem, Section};
+use crate::swarm::object::{KIND, Service};
+
+/// What the labels of every service ask for. Sections that name services which do not exist are off as well.
+#[derive(Clone, Debug, Default)]
+pub struct Policies {
+    parsed: BTreeMap<String, Parsed>,
+    graph: Graph,
+}
+
+// === impl Policies ===
+
+impl Policies {
+    /// The policies of these services; those that Skep made itself are left out.
+    pub fn of<'a>(services: impl IntoIterator<Item = &'a Service>) -> Policies {
+        let users =
+            services.into_iter().map(|s| (s, s.labels())).filter(|(_, labels)| !labels.contains_key(KIND));
+        let parsed = users.map(|(service, labels)| {
+            let stack = service.stack().map(str::to_owned);
+            (service.name().to_owned(), stack, parse(&labels))
+        });
+        Policies::join(parsed.collect())
+    }
+
+    /// Joins services (full name, stack, labels as parsed) and looks at the names that they mention.
+    pub(super) fn join(services: Vec<(String, Option<String>, Parsed)>) -> Policies {
+        let members = services.iter().map(|(name, stack, parsed)| Member {
+            name,
+            stack: stack.as_deref(),
+            policy: &parsed.policy,
+        });
+        let graph = Graph::of(members);
+        let joined = services.into_iter().map(|(name, _, mut parsed)| {
+            parsed.add(graph.problems_of(&name));
+            (name, parsed)
+        });
+        Policies { parsed: joined.collect(), graph }
+    }
+
+    /// The policy of a service, with all problems.
+    pub fn get(&self, service: &str) -> Option<&Parsed> {
+        self.parsed.get(service)
+    }
+
+    /// All services in order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Parsed)> {
+        self.parsed.iter().map(|(name, parsed)| (name.as_str(), parsed))
+    }
+
+    /// Every problem with its service, for gauges and reports.
+    pub fn problems(&self) -> impl Iterator<Item = (&str, &Problem)> {
+        self.iter().flat_map(|(name, parsed)| parsed.problems.iter().map(move |p| (name, p)))
+    }
+
+    /// Who needs whom.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+}
+
+// === impl Parsed ===
+
+impl Parsed {
+    /// Adds problems found outside of the labels, and turns their sections off.
+    fn add(&mut self, problems: &[Problem]) {
+        self.problems.extend_from_slice(problems);
+        self.problems.sort();
+        if self.is_off(Section::Restore) {
+            self.policy.restore = None;
+        }
+        if self.is_off(Section::Maintenance) {
+            self.policy.maintenance = None;
+        }
+    }
+}
+
+/// Whether a service carries any label of Skep.
+pub fn is_labelled(service: &Service) -> bool {
+    service.labels().keys().any(|key| is_ours(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+    use crate::policy::Code;
+
+    fn service(name: &str, labels: &serde_json::Value) -> Service {
+        let mut labels = labels.clone();
+        labels["com.docker.stack.namespace"] = "shop".into();
+        Service {
+            id: name.to_owned(),
+            version: 1,
+            spec: json!({ "Name": format!("shop_{name}"), "Labels": labels }),
+            update: None,
+            created: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn problems_across_services_turn_their_sections_off() {
+        let db = service(
+            "db",
+            &json!({ "skep.enable": "true", "skep.data": "postgres", "skep.restore.clients": "ap" }),
+        );
+        let app = service("app", &json!({ "skep.enable": "true", "skep.depends-on": "db" }));
+        let policies = Policies::of([&db, &app]);
+        let told: Vec<_> = policies.problems().map(|(service, p)| (service, p.code)).collect();
+        assert_eq!(told, [("shop_db", Code::UnknownService)]);
+        let parsed = policies.get("shop_db").unwrap();
+        assert!(parsed.policy.restore.is_none() && parsed.policy.backup.is_some());
+        assert_eq!(policies.graph().dependents_of("shop_db"), ["shop_app"]);
+    }
+
+    #[test]
+    fn services_that_skep_made_are_left_out() {
+        let job = service("job", &json!({ "skep.kind": "job", "skep.op": "x" }));
+        assert!(Policies::of([&job]).get("shop_job").is_none());
+        assert!(is_labelled(&job) && !is_labelled(&service("plain", &json!({}))));
+    }
+}
