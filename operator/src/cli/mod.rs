@@ -1,0 +1,5 @@
+//! The command line.
+
+pub mod settings;
+
+pub use settings::OperatorArgs;
