@@ -18,52 +18,75 @@ use super::phase::Routine;
 #[command(next_help_heading = "Mail")]
 pub struct MailSettings {
     /// SMTP server; no mail is sent without one.
-    #[arg(long = "mail-host", env = "SKEP_MAIL_HOST", value_name = "HOST")]
+    #[arg(id = "mail-host", long = "mail-host", env = "SKEP_MAIL_HOST", value_name = "HOST")]
     pub host: Option<String>,
     /// Port; 587 with `starttls`, 465 with `implicit`, 25 with `none`.
-    #[arg(long = "mail-port", env = "SKEP_MAIL_PORT", value_name = "PORT")]
+    #[arg(id = "mail-port", long = "mail-port", env = "SKEP_MAIL_PORT", value_name = "PORT")]
     pub port: Option<u16>,
     /// How the connection is encrypted.
-    #[arg(long = "mail-tls", env = "SKEP_MAIL_TLS", value_enum, default_value_t)]
+    #[arg(id = "mail-tls", long = "mail-tls", env = "SKEP_MAIL_TLS", value_enum, default_value_t)]
     pub tls: Tls,
     /// PEM file with the certificate authority of the server; the public ones where absent.
-    #[arg(long = "mail-ca-file", env = "SKEP_MAIL_CA_FILE", value_name = "FILE")]
+    #[arg(id = "mail-ca-file", long = "mail-ca-file", env = "SKEP_MAIL_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
     /// User to log in as.
-    #[arg(long = "mail-user", env = "SKEP_MAIL_USER", value_name = "NAME")]
+    #[arg(id = "mail-user", long = "mail-user", env = "SKEP_MAIL_USER", value_name = "NAME")]
     pub user: Option<String>,
     /// File that holds the password, a Docker secret.
-    #[arg(long = "mail-password-file", env = "SKEP_MAIL_PASSWORD_FILE", value_name = "FILE")]
+    #[arg(
+        id = "mail-password-file",
+        long = "mail-password-file",
+        env = "SKEP_MAIL_PASSWORD_FILE",
+        value_name = "FILE"
+    )]
     pub password_file: Option<PathBuf>,
     /// Sender: `Skep <skep@example.org>`.
-    #[arg(long = "mail-from", env = "SKEP_MAIL_FROM", value_name = "ADDRESS")]
+    #[arg(id = "mail-from", long = "mail-from", env = "SKEP_MAIL_FROM", value_name = "ADDRESS")]
     pub from: Option<String>,
     /// Where answers go.
-    #[arg(long = "mail-reply-to", env = "SKEP_MAIL_REPLY_TO", value_name = "ADDRESS")]
+    #[arg(id = "mail-reply-to", long = "mail-reply-to", env = "SKEP_MAIL_REPLY_TO", value_name = "ADDRESS")]
     pub reply_to: Option<String>,
     /// Who is told about every service, beside those that its `skep.notify` names.
-    #[arg(long = "mail-to", env = "SKEP_MAIL_TO", value_name = "ADDRESS", value_delimiter = ',')]
+    #[arg(
+        id = "mail-to",
+        long = "mail-to",
+        env = "SKEP_MAIL_TO",
+        value_name = "ADDRESS",
+        value_delimiter = ','
+    )]
     pub to: Vec<String>,
     /// Domains that `skep.notify` may name; any where absent.
-    #[arg(long = "mail-domains", env = "SKEP_MAIL_DOMAINS", value_name = "DOMAIN", value_delimiter = ',')]
+    #[arg(
+        id = "mail-domains",
+        long = "mail-domains",
+        env = "SKEP_MAIL_DOMAINS",
+        value_name = "DOMAIN",
+        value_delimiter = ','
+    )]
     pub domains: Vec<String>,
     /// Name of this cluster, in every subject.
-    #[arg(long = "mail-cluster", env = "SKEP_CLUSTER", value_name = "NAME")]
+    #[arg(id = "mail-cluster", long = "mail-cluster", env = "SKEP_CLUSTER", value_name = "NAME")]
     pub cluster: Option<String>,
     /// Time zone of the readers; UTC where absent.
-    #[arg(long = "mail-time-zone", env = "SKEP_MAIL_TIME_ZONE", value_name = "ZONE")]
+    #[arg(id = "mail-time-zone", long = "mail-time-zone", env = "SKEP_MAIL_TIME_ZONE", value_name = "ZONE")]
     pub time_zone: Option<String>,
     /// Address of the status page, for links.
-    #[arg(long = "status-url", env = "SKEP_STATUS_URL", value_name = "URL")]
+    #[arg(id = "status-url", long = "status-url", env = "SKEP_STATUS_URL", value_name = "URL")]
     pub status_url: Option<String>,
     /// What operations on a schedule, or that are part of another, tell.
-    #[arg(long = "mail-routine", env = "SKEP_MAIL_ROUTINE", value_enum, default_value_t)]
+    #[arg(
+        id = "mail-routine",
+        long = "mail-routine",
+        env = "SKEP_MAIL_ROUTINE",
+        value_enum,
+        default_value_t
+    )]
     pub routine: Routine,
     /// Longest time for one answer of the server; 30s where absent.
-    #[arg(long = "mail-timeout", env = "SKEP_MAIL_TIMEOUT", value_name = "DURATION")]
+    #[arg(id = "mail-timeout", long = "mail-timeout", env = "SKEP_MAIL_TIMEOUT", value_name = "DURATION")]
     pub timeout: Option<SignedDuration>,
     /// Name to greet the server with; the host's own where absent.
-    #[arg(long = "mail-hello", env = "SKEP_MAIL_HELLO", value_name = "NAME")]
+    #[arg(id = "mail-hello", long = "mail-hello", env = "SKEP_MAIL_HELLO", value_name = "NAME")]
     pub hello: Option<String>,
 }
 
