@@ -93,18 +93,17 @@ pub(super) fn story(state: State) -> Operation {
     let mut done = |name, began, changed| step(&mut op, name, StepState::Done, began, changed, "");
     done("claim", 0, 0);
     done("preflight", 0, 2);
-    done("safety-backup", 2, 9);
-    done("restore-beside", 9, 31);
+    done("safety", 2, 9);
     match state {
         State::Running => {
-            step(&mut op, "verify-beside", StepState::Started, 31, 33, "2 of 3 checks pass");
-            op.journal.step_mut("verify-beside", noon()).percent = Some(66);
+            step(&mut op, "beside", StepState::Started, 9, 33, "restore: 281 of 412 MB");
+            op.journal.step_mut("beside", noon()).percent = Some(66);
         }
         State::Succeeded => {
-            done("verify-beside", 31, 34);
-            done("stop-clients", 34, 37);
-            done("cut-over", 37, 37);
-            done("start-clients", 37, 41);
+            done("beside", 9, 34);
+            done("stop", 34, 37);
+            done("cut", 37, 37);
+            done("start", 37, 41);
             done("verify", 41, 42);
             op.journal.ended = Some(after(42));
             op.journal.remarks = vec![
@@ -115,17 +114,17 @@ pub(super) fn story(state: State) -> Operation {
             ];
         }
         State::RolledBack | State::Stuck => {
-            done("verify-beside", 31, 34);
-            step(&mut op, "stop-clients", StepState::Undone, 34, 47, "");
+            done("beside", 9, 34);
+            step(&mut op, "stop", StepState::Undone, 34, 47, "");
             let (state, note) = if state == State::Stuck {
                 (StepState::UndoFailed, "the old database cannot be renamed back: node db-1 is down")
             } else {
                 (StepState::Undone, "relation \"users\" has 0 rows, wanted at least 1")
             };
-            step(&mut op, "cut-over", state, 37, 45, note);
+            step(&mut op, "cut", state, 37, 45, note);
         }
         State::Failed => {
-            step(&mut op, "verify-beside", StepState::Failed, 31, 34, "relation \"users\" has 0 rows");
+            step(&mut op, "beside", StepState::Failed, 9, 34, "relation \"users\" has 0 rows");
         }
         State::Pending | State::AwaitingApproval | State::Cancelled => {
             op.journal.cancel = Some("dba".to_owned());

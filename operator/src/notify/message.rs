@@ -199,6 +199,7 @@ fn hash(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::notify::fixture::{after, alert, mail, operation, person, restore, schedule, step, story};
+    use crate::notify::phase::{Routine, due};
     use crate::operation::record::{State, StepState, Trigger};
 
     fn letter(operation: &Operation, phases: &[Phase]) -> Letter {
@@ -297,12 +298,23 @@ mod tests {
         }
         let text = letter(&story(State::Stuck), &[Phase::Stuck]).text;
         for wanted in [
-            "WHY IT FAILED\nStep \"Cut over\": the old database cannot be renamed back: node db-1 is down",
+            "FAILED: CUT OVER BY RENAME\nthe old database cannot be renamed back: node db-1 is down",
             &format!("skep ops retry {id}"),
-            "14:00:37  ✗ Cut over (cannot be undone, 8.0 s)",
+            "14:00:37  ✗ Cut over by rename (cannot be undone, 8.0 s)",
         ] {
             assert!(text.contains(wanted), "{wanted} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_step_that_asks_in_the_middle_says_why() {
+        let mut op = story(State::Running);
+        op.journal.state = State::AwaitingApproval;
+        step(&mut op, "preflight", StepState::Started, 1, 2, "shop_report uses the data and is not declared");
+        op.journal.steps.retain(|(name, _)| name == "claim" || name == "preflight");
+        assert_eq!(due(&op, Routine::Failures, after(2)), [Phase::NeedsApproval]);
+        let text = letter(&op, &[Phase::NeedsApproval]).text;
+        assert!(text.contains("WHY IT ASKS\nshop_report uses the data and is not declared"), "{text}");
     }
 
     #[test]
@@ -366,7 +378,7 @@ mod tests {
     fn samples_of_every_phase_can_be_looked_at() {
         let mut maintenance =
             operation(Work::Maintenance { until: Some(after(5400)) }, person(), State::Running);
-        step(&mut maintenance, "page-on", StepState::Done, 1, 6, "");
+        step(&mut maintenance, "stop", StepState::Done, 1, 6, "");
         step(&mut maintenance, "hold", StepState::Started, 6, 6, "");
         let samples = [
             ("approval", story(State::AwaitingApproval), vec![Phase::NeedsApproval]),

@@ -76,7 +76,9 @@ pub fn due_again(operation: &Operation, routine: Routine, now: Timestamp) -> Opt
 pub fn occurred(operation: &Operation, phase: Phase) -> Timestamp {
     let created = operation.intent.created;
     match phase {
-        Phase::Announced | Phase::NeedsApproval => created,
+        Phase::Announced => created,
+        // A step in the middle can ask too.
+        Phase::NeedsApproval => operation.journal.steps.last().map_or(created, |(_, record)| record.changed),
         Phase::Started => began(operation).unwrap_or(created),
         Phase::Finished | Phase::Failed | Phase::RolledBack | Phase::Cancelled | Phase::Stuck => {
             operation.journal.ended.or_else(|| last_change(operation)).unwrap_or(created)

@@ -8,7 +8,7 @@ use super::phase::{self, Phase};
 use super::scrub;
 use super::settings::Mail;
 use super::words::{self, Tone};
-use crate::operation::record::{Operation, StepRecord, StepState, Trigger, Work};
+use crate::operation::record::{Operation, State, StepRecord, StepState, Trigger, Work};
 
 /// Everything that a message shows.
 #[derive(Debug, Serialize)]
@@ -42,8 +42,9 @@ struct Fact {
 
 #[derive(Debug, Serialize)]
 struct Cause {
-    step: String,
+    title: String,
     note: String,
+    colour: Colour,
 }
 
 #[derive(Debug, Serialize)]
@@ -105,7 +106,7 @@ impl View {
             acts: matches!(head, Phase::NeedsApproval | Phase::Stuck),
             ended: operation.journal.state.is_terminal(),
             remarks: operation.journal.remarks.iter().map(|r| scrub::line(r, LONGEST)).collect(),
-            timeline: operation.journal.steps.iter().map(|(n, r)| row(n, r, &mail.zone, now)).collect(),
+            timeline: operation.journal.steps.iter().map(|(n, r)| row(work, n, r, &mail.zone, now)).collect(),
             link: mail.status_url.as_ref().map(|base| format!("{base}/operations/{}", operation.id)),
             id: operation.id.to_string(),
             zone: mail.zone.iana_name().unwrap_or("UTC").to_owned(),
@@ -171,7 +172,8 @@ fn facts(
         facts.push(fact("Approved by", scrub::line(by, 80)));
     }
     if let Some(by) = &journal.cancel {
-        facts.push(fact("Cancelled by", scrub::line(by, 80)));
+        let name = if journal.state == State::Succeeded { "Ended by" } else { "Cancelled by" };
+        facts.push(fact(name, scrub::line(by, 80)));
     }
     let began = phase::began(operation);
     match began {
@@ -225,28 +227,36 @@ const fn until(work: &Work) -> Option<Timestamp> {
     }
 }
 
-/// The step that failed, where the operation did.
+/// Why the operation did not go well, or why it asks.
 fn cause(operation: &Operation, head: Phase) -> Option<Cause> {
-    if !matches!(head, Phase::Failed | Phase::RolledBack | Phase::Stuck) {
-        return None;
-    }
     let steps = &operation.journal.steps;
     let with = |state| steps.iter().find(|(_, record)| record.state == state);
     // A step that failed and was undone stands as undone; it is the last one that had begun, and its note is the cause.
     let undone = || steps.last().filter(|(_, r)| matches!(r.state, StepState::Undoing | StepState::Undone));
-    let failed = with(StepState::UndoFailed).or_else(|| with(StepState::Failed)).or_else(undone);
-    let (name, record) = failed.filter(|(_, record)| !record.note.is_empty())?;
-    Some(Cause { step: words::step(&scrub::line(name, 60)), note: scrub::line(&record.note, LONGEST) })
+    let (name, record) = match head {
+        Phase::Failed | Phase::RolledBack | Phase::Stuck => {
+            with(StepState::UndoFailed).or_else(|| with(StepState::Failed)).or_else(undone)
+        }
+        Phase::NeedsApproval => steps.last(),
+        Phase::Announced | Phase::Started | Phase::Finished | Phase::Cancelled => None,
+    }
+    .filter(|(_, record)| !record.note.is_empty())?;
+    let name = words::step(&operation.intent.work, name);
+    let (title, colour) = match head {
+        Phase::NeedsApproval => ("Why it asks".to_owned(), Colour::Caution),
+        _ => (format!("Failed: {name}"), Colour::Alarm),
+    };
+    Some(Cause { title, note: scrub::line(&record.note, LONGEST), colour })
 }
 
 fn commands(operation: &Operation, head: Phase) -> Vec<Command> {
-    let commands = words::commands(head).iter();
+    let commands = words::commands(&operation.intent.work, head).iter();
     commands
         .map(|c| Command { purpose: c.purpose, line: format!("skep ops {} {}", c.verb, operation.id) })
         .collect()
 }
 
-fn row(name: &str, record: &StepRecord, zone: &TimeZone, now: Timestamp) -> Row {
+fn row(work: &Work, name: &str, record: &StepRecord, zone: &TimeZone, now: Timestamp) -> Row {
     let (mark, state, colour) = match record.state {
         StepState::Started => ("▸", "running", Colour::Info),
         StepState::Done => ("✓", "done", Colour::Good),
@@ -265,7 +275,7 @@ fn row(name: &str, record: &StepRecord, zone: &TimeZone, now: Timestamp) -> Row 
         _ => scrub::line(&record.note, 160),
     };
     let at = record.began.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string();
-    Row { at, step: words::step(&scrub::line(name, 60)), mark, state, colour, took, note }
+    Row { at, step: words::step(work, name), mark, state, colour, took, note }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What a message says in words, by kind of work and phase. Pure; claims nothing that the record does not prove.
 
 use super::phase::Phase;
+use super::scrub;
 use crate::operation::record::{Operation, Work};
 
 /// How a message looks and how urgent it is.
@@ -27,6 +28,7 @@ pub(super) struct Command {
 const SHOW: Command = Command { purpose: "Look at every step", verb: "show" };
 const APPROVE: Command = Command { purpose: "Approve", verb: "approve" };
 const CANCEL: Command = Command { purpose: "Cancel", verb: "cancel" };
+const END: Command = Command { purpose: "End it now", verb: "cancel" };
 const RETRY: Command = Command { purpose: "Try the failed step again", verb: "retry" };
 
 /// `Restore of shop_db`: the constant part of every message of an operation.
@@ -186,18 +188,45 @@ pub(super) fn next(operation: &Operation, phase: Phase) -> String {
 }
 
 /// Commands for the reader.
-pub(super) fn commands(phase: Phase) -> &'static [Command] {
-    match phase {
-        Phase::Announced | Phase::Started => &[SHOW, CANCEL],
-        Phase::NeedsApproval => &[APPROVE, CANCEL, SHOW],
-        Phase::Finished | Phase::Failed | Phase::RolledBack | Phase::Cancelled => &[SHOW],
-        Phase::Stuck => &[SHOW, RETRY],
+pub(super) fn commands(work: &Work, phase: Phase) -> &'static [Command] {
+    match (phase, work) {
+        (Phase::Started, Work::Maintenance { .. }) => &[END, SHOW],
+        (Phase::Announced | Phase::Started, _) => &[SHOW, CANCEL],
+        (Phase::NeedsApproval, _) => &[APPROVE, CANCEL, SHOW],
+        (Phase::Finished | Phase::Failed | Phase::RolledBack | Phase::Cancelled, _) => &[SHOW],
+        (Phase::Stuck, _) => &[SHOW, RETRY],
     }
 }
 
-/// `restore-beside` reads as `Restore beside`.
-pub(super) fn step(name: &str) -> String {
-    capital(&name.replace(['-', '_'], " "))
+/// What a step does, for people. A name that is not known here reads as itself.
+pub(crate) fn step(work: &Work, name: &str) -> String {
+    let text = match (work, name) {
+        (_, "claim") => "Take hold of the services",
+        (_, "plan") => "Decide every detail beforehand",
+        (_, "release") => "Give the services back",
+        (Work::Backup, "dump") => "Dump the data",
+        (Work::Backup, "verify") => "Read the backup back in full",
+        (Work::Backup, "register") => "Register it in the catalogue",
+        (Work::Restore { .. }, "preflight") => "Look at backups, room, roles and sessions",
+        (Work::Restore { .. }, "expire") => "Drop what an earlier restore kept",
+        (Work::Restore { .. }, "safety") => "Back up what is about to be replaced",
+        (Work::Restore { .. }, "beside") => "Restore beside, and check it there",
+        (Work::Restore { .. }, "stop") => "Stop the clients, page on",
+        (Work::Restore { .. }, "cut") => "Cut over by rename",
+        (Work::Restore { .. }, "replace") => "Rebuild the data in place",
+        (Work::Restore { .. }, "flush") => "Empty the caches",
+        (Work::Restore { .. }, "canary") => "Try one client on the new data",
+        (Work::Restore { .. }, "start") => "Start the clients, page off",
+        (Work::Restore { .. }, "verify") => "Check data and application",
+        (Work::Restore { .. }, "keep") => "Keep the old data until it expires",
+        (Work::Maintenance { .. }, "stop") => "Page on",
+        (Work::Maintenance { .. }, "hold") => "Hold the page",
+        (Work::Maintenance { .. }, "start") => "Page off, application back",
+        (Work::Expire, "drop") => "Drop what has expired",
+        (Work::Expire, "forget") => "Take it off the books",
+        _ => return capital(&scrub::line(&name.replace(['-', '_'], " "), 60)),
+    };
+    text.to_owned()
 }
 
 fn capital(text: &str) -> String {
