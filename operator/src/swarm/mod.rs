@@ -5,18 +5,24 @@
 //! types; `world` is one complete snapshot; `job` runs one-shot work; `spec` edits service specs as raw JSON
 //! (bollard's types lose health checks); `lease` elects a leader and fences writes; `error` classifies answers.
 
+#[cfg(test)]
+mod client_tests;
 mod decode;
 pub mod engine;
 pub mod error;
 pub mod fence;
 pub mod job;
+pub mod lease;
 pub mod object;
 pub mod spec;
 mod stream;
+#[cfg(test)]
+mod testing;
 pub mod transport;
 
 pub use engine::Engine;
 pub use error::Error;
 pub use fence::Fence;
+pub use lease::{Leadership, Lease};
 pub use stream::Events;
 pub use transport::Endpoint;

@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    fn template(container: Value) -> Value {
+    fn template(container: &Value) -> Value {
         json!({"TaskTemplate": {"ContainerSpec": container}})
     }
 
@@ -117,17 +117,17 @@ mod tests {
 
     #[test]
     fn zeroes_that_mean_something_count() {
-        assert!(!same_template(&template(json!({"StopGracePeriod": 0})), &template(json!({}))));
-        assert!(!same_template(&template(json!({"Init": false})), &template(json!({}))));
-        assert!(same_template(&template(json!({"TTY": false})), &template(json!({}))));
+        assert!(!same_template(&template(&json!({"StopGracePeriod": 0})), &template(&json!({}))));
+        assert!(!same_template(&template(&json!({"Init": false})), &template(&json!({}))));
+        assert!(same_template(&template(&json!({"TTY": false})), &template(&json!({}))));
         let zero = json!({"Mode": {"Replicated": {"Replicas": 0}}});
         assert!(!same_spec(&zero, &json!({"Mode": {"Replicated": {"Replicas": 1}}})));
     }
 
     #[test]
     fn labels_count_to_the_letter() {
-        assert!(!same_template(&template(json!({"Labels": {"a": ""}})), &template(json!({}))));
-        assert!(same_template(&template(json!({"Labels": {}})), &template(json!({}))));
+        assert!(!same_template(&template(&json!({"Labels": {"a": ""}})), &template(&json!({}))));
+        assert!(same_template(&template(&json!({"Labels": {}})), &template(&json!({}))));
     }
 
     #[test]
@@ -137,12 +137,12 @@ mod tests {
 
     #[test]
     fn empty_arguments_and_the_order_of_arguments_count() {
-        assert!(!same_template(&template(json!({"Args": ["a", ""]})), &template(json!({"Args": ["a"]}))));
+        assert!(!same_template(&template(&json!({"Args": ["a", ""]})), &template(&json!({"Args": ["a"]}))));
         assert!(!same_template(
-            &template(json!({"Args": ["a", "b"]})),
-            &template(json!({"Args": ["b", "a"]}))
+            &template(&json!({"Args": ["a", "b"]})),
+            &template(&json!({"Args": ["b", "a"]}))
         ));
-        assert!(same_template(&template(json!({"Args": []})), &template(json!({}))));
+        assert!(same_template(&template(&json!({"Args": []})), &template(&json!({}))));
     }
 
     #[test]
