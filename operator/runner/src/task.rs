@@ -22,7 +22,7 @@ pub struct Ticket {
 
 /// The work of one job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "task", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Task {
     /// Nothing but prove that the runner starts here, and tell its version.
     Probe,
@@ -150,7 +150,7 @@ pub struct SqlCheck {
 
 /// A comparison of a check's value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "op", content = "value", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Expect {
     /// Any value: the statement must only succeed.
     Any,
@@ -261,7 +261,7 @@ pub struct NetCheck {
 
 /// What a network check asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "probe", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Probe {
     /// A TCP connect.
     Tcp,
@@ -294,7 +294,7 @@ pub struct Discard {
 
 /// What a job found or did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "report", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Report {
     /// Of [`Task::Probe`].
     Probe {

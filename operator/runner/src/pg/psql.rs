@@ -77,7 +77,7 @@ impl Session {
     /// Runs one statement that yields one JSON value.
     pub(crate) fn json<T: DeserializeOwned>(&mut self, sql: &str) -> Result<T> {
         let text = self.query(sql)?;
-        serde_json::from_str(&text)
+        serde_json::from_slice(text.as_bytes())
             .map_err(|error| Error::Unready(format!("cannot read the server's answer: {error}")))
     }
 
