@@ -1,0 +1,339 @@
+//! The client, jobs and the lease against a real engine.
+//!
+//! Run by: `tests/sandbox/engine.sh up && tests/sandbox/images.sh redis:7`, then with the variables of
+//! `engine.sh env`: `cargo test -p skep-tests --test real_engine -- --ignored`.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use serde_json::{Value, json};
+use skep::swarm::job::{self, JobSpec, JobState};
+use skep::swarm::object::{EventAction, EventKind, KIND, Kind, Labels, OP, RegistryAuth, Service};
+use skep::swarm::{Endpoint, Engine, Error, Leadership, Lease, spec};
+use skep_runner::line::FaultKind;
+use skep_runner::{Report, Task, Ticket};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+const IMAGE: &str = "skep-test/redis:7";
+const LONG: Duration = Duration::from_secs(60);
+
+async fn engine() -> Engine {
+    let host = std::env::var("DOCKER_HOST").expect("DOCKER_HOST is that of the sandbox");
+    assert!(host.contains(".sandbox") || host.contains("skep"), "{host} is not the sandbox's engine");
+    Engine::connect(Endpoint::parse(&host).expect("DOCKER_HOST is an endpoint")).await.unwrap()
+}
+
+/// A name that no other run has.
+fn unique(prefix: &str) -> String {
+    let (boot, pid) = (skep::runtime::clock::boot_time().as_nanos(), std::process::id());
+    format!("{prefix}-{}", skep::swarm::object::short_hash(&format!("{boot}{pid}{prefix}")))
+}
+
+fn labels(kind: Kind, op: &str) -> Labels {
+    Labels::from([(KIND.to_owned(), kind.as_str().to_owned()), (OP.to_owned(), op.to_owned())])
+}
+
+async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut poll: impl FnMut() -> F) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = poll().await {
+            return found;
+        }
+        assert!(began.elapsed() < LONG, "in vain: {what}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn configs_are_created_once_and_change_under_their_version() {
+    let engine = engine().await;
+    let name = unique("skep-op");
+    let labels = labels(Kind::Operation, &name);
+    let id = engine.create_config(&name, &labels, b"intent").await.unwrap();
+    assert!(matches!(engine.create_config(&name, &labels, b"x").await.unwrap_err(), Error::Exists { .. }));
+
+    let config = engine.config(&name).await.unwrap();
+    assert_eq!((config.id.as_str(), config.data.as_slice()), (id.as_str(), &b"intent"[..]));
+    assert_eq!(engine.config_id(&name).await.unwrap(), id);
+    assert!(
+        matches!(engine.config(&id[..10]).await.unwrap_err(), Error::NotFound { .. }),
+        "a prefix is no id"
+    );
+
+    let mut changed = labels.clone();
+    changed.insert("skep.state".to_owned(), "running".to_owned());
+    engine.relabel_config(&id, config.version, &name, &changed).await.unwrap();
+    let stale = engine.relabel_config(&id, config.version, &name, &labels).await.unwrap_err();
+    assert!(matches!(stale, Error::Stale { .. }), "{stale}");
+
+    let listed = engine.configs(Kind::Operation, &[(OP, &name)]).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!((listed[0].data.as_slice(), &listed[0].labels), (&b"intent"[..], &changed));
+    assert_eq!(listed[0], engine.config(&id).await.unwrap(), "bollard and raw JSON say the same");
+    assert!(engine.configs(Kind::Plan, &[(OP, &name)]).await.unwrap().is_empty());
+
+    engine.remove_config(&id).await.unwrap();
+    engine.remove_config(&id).await.unwrap();
+    let gone = engine.relabel_config(&id, 1, &name, &labels).await.unwrap_err();
+    assert!(matches!(gone, Error::NotFound { .. }), "{gone}");
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn a_subscription_sees_what_happens_after_it() {
+    let engine = engine().await;
+    let mut events = engine.events().await.unwrap();
+    let name = unique("skep-op");
+    let id = engine.create_config(&name, &labels(Kind::Operation, &name), b"x").await.unwrap();
+    engine.remove_config(&id).await.unwrap();
+    let mut actions = Vec::new();
+    while actions.len() < 2 {
+        let event = timeout(LONG, events.next()).await.unwrap().unwrap().unwrap();
+        if event.kind == EventKind::Config && event.id == id {
+            actions.push(event.action);
+        }
+    }
+    assert_eq!(actions, [EventAction::Create, EventAction::Remove]);
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn the_engine_tells_about_itself_its_nodes_and_networks() {
+    let engine = engine().await;
+    let info = engine.info().await.unwrap();
+    assert!(info.active && info.manager && info.cluster.is_some(), "{info:?}");
+    let nodes = engine.nodes().await.unwrap();
+    assert!(nodes.iter().any(|n| n.id == info.node && n.ready && n.active && n.manager), "{nodes:?}");
+    assert!(nodes.iter().all(|n| n.architecture == std::env::consts::ARCH));
+    let networks = engine.networks().await.unwrap();
+    let ingress = networks.iter().find(|n| n.name == "ingress").unwrap();
+    assert_eq!(&engine.network("ingress").await.unwrap(), ingress);
+}
+
+/// A service spec with something in every corner, small enough to start nowhere.
+fn rich_spec(name: &str) -> Value {
+    json!({
+        "Name": name,
+        "Labels": {"skep.test": "rich"},
+        "TaskTemplate": {
+            "ContainerSpec": {
+                "Image": IMAGE,
+                "Labels": {"empty": ""},
+                "Command": ["redis-server"],
+                "Args": ["--save", ""],
+                "Env": ["A=b"],
+                "Healthcheck": {"Test": ["CMD", "true"], "Interval": 1_000_000_000_u64, "Retries": 3},
+                "StopGracePeriod": 0,
+                "Init": false,
+                "Mounts": [{"Type": "tmpfs", "Target": "/x"}]
+            },
+            "Placement": {"Constraints": ["node.id==nowhere"]},
+            "Resources": {"Limits": {"MemoryBytes": 67_108_864}},
+            "RestartPolicy": {"Condition": "on-failure", "MaxAttempts": 2, "Delay": 0}
+        },
+        "Mode": {"Replicated": {"Replicas": 1}},
+        "UpdateConfig": {"Parallelism": 0, "FailureAction": "pause", "Order": "start-first", "MaxFailureRatio": 0.5},
+        "EndpointSpec": {"Mode": "dnsrr"}
+    })
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn a_spec_comes_back_the_same_and_can_be_written_back() {
+    let engine = engine().await;
+    for spec in [
+        rich_spec(&unique("skep-rich")),
+        json!({"Name": unique("skep-poor"), "TaskTemplate": {"ContainerSpec": {"Image": IMAGE}}, "Mode": {"Global": {}},
+               "EndpointSpec": {"Mode": "dnsrr"}}),
+    ] {
+        let id = engine.create_service(&spec, RegistryAuth::Anonymous).await.unwrap();
+        let service = engine.service(&id).await.unwrap();
+        assert!(spec::same_spec(&spec, &service.spec), "wrote {spec:#}\nread {:#}", service.spec);
+        assert!(spec::same_template(&spec, &service.spec));
+
+        engine.update_service(&id, service.version, &service.spec).await.unwrap();
+        let again = engine.service(&id).await.unwrap();
+        assert_eq!(again.spec, service.spec, "a spec written back is the same to the byte");
+        let stale = engine.update_service(&id, service.version, &service.spec).await.unwrap_err();
+        assert!(matches!(stale, Error::Stale { .. }), "{stale}");
+        engine.remove_service(&id).await.unwrap();
+        engine.remove_service(&id).await.unwrap();
+        assert!(engine.tasks(&[&id]).await.unwrap().is_empty());
+    }
+}
+
+/// A job whose runner is a shell script.
+struct Script {
+    engine: Engine,
+    op: String,
+    service: String,
+    ticket: String,
+    runner: String,
+}
+
+impl Script {
+    async fn start(script: &str, node: Option<&str>) -> Script {
+        let engine = engine().await;
+        let op = unique("op");
+        let name = format!("skep-job-{op}-1");
+        let runner = job::ensure_runner(&engine, script.as_bytes()).await.unwrap();
+        assert_eq!(job::ensure_runner(&engine, script.as_bytes()).await.unwrap(), runner);
+        let ticket = Ticket { schema: 1, session: name.clone(), fence: op.clone(), task: Task::Probe };
+        let labels = labels(Kind::Ticket, &op);
+        let ticket = job::ensure_ticket(&engine, &name, &ticket, &labels).await.unwrap();
+        let works_for = Service {
+            id: "none".to_owned(),
+            version: 1,
+            spec: json!({"TaskTemplate": {"ContainerSpec": {"Env": ["A=b", "A_PASSWORD=c"]}}}),
+            update: None,
+            created: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let spec = JobSpec {
+            name: &name,
+            ticket: &ticket,
+            runner: &runner,
+            service: &works_for,
+            image: IMAGE,
+            node,
+            mounts: Vec::new(),
+            secrets: Vec::new(),
+            networks: Vec::new(),
+            labels,
+        };
+        let service = job::ensure(&engine, &spec, RegistryAuth::Anonymous).await.unwrap();
+        let again = job::ensure(&engine, &spec, RegistryAuth::Anonymous).await.unwrap();
+        assert_eq!(service, again, "a second create finds the first");
+        Script { engine, op, service, ticket, runner: runner.id }
+    }
+
+    async fn until(&self, wanted: impl Fn(&JobState) -> bool) -> JobState {
+        let state =
+            || async { Some(job::observe(&self.engine, &self.service).await.unwrap()).filter(|s| wanted(s)) };
+        until("the job gets there", state).await
+    }
+
+    async fn end(self) {
+        job::close(&self.engine, &self.service, &self.ticket, &[]).await.unwrap();
+        job::close(&self.engine, &self.service, &self.ticket, &[]).await.unwrap();
+        let gone = job::observe(&self.engine, &self.service).await.unwrap_err();
+        assert!(matches!(gone, Error::NotFound { .. }), "{gone}");
+        let left = || async {
+            self.engine.tasks_labelled(&[(OP, &self.op)]).await.unwrap().is_empty().then_some(())
+        };
+        until("its tasks end", left).await;
+        self.engine.remove_config(&self.runner).await.unwrap();
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn a_job_runs_once_tells_its_progress_and_reports() {
+    let script = r#"#!/bin/sh
+[ "$1" = task ] && [ -r /skep/ticket.json ] && [ "$A" = b ] && [ -z "$A_PASSWORD" ] || exit 9
+echo '{"line":"progress","phase":"dump","done":5,"total":10}'
+echo '{"line":"report","part":1,"of":2,"text":"ion\":\"1\"}"}'
+echo '{"line":"report","part":0,"of":2,"text":"{\"report\":\"probe\",\"vers"}'
+echo 'noise' >&2
+"#;
+    let job = Script::start(script, None).await;
+    let state = job.until(|s| !matches!(s, JobState::Pending { .. } | JobState::Running { .. })).await;
+    assert_eq!(state, JobState::Complete { report: Box::new(Report::Probe { version: "1".to_owned() }) });
+    job.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn a_running_job_shows_its_progress() {
+    let script = r#"#!/bin/sh
+trap 'exit 143' TERM
+echo '{"line":"progress","phase":"dump","done":5,"total":10}'
+sleep 1000 & wait
+"#;
+    let job = Script::start(script, None).await;
+    let running = job.until(|s| matches!(s, JobState::Running { progress: Some(_), .. })).await;
+    let JobState::Running { node, progress } = running else { panic!("it runs") };
+    assert!(job.engine.nodes().await.unwrap().iter().any(|n| n.id == node));
+    assert_eq!(progress.unwrap().done, 5);
+    job.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn a_failing_job_says_why() {
+    let script =
+        "#!/bin/sh\necho '{\"line\":\"fault\",\"kind\":\"final\",\"message\":\"no room\"}'; exit 3\n";
+    let job = Script::start(script, None).await;
+    let JobState::Failed { fault, exit } = job.until(|s| matches!(s, JobState::Failed { .. })).await else {
+        panic!("it failed")
+    };
+    assert_eq!((fault.kind, fault.message.as_str(), exit), (FaultKind::Final, "no room", Some(3)));
+    job.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn a_runner_that_cannot_be_executed_is_a_final_fault() {
+    let job = Script::start(&format!("#!/no/such/shell {}\n", unique("x")), None).await;
+    let JobState::Failed { fault, .. } = job.until(|s| matches!(s, JobState::Failed { .. })).await else {
+        panic!("it failed")
+    };
+    assert_eq!(fault.kind, FaultKind::Final, "{}", fault.message);
+    assert!(fault.message.contains(IMAGE), "{}", fault.message);
+    job.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn a_job_that_no_node_can_take_is_pending_and_says_why() {
+    let job = Script::start("#!/bin/sh\nexit 0\n# nowhere\n", Some("nowhere")).await;
+    job.until(|s| matches!(s, JobState::Pending { why } if why.contains("no suitable node"))).await;
+    job.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn a_job_whose_ticket_is_gone_cannot_be_made_again() {
+    let job = Script::start("#!/bin/sh\nexit 0\n# ticket\n", None).await;
+    let service = job.engine.service(&job.service).await.unwrap();
+    let (engine, spec) = (job.engine.clone(), service.spec.clone());
+    job.end().await;
+    let error = engine.create_service(&spec, RegistryAuth::Anonymous).await.unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error}");
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn one_of_two_leads_and_the_other_takes_over_after_a_release() {
+    let engine = engine().await;
+    let stops = [CancellationToken::new(), CancellationToken::new()];
+    let (first, first_fence, mut first_leads) = Lease::new(&engine, unique("first"));
+    let first = tokio::spawn(first.run(stops[0].clone()));
+    timeout(LONG, first_leads.wait_for(Leadership::is_leading)).await.unwrap().unwrap();
+    let (second, second_fence, mut second_leads) = Lease::new(&engine, unique("second"));
+    let second = tokio::spawn(second.run(stops[1].clone()));
+    timeout(LONG, second_leads.wait_for(|l| matches!(l, Leadership::Waiting { holder: Some(_) })))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(first_fence.is_open() && !second_fence.is_open());
+    stops[0].cancel();
+    first.await.unwrap();
+    timeout(LONG, second_leads.wait_for(Leadership::is_leading)).await.unwrap().unwrap();
+    assert!(!first_fence.is_open() && second_fence.is_open());
+    stops[1].cancel();
+    second.await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn secrets_are_found_by_label_and_name_and_never_show_their_data() {
+    let engine = engine().await;
+    let name = unique("skep-secret");
+    let id = engine.create_secret(&name, &labels(Kind::Ticket, &name), b"hunter22").await.unwrap();
+    assert_eq!(engine.secret_id(&name).await.unwrap(), id);
+    assert_eq!(engine.secrets(&[(OP, &name)]).await.unwrap()[0].id, id);
+    engine.remove_secret(&id).await.unwrap();
+    assert!(matches!(engine.secret_id(&name).await.unwrap_err(), Error::NotFound { .. }));
+}
