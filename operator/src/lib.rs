@@ -10,6 +10,7 @@
 //! Dependencies point one way: `runtime ← swarm ← policy ← operation ← plan ← triggers, notify, http, cli ← app`.
 
 pub mod cli;
+pub mod app;
 pub mod engines;
 pub mod http;
 pub mod notify;

@@ -79,7 +79,7 @@ pub async fn list(engine: &Engine) -> Result<Vec<Operation>, Error> {
 /// # Errors
 /// When it does not wait, or what the engine says.
 pub async fn approve(engine: &Engine, id: &OpId, who: &str) -> Result<Operation, Refusal> {
-    change(engine, id, |op| match op.journal.state {
+    edit(engine, id, |op| match op.journal.state {
         State::AwaitingApproval => {
             op.journal.approved = Some(who.to_owned());
             Ok(())
@@ -94,7 +94,7 @@ pub async fn approve(engine: &Engine, id: &OpId, who: &str) -> Result<Operation,
 /// # Errors
 /// When it has ended, or what the engine says.
 pub async fn cancel(engine: &Engine, id: &OpId, who: &str) -> Result<Operation, Refusal> {
-    change(engine, id, |op| match op.journal.state {
+    edit(engine, id, |op| match op.journal.state {
         State::Pending | State::AwaitingApproval | State::Running => {
             op.journal.cancel = Some(who.to_owned());
             Ok(())
@@ -109,7 +109,7 @@ pub async fn cancel(engine: &Engine, id: &OpId, who: &str) -> Result<Operation, 
 /// # Errors
 /// When it is not stuck, or what the engine says.
 pub async fn retry(engine: &Engine, id: &OpId, now: Timestamp) -> Result<Operation, Refusal> {
-    change(engine, id, |op| {
+    edit(engine, id, |op| {
         if op.journal.state != State::Stuck {
             return Err("only a stuck operation can be retried");
         }
@@ -133,15 +133,28 @@ pub async fn retry(engine: &Engine, id: &OpId, now: Timestamp) -> Result<Operati
     .await
 }
 
-async fn change(
+/// Cancels an operation exactly as it was read.
+///
+/// # Errors
+/// `Stale` when it has moved since; otherwise what the engine says.
+pub async fn cancel_at(engine: &Engine, mut op: Operation, who: &str) -> Result<(), Error> {
+    op.journal.cancel = Some(who.to_owned());
+    save(engine, &mut op).await
+}
+
+/// Edits an operation's journal by compare-and-swap, reading it anew where others write it too.
+///
+/// # Errors
+/// When there is no such operation, the edit refuses, or what the engine says.
+pub async fn edit(
     engine: &Engine,
     id: &OpId,
-    edit: impl Fn(&mut Operation) -> Result<(), &'static str>,
+    change: impl Fn(&mut Operation) -> Result<(), &'static str>,
 ) -> Result<Operation, Refusal> {
     for _ in 0..TRIES {
         let mut op = find(engine, id).await?;
         let state = op.journal.state.as_str();
-        edit(&mut op).map_err(|why| Refusal::State { id: id.clone(), state, why })?;
+        change(&mut op).map_err(|why| Refusal::State { id: id.clone(), state, why })?;
         match save(engine, &mut op).await {
             Ok(()) => return Ok(op),
             Err(Error::Stale { .. }) => {}

@@ -1,0 +1,4 @@
+//! The composition root.
+
+pub mod ledger;
+pub mod port;
