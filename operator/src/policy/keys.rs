@@ -136,7 +136,7 @@ pub static KEYS: &[KeySpec] = &[
         .into(|d, _, t| put(&mut d.maintenance.retry_after, t, value::seconds)),
     key("skep.maintenance.window", Section::Maintenance, Kind::Window, "CRON_TZ=Europe/Paris 0 2 * * SUN for 2h", "Puts the page up on a schedule.").later(),
     // --- data
-    key("skep.data", Section::Data, Kind::Choice("`postgres` (known, not in this version: `mysql`, `mariadb`, `mongodb`, `redis`, `rabbitmq`, `volume`, `command`)"), "postgres", "What kind of data the service keeps.")
+    key("skep.data", Section::Data, Kind::Choice("`postgres`"), "postgres", "What kind of data the service keeps. The words `mysql`, `mariadb`, `mongodb`, `redis`, `rabbitmq`, `volume` and `command` are known, but not done yet.")
         .into(|d, _, t| put(&mut d.data.engine, t, value::engine)),
     key("skep.data.database", Section::Data, Kind::Database, "shop", "The database that is backed up and restored. The one that the image creates, where absent.")
         .into(|d, _, t| put(&mut d.data.database, t, value::database)),
@@ -328,6 +328,11 @@ impl Kind {
 /// The row of a key, with the name that the key holds.
 pub fn find(key: &str) -> Option<(&'static KeySpec, &str)> {
     KEYS.iter().find_map(|spec| Some((spec, spec.name_in(key)?)))
+}
+
+/// A sentence with a valid value of a key.
+pub fn example(key: &str) -> Option<String> {
+    find(key).map(|(spec, _)| format!("for example `{key}={}`", spec.example))
 }
 
 /// The valid key nearest to one that is not.

@@ -11,6 +11,7 @@ mod draft;
 pub mod duration;
 pub mod graph;
 pub mod keys;
+pub mod lint;
 mod parse;
 mod policies;
 mod probe;
@@ -22,6 +23,7 @@ pub mod types;
 pub mod value;
 
 pub use graph::Graph;
+pub use lint::{CheckReport, check_files, check_service, check_services};
 pub use parse::{Parsed, is_ours, parse};
 pub use policies::{Policies, is_labelled};
 pub use problem::{Code, Level, Problem, Section, explain};

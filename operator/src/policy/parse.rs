@@ -137,7 +137,8 @@ fn take(draft: &mut Draft, key: &str, text: &str) -> Result<(), Problem> {
     if let Take::Later = spec.take {
         return Err(Problem::new(Code::NotYet, spec.section, key)
             .got(text)
-            .want("no such label: it is known, but this version of Skep does not do it yet"));
+            .want(format!("no `{key}`: it is known, but this version of Skep does not do it yet"))
+            .hint("take the label away until a version has it".to_owned()));
     }
     if spec.is_named() {
         value::short_name(name).map_err(|fault| bad_check_name(key, name, fault))?;
@@ -169,7 +170,10 @@ fn bad_check_name(key: &str, name: &str, fault: Fault) -> Problem {
 fn problem_of(spec: &KeySpec, key: &str, text: &str, fault: Fault) -> Problem {
     let got = fault.redacted.unwrap_or_else(|| text.to_owned());
     let want = format!("{}{}", spec.kind.want(), because(fault.because));
-    Problem::new(fault.code, spec.section, key).got(got).want(want).hint(fault.hint)
+    Problem::new(fault.code, spec.section, key)
+        .got(got)
+        .want(want)
+        .hint(fault.hint.or_else(|| keys::example(key)))
 }
 
 fn because(text: Option<String>) -> String {

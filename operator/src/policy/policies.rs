@@ -17,30 +17,22 @@ pub struct Policies {
 // === impl Policies ===
 
 impl Policies {
-    /// The policies of these services; those that Skep made itself are left out.
+    /// The policies of these services; those that Skep made itself are left out. A name that is not among them is
+    /// a problem of whoever mentions it, so pass all services of the Swarm.
     pub fn of<'a>(services: impl IntoIterator<Item = &'a Service>) -> Policies {
         let users =
             services.into_iter().map(|s| (s, s.labels())).filter(|(_, labels)| !labels.contains_key(KIND));
-        let parsed = users.map(|(service, labels)| {
-            let stack = service.stack().map(str::to_owned);
-            (service.name().to_owned(), stack, parse(&labels))
-        });
-        Policies::join(parsed.collect())
-    }
-
-    /// Joins services (full name, stack, labels as parsed) and looks at the names that they mention.
-    pub(super) fn join(services: Vec<(String, Option<String>, Parsed)>) -> Policies {
-        let members = services.iter().map(|(name, stack, parsed)| Member {
-            name,
-            stack: stack.as_deref(),
+        let mut parsed: Vec<(&Service, Parsed)> = users.map(|(s, labels)| (s, parse(&labels))).collect();
+        let graph = Graph::of(parsed.iter().map(|(service, parsed)| Member {
+            name: service.name(),
+            stack: service.stack(),
             policy: &parsed.policy,
-        });
-        let graph = Graph::of(members);
-        let joined = services.into_iter().map(|(name, _, mut parsed)| {
-            parsed.add(graph.problems_of(&name));
-            (name, parsed)
-        });
-        Policies { parsed: joined.collect(), graph }
+        }));
+        for (service, parsed) in &mut parsed {
+            parsed.add(graph.problems_of(service.name()));
+        }
+        let parsed = parsed.into_iter().map(|(service, parsed)| (service.name().to_owned(), parsed));
+        Policies { parsed: parsed.collect(), graph }
     }
 
     /// The policy of a service, with all problems.

@@ -1,8 +1,10 @@
 //! What several labels of one service must agree on.
 
+use super::keys;
 use super::parse::Read;
 use super::problem::{Code, Problem, Section};
 use super::types::{MaintenanceMode, RestoreMode, Strategy};
+use crate::swarm::object::ENABLE;
 
 /// Kinds of checks.
 const CHECK_KINDS: [&str; 4] = ["http", "sql", "tcp", "command"];
@@ -24,11 +26,11 @@ pub(super) fn apply(read: &mut Read<'_>) {
 
 fn enabled(read: &Read<'_>) -> Vec<Problem> {
     let Some(other) = read.first_under("skep") else { return Vec::new() };
-    if read.has("skep.enable") {
+    if read.has(ENABLE) {
         return Vec::new();
     }
     let want = format!("`true` (or `false`) beside `{other}`: without it no label has an effect");
-    vec![Problem::new(Code::NotEnabled, Section::Common, "skep.enable").want(want)]
+    vec![Problem::new(Code::NotEnabled, Section::Common, ENABLE).want(want).hint(keys::example(ENABLE))]
 }
 
 fn maintenance(read: &Read<'_>) -> Vec<Problem> {
@@ -123,6 +125,7 @@ fn encryption(read: &Read<'_>) -> Vec<Problem> {
         Problem::new(Code::EncryptWithoutIdentity, Section::Backup, "skep.backup.encrypt")
             .got(*recipient)
             .want(want)
+            .hint("leave restores to a person".to_owned())
     });
     found.collect()
 }

@@ -406,7 +406,8 @@ pub fn closest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let scored =
         candidates.into_iter().map(|c| (strsim::damerau_levenshtein(&text, &c.to_ascii_lowercase()), c));
     let (distance, near) = scored.min_by_key(|(distance, _)| *distance)?;
-    (distance * 3 <= near.chars().count().max(3)).then_some(near)
+    let length = near.chars().count();
+    (distance < length && distance * 3 <= length.max(3)).then_some(near)
 }
 
 #[cfg(test)]

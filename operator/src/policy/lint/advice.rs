@@ -1,0 +1,113 @@
+//! What works, but probably not as hoped: warnings that need more than the labels.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::policy::problem::{Code, Problem, Section};
+use crate::policy::types::{Backup, Maintenance, MaintenanceMode, Period, Policy};
+use crate::policy::value;
+
+/// What surrounds the labels of a service.
+pub(super) struct Surroundings<'a> {
+    /// Whether the service has a health check of its own.
+    pub(super) health_check: bool,
+    /// Whether it publishes a port in host mode.
+    pub(super) host_port: bool,
+    /// Whether the service that shows its page (`config:<service>`) publishes a port in host mode.
+    pub(super) proxy_host_port: bool,
+    /// The configs that exist, where that is known.
+    pub(super) configs: Option<&'a BTreeSet<String>>,
+    /// Whether the labels set `skep.restore.mode`.
+    pub(super) sets_mode: bool,
+}
+
+/// All warnings about one service.
+pub(super) fn advice(policy: &Policy, around: &Surroundings<'_>) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    if let Some(maintenance) = &policy.maintenance {
+        warnings.extend(health_check(maintenance, around));
+        warnings.extend(host_port(maintenance, around));
+        warnings.extend(page(maintenance, around));
+    }
+    warnings.extend(alerts(policy, around));
+    warnings.extend(policy.backup.as_ref().and_then(thin_today));
+    warnings
+}
+
+fn health_check(maintenance: &Maintenance, around: &Surroundings<'_>) -> Option<Problem> {
+    (maintenance.mode == MaintenanceMode::Swap && !around.health_check).then(|| {
+        Problem::new(Code::NoHealthCheck, Section::Maintenance, "skep.maintenance.mode")
+            .got("swap")
+            .want("a health check: without one Swarm cannot tell when the application answers again, and requests may fail")
+            .hint("add `healthcheck:` to the service, unless its image has one".to_owned())
+    })
+}
+
+fn host_port(maintenance: &Maintenance, around: &Surroundings<'_>) -> Option<Problem> {
+    let affected = match &maintenance.mode {
+        MaintenanceMode::Swap => around.host_port,
+        MaintenanceMode::Config(_) => around.proxy_host_port,
+        MaintenanceMode::Proxy | MaintenanceMode::StandIn => false,
+    };
+    affected.then(|| {
+        Problem::new(Code::HostPort, Section::Maintenance, "skep.maintenance.mode")
+            .got(maintenance.mode.to_string())
+            .want("no port in host mode: the old task must stop first, about a second of refused connections each time")
+            .hint("publish the port with `mode: ingress`, or use `skep.maintenance.mode=proxy`".to_owned())
+    })
+}
+
+fn page(maintenance: &Maintenance, around: &Surroundings<'_>) -> Option<Problem> {
+    let (page, configs) = (maintenance.page.as_ref()?, around.configs?);
+    let defined =
+        configs.iter().any(|c| c == page || page.strip_suffix(c.as_str()).is_some_and(|p| p.ends_with('_')));
+    (!defined).then(|| {
+        Problem::new(Code::UndefinedConfig, Section::Maintenance, "skep.maintenance.page")
+            .got(page)
+            .want("a config that exists: the stack does not define it, so it must be made by hand")
+            .hint(value::nearest(page, configs.iter().map(String::as_str)))
+    })
+}
+
+fn alerts(policy: &Policy, around: &Surroundings<'_>) -> Option<Problem> {
+    let restore = policy.restore.as_ref()?;
+    if restore.on_alert.is_empty() {
+        return around.sets_mode.then(|| {
+            Problem::new(Code::ModeWithoutAlert, Section::Restore, "skep.restore.mode")
+                .got(restore.mode.to_string())
+                .want("`skep.restore.on-alert` beside it: without an alert nothing happens by itself")
+        });
+    }
+    let scheduled = policy.backup.as_ref().is_none_or(|b| !b.schedules.is_empty());
+    (!scheduled).then(|| {
+        Problem::new(Code::RestoreWithoutBackup, Section::Restore, "skep.restore.on-alert")
+            .got(restore.on_alert.join(", "))
+            .want("`skep.backup.schedule` beside it: there are only the backups that somebody takes by hand")
+            .hint("for example `skep.backup.schedule=@daily`".to_owned())
+    })
+}
+
+/// Several backups a day, of which the retention keeps one.
+fn thin_today(backup: &Backup) -> Option<Problem> {
+    const OFTEN: SignedDuration = SignedDuration::from_hours(20);
+    const SAMPLE: usize = 16;
+    let keeps_today = backup.keep.iter().any(|k| matches!(k.per, Period::Last | Period::Hourly));
+    if keeps_today {
+        return None;
+    }
+    let mut due: Vec<Timestamp> = Vec::new();
+    for schedule in &backup.schedules {
+        let next = |at: &Timestamp| schedule.next_after(*at);
+        due.extend(std::iter::successors(next(&Timestamp::UNIX_EPOCH), next).take(SAMPLE));
+    }
+    due.sort_unstable();
+    let often = due.windows(2).any(|pair| pair[1].duration_since(pair[0]) < OFTEN);
+    often.then(|| {
+        let keep: Vec<String> = backup.keep.iter().map(ToString::to_string).collect();
+        Problem::new(Code::ThinToday, Section::Backup, "skep.backup.keep")
+            .got(keep.join(", "))
+            .want("`hourly` or `last` among the periods: each backup of a day drops the one before it")
+            .hint(format!("for example `24 hourly, {}`", keep.join(", ")))
+    })
+}
