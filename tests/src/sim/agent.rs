@@ -16,7 +16,7 @@ use super::agenda::Due;
 use super::engine::Engine;
 use super::object::{Status, Task};
 use super::spec::list;
-use super::workload::{Container, Process, Run, Serve, Then, View, Workload};
+use super::workload::{Container, Process, Run, Serve, Then, Workload};
 
 /// What a container does now.
 pub(super) struct Running {
@@ -97,10 +97,9 @@ impl Engine {
         let checked = has_health_check(&task.spec);
         let mut container = self.container(&task);
         container.in_dns = !checked;
-        let view = View { now: self.clock(), at: self.now, containers: &self.containers };
-        let run = self.workloads.start(&container, &view);
+        self.containers.insert(id.to_owned(), container.clone());
+        let run = self.workloads.start(&container, &self.view());
         let workload = self.workloads.of(&container);
-        self.containers.insert(id.to_owned(), container);
         let act = match run {
             Run::Serve(serve) => {
                 if let Some((after, code)) = serve.exits {

@@ -258,13 +258,13 @@ impl Engine {
     /// Lets the users look at what they would see now.
     pub(super) fn look(&mut self) {
         let mut users = std::mem::take(&mut self.users);
-        users.look(&self.view(), &self.workloads);
+        users.look(&self.view());
         self.users = users;
     }
 
     /// What workloads see.
     pub(super) fn view(&self) -> View<'_> {
-        View { now: self.clock(), at: self.now, containers: &self.containers }
+        View { now: self.clock(), at: self.now, containers: &self.containers, workloads: &self.workloads }
     }
 }
 

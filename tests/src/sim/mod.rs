@@ -23,8 +23,10 @@ mod node;
 mod object;
 mod options;
 mod orchestrator;
+pub mod postgres;
 mod rollout;
 mod scheduler;
+pub mod shop;
 mod spec;
 #[cfg(test)]
 mod tests;

@@ -44,13 +44,13 @@ fn running(sim: &Sim, service: &str) -> usize {
     sim.tasks(service).iter().filter(|t| t.state == TaskState::Running).count()
 }
 
-fn ticket(step: &str) -> Value {
+fn ticket(step: &str) -> Ticket {
     let fence = format!("skep-op-{step}-");
-    json!({ "schema": 1, "session": format!("{fence}1"), "fence": fence, "task": { "task": "probe" } })
+    Ticket { schema: 1, session: format!("{fence}1"), fence, task: skep_runner::Task::Probe }
 }
 
 async fn job(raw: &Raw, name: &str, step: &str) -> String {
-    let id = config(raw, &format!("{name}-ticket"), &ticket(step).to_string()).await;
+    let id = config(raw, &format!("{name}-ticket"), &serde_json::to_string(&ticket(step)).unwrap()).await;
     let mut spec = one_shot(service_spec(name, "postgres:17", &[("skep.op", "op")]));
     spec["TaskTemplate"]["ContainerSpec"]["Command"] = json!([skep_runner::RUNNER_PATH, "task"]);
     let spec = file(spec, "Config", &id, &format!("{name}-ticket"), skep_runner::TICKET_PATH);

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::workload::{Container, View, Workloads};
+use super::workload::{Container, View};
 
 /// One kind of answer to a user.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,9 +47,9 @@ pub(super) struct Users {
 
 impl Users {
     /// Looks, and notes what changed.
-    pub(super) fn look(&mut self, view: &View<'_>, workloads: &Workloads) {
+    pub(super) fn look(&mut self, view: &View<'_>) {
         let Some(front) = &self.front else { return };
-        let seen = front.answers(view, workloads);
+        let seen = front.answers(view);
         if self.timeline.last().is_none_or(|(_, last)| *last != seen) {
             self.timeline.push((view.at, seen));
         }
@@ -60,18 +60,18 @@ impl Users {
 
 impl Front {
     /// What a user may get now.
-    pub(super) fn answers(&self, view: &View<'_>, workloads: &Workloads) -> BTreeSet<Answer> {
+    pub(super) fn answers(&self, view: &View<'_>) -> BTreeSet<Answer> {
         let proxies: Vec<&Container> =
             view.containers(&self.proxy).into_iter().filter(|c| !c.stopping).collect();
         if proxies.is_empty() {
             return BTreeSet::from([Answer::Refused]);
         }
-        proxies.iter().flat_map(|proxy| self.through(proxy, view, workloads)).collect()
+        proxies.iter().flat_map(|proxy| self.through(proxy, view)).collect()
     }
 
-    fn through(&self, proxy: &Container, view: &View<'_>, workloads: &Workloads) -> BTreeSet<Answer> {
+    fn through(&self, proxy: &Container, view: &View<'_>) -> BTreeSet<Answer> {
         let peers = view.resolve(proxy, &self.upstream);
-        let asked = peers.iter().map(|peer| workloads.of(peer).answer(peer, view));
+        let asked = peers.iter().map(|peer| view.answer(peer));
         let answers: BTreeSet<Answer> = asked.filter(|a| *a != Answer::Refused).collect();
         if answers.is_empty() {
             let own = if self.own_page { Answer::Page } else { Answer::BadGateway };

@@ -45,6 +45,7 @@ pub struct View<'a> {
     /// Simulated time since the start.
     pub at: Duration,
     pub(super) containers: &'a BTreeMap<String, Container>,
+    pub(super) workloads: &'a Workloads,
 }
 
 /// What a new container does.
@@ -146,6 +147,11 @@ impl View<'_> {
     /// The containers of a service, also those that are leaving.
     pub fn containers(&self, service: &str) -> Vec<&Container> {
         self.containers.values().filter(|c| c.service == service).collect()
+    }
+
+    /// What a container answers to an HTTP request now.
+    pub fn answer(&self, container: &Container) -> Answer {
+        self.workloads.of(container).answer(container, self)
     }
 
     /// The container of a task.

@@ -1,0 +1,81 @@
+//! Dump and seal, as the runner does them.
+
+use skep_runner::Report;
+use skep_runner::manifest::{Artefact, MANIFEST, Manifest};
+use skep_runner::task::{PgDump, PgDumped, PgSeal, Stored};
+
+use super::inspect::{length, properties_of};
+use super::job::{Failure, Next, PgJob, Worked};
+use super::store::sha256;
+use super::{Content, World};
+use crate::sim::workload::View;
+
+// === impl PgJob ===
+
+impl PgJob {
+    pub(super) fn dump(&mut self, world: &mut World, view: &View<'_>, task: &PgDump) -> Worked {
+        self.needs_store(true)?;
+        let pace = world.pace.dump;
+        let name = &task.database;
+        let server = self.connect(world, view, &task.connect)?;
+        let version = server.version;
+        let found = server.databases.get(name).cloned();
+        let found = found.ok_or_else(|| Failure::refused(format!("database `{name}` does not exist")))?;
+        if self.phase == 0 {
+            if !found.allow {
+                let text = format!("database \"{name}\" is not currently accepting connections");
+                return Err(Failure::refused(text));
+            }
+            world.store.empty(&task.dir)?;
+            self.content = found.content;
+            self.started = view.now.to_string();
+            return Ok(Next::More("dump", pace));
+        }
+        let file = format!("{name}.dump");
+        let bytes = serde_json::to_vec(&self.content).expect("rows by table are JSON");
+        let artefact = Artefact { file: file.clone(), size: length(&bytes), sha256: sha256(&bytes) };
+        world.store.write(&task.dir, &file, bytes);
+        Ok(Next::Done(Box::new(Report::PgDump(Box::new(PgDumped {
+            artefacts: vec![artefact],
+            server_version: version.to_string(),
+            tool_version: "pg_dump (PostgreSQL) simulated".to_owned(),
+            started: self.started.clone(),
+            ended: view.now.to_string(),
+            database: properties_of(found.properties, &self.content),
+        })))))
+    }
+
+    pub(super) fn seal(&self, world: &mut World, task: &PgSeal) -> Worked {
+        self.needs_store(true)?;
+        let PgSeal { dir, manifest } = task;
+        if !world.store.dirs.contains_key(dir) {
+            return Err(Failure::refused(format!("there is no dump at {dir}")));
+        }
+        let mut bytes = serde_json::to_vec_pretty(manifest).expect("a manifest has string keys only");
+        bytes.push(b'\n');
+        if world.store.file(dir, MANIFEST).is_some_and(|sealed| *sealed != bytes) {
+            return Err(Failure::refused(format!("{dir} was sealed with another manifest")));
+        }
+        world.store.whole(dir, manifest)?;
+        if self.phase == 0 {
+            return Ok(Next::More("read", world.pace.dump));
+        }
+        let manifest_sha256 = sha256(&bytes);
+        world.store.write(dir, MANIFEST, bytes);
+        let size = manifest.artefacts.iter().map(|a| a.size).sum();
+        Ok(Next::Done(Box::new(Report::PgSeal { manifest_sha256, size })))
+    }
+
+    /// The checked content of a backup.
+    pub(super) fn load(&self, world: &World, stored: &Stored) -> Result<(Manifest, Content), Failure> {
+        self.needs_store(false)?;
+        let manifest = world.store.open(stored)?;
+        if manifest.engine != "postgres" || manifest.artefacts.len() != 1 {
+            let id = &stored.id;
+            return Err(Failure::refused(format!("backup {id} is not one dump of PostgreSQL")));
+        }
+        let bytes = world.store.whole(&stored.dir, &manifest)?;
+        let content = serde_json::from_slice(bytes).map_err(|e| Failure::refused(e.to_string()))?;
+        Ok((manifest, content))
+    }
+}

@@ -1,0 +1,157 @@
+//! A model of PostgreSQL servers, of the backup store and of caches, for the jobs of Skep and for applications.
+//!
+//! ```text
+//! job (ticket) ─▶ job::PgJob ─ step by step ─▶ Server (databases, sessions) and Store (directories, hashed content)
+//! application  ─▶ app::Application ─ sessions, health, answers ─▶ Server
+//! ```
+//!
+//! It keeps what the real runner keeps: repeatable, refusing what it must refuse, checksums before anything of the
+//! server is touched, names and OIDs in one transaction. Each step of a job is one such transaction or one stretch
+//! of work, so a job that is killed between two of them leaves what a real one would leave.
+
+mod app;
+mod backup;
+mod checks;
+mod inspect;
+mod job;
+mod restore;
+mod server;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use skep_runner::Ticket;
+use skep_runner::task::DatabaseProperties;
+
+pub use app::{Application, PageServer};
+pub use server::{Database, Server, Session};
+pub use store::Store;
+
+use super::workload::{Container, Jobs, Process, View};
+
+/// Rows by table.
+pub type Content = BTreeMap<String, u64>;
+
+/// All servers, caches and the one store. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Data(Arc<Mutex<World>>);
+
+/// What [`Data`] holds.
+#[derive(Default)]
+pub struct World {
+    /// Servers by the name of the service that runs them.
+    pub servers: BTreeMap<String, Server>,
+    /// The backup store.
+    pub store: Store,
+    /// Caches by the name of the service: their keys.
+    pub caches: BTreeMap<String, Vec<String>>,
+    /// How long a stretch of work takes.
+    pub pace: Pace,
+    /// What an application saw and must never see.
+    pub violations: Vec<String>,
+    /// Room where the data is: free bytes and size.
+    pub room: (u64, u64),
+}
+
+/// How long a stretch of a job's work takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Anything short.
+    pub short: Duration,
+    /// Each of the two stretches of a dump, and of a full read.
+    pub dump: Duration,
+    /// Each of the three stretches of a load.
+    pub load: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        let ms = Duration::from_millis;
+        Pace { short: ms(50), dump: ms(800), load: ms(1_500) }
+    }
+}
+
+// === impl Data ===
+
+impl Data {
+    /// Adds a server with one database, owned by `owner`; its service must be made in the simulation as well.
+    pub fn add_server(&self, service: &str, database: &str, owner: &str, content: &Content) {
+        let mut world = self.lock();
+        if world.room == (0, 0) {
+            world.room = (80 << 30, 100 << 30);
+        }
+        let server = world.servers.entry(service.to_owned()).or_insert_with(Server::new);
+        let properties = DatabaseProperties {
+            owner: owner.to_owned(),
+            encoding: "UTF8".to_owned(),
+            locale_provider: "c".to_owned(),
+            collate: "C.UTF-8".to_owned(),
+            ctype: "C.UTF-8".to_owned(),
+            tablespace: "pg_default".to_owned(),
+            connection_limit: -1,
+            roles: vec![owner.to_owned()],
+            ..DatabaseProperties::default()
+        };
+        server.roles.push(owner.to_owned());
+        server.create(database, properties, content.clone());
+    }
+
+    /// Adds a cache with some keys.
+    pub fn add_cache(&self, service: &str, keys: &[&str]) {
+        let keys = keys.iter().map(|k| (*k).to_owned()).collect();
+        self.lock().caches.insert(service.to_owned(), keys);
+    }
+
+    /// Looks at everything, or changes it. Must not be called from a workload's callback.
+    pub fn with<T>(&self, act: impl FnOnce(&mut World) -> T) -> T {
+        act(&mut self.lock())
+    }
+
+    /// A database as it is now.
+    pub fn database(&self, service: &str, name: &str) -> Option<Database> {
+        self.lock().servers.get(service).and_then(|s| s.databases.get(name)).cloned()
+    }
+
+    /// Names of a server's databases.
+    pub fn databases(&self, service: &str) -> Vec<String> {
+        let world = self.lock();
+        world.servers.get(service).map(|s| s.databases.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Drops a table of a database: the mishap that a restore mends.
+    pub fn drop_table(&self, service: &str, database: &str, table: &str) {
+        self.content(service, database, |content| {
+            content.remove(table);
+        });
+    }
+
+    /// Writes rows, as an application does.
+    pub fn insert(&self, service: &str, database: &str, table: &str, rows: u64) {
+        self.content(service, database, |content| *content.entry(table.to_owned()).or_default() += rows);
+    }
+
+    /// What applications saw and must never see.
+    pub fn violations(&self) -> Vec<String> {
+        self.lock().violations.clone()
+    }
+
+    fn content(&self, service: &str, database: &str, change: impl FnOnce(&mut Content)) {
+        let mut world = self.lock();
+        let server = world.servers.get_mut(service).expect("the test added the server");
+        change(&mut server.databases.get_mut(database).expect("the test made the database").content);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Jobs for Data {
+    fn start(&self, ticket: Ticket, container: &Container, _view: &View<'_>) -> Box<dyn Process> {
+        Box::new(job::PgJob::new(self.clone(), ticket, container.clone()))
+    }
+}

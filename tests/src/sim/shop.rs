@@ -1,0 +1,149 @@
+//! The stack of the story on the simulated Swarm: `proxy` → `app` (two replicas) → `db` and `cache`.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::build::{health, on_network, replicas, service_spec};
+use super::postgres::{Application, Content, Data, PageServer};
+use super::{Answer, Front, Plain, Sim, SimOptions};
+use crate::raw::Raw;
+
+/// Image of the maintenance page's server.
+pub const PAGE_IMAGE: &str = "nginx";
+/// Name of the database.
+pub const DATABASE: &str = "shop";
+/// Its owner.
+pub const USER: &str = "shop";
+
+/// A running shop.
+pub struct Shop {
+    /// The Swarm.
+    pub sim: Sim,
+    /// What the services hold.
+    pub data: Data,
+    /// A client for what people do beside Skep: `docker stack deploy`, looking.
+    pub raw: Raw,
+    /// Id of the stack's network.
+    pub network: String,
+}
+
+/// How a shop is set up.
+#[derive(Clone, Debug)]
+pub struct ShopOptions {
+    /// The Swarm.
+    pub sim: SimOptions,
+    /// More labels of `shop_db`.
+    pub db_labels: Vec<(String, String)>,
+    /// More labels of `shop_app`.
+    pub app_labels: Vec<(String, String)>,
+    /// Whether the proxy shows its own page when the application is away (mode `proxy`).
+    pub own_page: bool,
+}
+
+// === impl ShopOptions ===
+
+impl Default for ShopOptions {
+    fn default() -> ShopOptions {
+        let pair = |(k, v): (&str, &str)| (k.to_owned(), v.to_owned());
+        let db = [
+            ("skep.data", "postgres"),
+            ("skep.data.database", DATABASE),
+            ("skep.restore.on-alert", "ShopDataBroken"),
+            ("skep.restore.mode", "auto"),
+            ("skep.check.users.sql", "SELECT count(*) FROM users"),
+            ("skep.check.users.expect", "ge 1"),
+        ];
+        let app = [
+            ("skep.depends-on", "db,cache"),
+            ("skep.maintenance", "true"),
+            ("skep.maintenance.port", "8080"),
+            ("skep.check.health.http", "http://:8080/health"),
+        ];
+        ShopOptions {
+            sim: SimOptions::default(),
+            db_labels: db.into_iter().map(pair).collect(),
+            app_labels: app.into_iter().map(pair).collect(),
+            own_page: false,
+        }
+    }
+}
+
+// === impl Shop ===
+
+impl Shop {
+    /// Starts the shop and waits until users get the application's answer.
+    pub async fn start(options: ShopOptions) -> Shop {
+        let sim = Sim::new(options.sim);
+        let data = Data::default();
+        let content: Content = [("orders", 10), ("products", 5), ("users", 3)]
+            .into_iter()
+            .map(|(table, rows)| (table.to_owned(), rows))
+            .collect();
+        data.add_server("shop_db", DATABASE, USER, &content);
+        data.add_cache("shop_cache", &["product:1"]);
+        let application = Application {
+            data: data.clone(),
+            host: "db".to_owned(),
+            database: DATABASE.to_owned(),
+            user: USER.to_owned(),
+        };
+        sim.workload("shop-app:1", application);
+        sim.workload("postgres:17", Plain);
+        sim.workload(PAGE_IMAGE, PageServer);
+        sim.jobs(data.clone());
+        let (proxy, upstream) = ("shop_proxy".to_owned(), "app".to_owned());
+        sim.front(Front { proxy, upstream, own_page: options.own_page });
+        let network = sim.network("shop_default");
+        let raw = Raw::sim(sim.client("people"));
+        let shop = Shop { sim, data, raw, network };
+        for spec in shop.specs(&options.db_labels, &options.app_labels) {
+            let reply = shop.raw.call("POST", "/services/create", Some(&spec)).await;
+            let reply = reply.expect("the simulated engine answers");
+            assert_eq!(reply.status, 201, "{}", reply.message());
+        }
+        let minute = Duration::from_secs(60);
+        shop.sim.until(minute, "the shop answers", |_| shop.sees_only_app()).await;
+        shop
+    }
+
+    /// Whether users get the application's own answer and no other now.
+    pub fn sees_only_app(&self) -> bool {
+        let timeline = self.sim.timeline();
+        timeline.last().is_some_and(|(_, seen)| seen.iter().all(|a| matches!(a, Answer::App(_))))
+    }
+
+    /// Answers that users could get since `from` and should not have: neither the application's own nor the page.
+    pub fn wrong_answers(&self, from: Duration) -> Vec<(Duration, Answer)> {
+        let timeline = self.sim.timeline();
+        let begin = timeline.iter().rposition(|(at, _)| *at <= from).unwrap_or(0);
+        let seen = timeline[begin..].iter().flat_map(|(at, seen)| seen.iter().map(move |a| (*at, a.clone())));
+        seen.filter(|(_, answer)| !matches!(answer, Answer::App(_) | Answer::Error(_) | Answer::Page))
+            .collect()
+    }
+
+    /// The specs as `docker stack deploy` would post them.
+    pub fn specs(&self, db_labels: &[(String, String)], app_labels: &[(String, String)]) -> Vec<Value> {
+        let second = Duration::from_millis(500);
+        let db = self.spec("db", "postgres:17", db_labels);
+        let mut db = health(db, second, 3);
+        db["TaskTemplate"]["ContainerSpec"]["Env"] = json!([
+            format!("POSTGRES_USER={USER}"),
+            format!("POSTGRES_DB={DATABASE}"),
+            "POSTGRES_HOST_AUTH_METHOD=trust"
+        ]);
+        db["TaskTemplate"]["ContainerSpec"]["Mounts"] = json!([
+            { "Type": "volume", "Source": "shop_data", "Target": "/var/lib/postgresql/data" }
+        ]);
+        let app = self.spec("app", "shop-app:1", app_labels);
+        let mut app = replicas(health(app, second, 3), 2);
+        app["UpdateConfig"] = json!({ "Parallelism": 1, "Order": "start-first" });
+        vec![db, self.spec("cache", "redis:7", &[]), app, self.spec("proxy", "shop-proxy:1", &[])]
+    }
+
+    fn spec(&self, name: &str, image: &str, labels: &[(String, String)]) -> Value {
+        let mut all = vec![("com.docker.stack.namespace", "shop"), ("skep.enable", "true")];
+        all.extend(labels.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+        on_network(service_spec(&format!("shop_{name}"), image, &all), &self.network, &[name])
+    }
+}
