@@ -9,8 +9,8 @@
 //!
 //! Dependencies point one way: `runtime ← swarm ← policy ← operation ← plan ← triggers, notify, http, cli ← app`.
 
-pub mod cli;
 pub mod app;
+pub mod cli;
 pub mod engines;
 pub mod http;
 pub mod notify;

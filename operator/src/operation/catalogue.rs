@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use skep_runner::task::Stored;
 
 use super::record::{OpId, SERVICE, SERVICE_ID};
+use super::saga::{Cx, Fault};
+use crate::swarm::error::Error;
 use crate::swarm::object::{Config, KIND, Kind, Labels, OP};
 
 /// Prefix of the names of backup configs.
@@ -119,6 +121,25 @@ impl Entry {
     /// As jobs know it.
     pub fn stored(&self) -> Stored {
         Stored { id: self.id.clone(), dir: self.dir.clone(), manifest_sha256: self.manifest_sha256.clone() }
+    }
+}
+
+/// Notes that a restore of a backup has just passed its checks. A backup that is gone, or that somebody else writes at
+/// this moment, is left alone: the note is a courtesy.
+///
+/// # Errors
+/// What the engine says.
+pub async fn mark_proved(cx: &Cx<'_>, id: &str) -> Result<(), Fault> {
+    let config = match cx.engine().config(&format!("{PREFIX}{id}")).await {
+        Ok(config) => config,
+        Err(Error::NotFound { .. }) => return Ok(()),
+        Err(other) => return Err(other.into()),
+    };
+    let mut labels = config.labels.clone();
+    labels.insert(PROVED.to_owned(), cx.now().to_string());
+    match cx.engine().relabel_config(&config.id, config.version, &config.name, &labels).await {
+        Ok(()) | Err(Error::Stale { .. } | Error::NotFound { .. }) => Ok(()),
+        Err(other) => Err(other.into()),
     }
 }
 

@@ -10,9 +10,9 @@ use super::prepare::{Beside, Checked, Preflight, check, done, failures};
 use crate::engines::{Access as EngineAccess, Password};
 use crate::operation::backup::unexpected;
 use crate::operation::frozen::{self, Client, Frozen, Kept, Target};
-use crate::operation::saga::{Cx, Fault, Progress};
+use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Access, Order, Outcome};
-use crate::operation::{canary, clients};
+use crate::operation::{canary, catalogue, clients};
 use crate::policy::CheckProbe;
 use crate::swarm::error::Error;
 use crate::swarm::object::RegistryAuth;
@@ -33,7 +33,13 @@ pub(super) async fn cut(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         away: away_name(cx),
         end_sessions: true,
     };
-    swap_names(cx, &frozen, swap, "swap").await
+    // Side by side, since users wait: no client runs, so nothing can fill a cache from the old data any more.
+    let flushed = flush(cx, &frozen).await?;
+    let swapped = swap_names(cx, &frozen, swap, "swap").await?;
+    Ok(match (swapped, flushed) {
+        (Progress::Done(_), Some(wait)) => Progress::Wait(wait),
+        (progress, _) => progress,
+    })
 }
 
 /// Swaps the names back. Where they were never swapped, the runner finds them as wanted and only allows connections.
@@ -71,7 +77,7 @@ async fn swap_names(cx: &mut Cx<'_>, frozen: &Frozen, swap: PgSwap, key: &str) -
 }
 
 /// Users wait while these steps run, so they are looked at often.
-fn soon(mut wait: crate::operation::saga::Wait) -> crate::operation::saga::Wait {
+fn soon(mut wait: Wait) -> Wait {
     wait.again = wait.again.min(Duration::from_millis(50));
     wait
 }
@@ -95,6 +101,9 @@ pub(super) async fn replace(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let stored = stored.ok_or_else(|| Fault::failed("no backup can be used"))?;
     if let Some(progress) = in_place(cx, &frozen, stored, "load").await? {
         return Ok(progress);
+    }
+    if let Some(wait) = flush(cx, &frozen).await? {
+        return Ok(Progress::Wait(wait));
     }
     match check(cx, &frozen, &frozen.target.database, "check").await? {
         Checked::Wait(progress) => Ok(progress),
@@ -143,15 +152,15 @@ async fn in_place(
     }
 }
 
-/// Empties the caches, before any client can read from them (S21).
-pub(super) async fn flush(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-    let frozen = frozen::load(cx).await?;
+/// Empties the caches, before any client can read from them (S21). `None` = all are empty.
+async fn flush(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Option<Wait>, Fault> {
+    let mut waiting = None;
     for (i, cache) in frozen.caches.iter().enumerate() {
         let key = format!("flush{i}");
         let task = Task::RedisFlush(RedisFlush { connect: cache.access.connect.clone() });
         let order = Order { key: &key, target: cache, task, store: None, data: false };
         match work::run(cx, &order).await? {
-            Outcome::Wait(wait) => return Ok(Progress::Wait(soon(wait))),
+            Outcome::Wait(wait) => waiting = Some(soon(wait)),
             Outcome::Done(_) => {}
             Outcome::Failed(fault) => {
                 return Err(Fault::failed(format!(
@@ -161,8 +170,7 @@ pub(super) async fn flush(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
             }
         }
     }
-    let names: Vec<_> = frozen.caches.iter().map(|c| c.name.clone()).collect();
-    Ok(Progress::Done(json!({ "emptied": names })))
+    Ok(waiting)
 }
 
 /// One client, without its names, ports and labels, passes its checks on the new data (S1).
@@ -235,6 +243,11 @@ pub(super) async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let checks = frozen.checks.len() + frozen.clients.iter().map(|c| net_checks(c, "").len()).sum::<usize>();
     if checks == 0 {
         cx.remark("no check is defined (skep.check.…): that the restored data is right was not verified beyond the restore itself");
+    }
+    if checks > 0 {
+        let beside = cx.op.journal.step("beside").map(|r| r.out["backup"].clone());
+        let used = beside.or_else(|| cx.op.journal.step("replace").map(|r| r.out["backup"].clone()));
+        catalogue::mark_proved(cx, used.as_ref().and_then(Value::as_str).unwrap_or_default()).await?;
     }
     Ok(Progress::Done(json!({ "checks": checks })))
 }

@@ -1,7 +1,7 @@
 //! Restore: build the data beside, verify it there, and only then cut over by rename (or, where asked for, in place).
 //!
 //! ```text
-//! claim ↩ plan ↩ preflight · expire · safety ↩ beside ↩ │ stop ↩ cut ↩ flush · canary ↩ start ◆ verify · keep · release
+//! claim ↩ plan ↩ preflight · expire · safety ↩ beside ↩ │ stop ↩ cut ↩ canary ↩ start ◆ verify · keep · release
 //!                                  nothing live touched │ users see the page                 └ no way back by itself (S3)
 //! ```
 //! In place, `safety` must succeed and `replace ↩` stands where `cut` does; its undo restores the safety backup.
@@ -37,12 +37,10 @@ pub enum Step {
     Beside,
     /// The clients stop; the page is on.
     Stop,
-    /// The names are swapped.
+    /// The names are swapped, and the caches emptied (S21).
     Cut,
-    /// In place: the live database is rebuilt.
+    /// In place: the live database is rebuilt, and the caches emptied.
     Replace,
-    /// Caches are emptied (S21).
-    Flush,
     /// One client, out of reach of users, passes its checks on the new data (S1).
     Canary,
     /// The clients start; the page goes.
@@ -55,7 +53,7 @@ pub enum Step {
     Release,
 }
 
-const BESIDE: [Step; 14] = [
+const BESIDE: [Step; 13] = [
     Step::Claim,
     Step::Plan,
     Step::Preflight,
@@ -64,7 +62,6 @@ const BESIDE: [Step; 14] = [
     Step::Beside,
     Step::Stop,
     Step::Cut,
-    Step::Flush,
     Step::Canary,
     Step::Start,
     Step::Verify,
@@ -72,14 +69,13 @@ const BESIDE: [Step; 14] = [
     Step::Release,
 ];
 
-const IN_PLACE: [Step; 11] = [
+const IN_PLACE: [Step; 10] = [
     Step::Claim,
     Step::Plan,
     Step::Preflight,
     Step::Safety,
     Step::Stop,
     Step::Replace,
-    Step::Flush,
     Step::Canary,
     Step::Start,
     Step::Verify,
@@ -98,7 +94,6 @@ impl super::journal::Step for Step {
             Step::Stop => clients::STEP,
             Step::Cut => "cut",
             Step::Replace => "replace",
-            Step::Flush => "flush",
             Step::Canary => "canary",
             Step::Start => "start",
             Step::Verify => "verify",
@@ -118,7 +113,6 @@ impl super::journal::Step for Step {
             | Step::Stop
             | Step::Cut
             | Step::Replace
-            | Step::Flush
             | Step::Canary => Compensation::Undo,
             Step::Start => Compensation::PointOfNoReturn,
             Step::Verify | Step::Keep | Step::Release => Compensation::Nothing,
@@ -151,7 +145,6 @@ impl Saga for Restore {
             Step::Stop => clients::stopped(cx).await,
             Step::Cut => cut::cut(cx).await,
             Step::Replace => cut::replace(cx).await,
-            Step::Flush => cut::flush(cx).await,
             Step::Canary => cut::canary(cx).await,
             Step::Start => {
                 let frozen = frozen::load(cx).await?;
@@ -171,7 +164,7 @@ impl Saga for Restore {
                 frozen::remove(cx).await?;
                 Ok(Progress::done())
             }
-            Step::Preflight | Step::Expire | Step::Flush => {
+            Step::Preflight | Step::Expire => {
                 Ok(super::work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait))
             }
             Step::Safety => prepare::undo_safety(cx).await,

@@ -18,7 +18,7 @@ use crate::operation::work::{self, Access, Order, Outcome};
 
 /// What preflight found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Preflight {
+pub(super) struct Preflight {
     /// Ids of the backups that may be used, best first; the first was read in full.
     pub usable: Vec<String>,
     /// The live database, where it exists.
@@ -31,7 +31,7 @@ pub struct Preflight {
 
 /// What was built beside.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Beside {
+pub(super) struct Beside {
     /// Index of the backup being tried.
     pub candidate: usize,
     /// Id of the backup used.
