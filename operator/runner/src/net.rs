@@ -80,6 +80,9 @@ fn ask(check: &NetCheck, address: SocketAddr) -> std::result::Result<(), String>
     let within = Duration::from_millis(check.within_ms.max(1));
     let stream = TcpStream::connect_timeout(&address, within).map_err(|error| error.to_string())?;
     let Probe::Http { path, status, body } = &check.probe else { return Ok(()) };
+    if !path.starts_with('/') || path.contains(|char: char| char.is_whitespace() || char.is_control()) {
+        return Err(format!("`{path}` is not a path"));
+    }
     let answer = get(stream, &check.host, check.port, path, until).map_err(|error| error.to_string())?;
     if answer.status != *status {
         return Err(format!("answered {} instead of {status}", answer.status));

@@ -74,7 +74,7 @@ impl Folder {
         let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP;
         let made = Folder::walk(root, &components(dir)?, |parent, name| {
             match rustix::fs::mkdirat(parent, name, mode) {
-                Ok(()) => rustix::fs::fsync(parent),
+                Ok(()) => sync_dir(parent),
                 Err(Errno::EXIST) => Ok(()),
                 Err(error) => Err(error),
             }
@@ -173,7 +173,7 @@ impl Folder {
 
     /// Makes renames and removals durable.
     pub(crate) fn sync(&self) -> Result<()> {
-        rustix::fs::fsync(&self.fd).map_err(self.wrong("sync", "."))
+        sync_dir(&self.fd).map_err(self.wrong("sync", "."))
     }
 
     /// Reads the manifest's bytes, none where there is no manifest.
@@ -335,6 +335,14 @@ pub(crate) fn sha256_of(bytes: &[u8]) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Some network file systems know no sync of a directory: their renames are as durable as they get.
+fn sync_dir(dir: &OwnedFd) -> rustix::io::Result<()> {
+    match rustix::fs::fsync(dir) {
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
+        synced => synced,
+    }
 }
 
 /// The parts of a relative path that stays below its root.

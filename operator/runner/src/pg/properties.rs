@@ -60,7 +60,14 @@ pub(crate) fn add_from_inside(session: &mut Session, properties: &mut DatabasePr
 /// Makes an empty database, with the encoding, locale and tablespace of `properties`, into which nobody
 /// gets but who may do everything (or, without such a role, nobody who has no more than PUBLIC's rights).
 pub(crate) fn create(admin: &mut Admin<'_>, name: &str, properties: &DatabaseProperties) -> Result<Named> {
-    let sql = creation(admin.version, name, properties, admin.is_superuser)?;
+    let mut sql = creation(admin.version, name, properties, admin.is_superuser)?;
+    let inherited = admin.session.query(
+        "SELECT t.spcname FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace WHERE datname = 'template0'",
+    )?;
+    // To name even the inherited tablespace takes a privilege on it.
+    if properties.tablespace != inherited {
+        sql += &format!(" TABLESPACE {}", ident(&properties.tablespace));
+    }
     admin.session.run(&sql)?;
     if !admin.is_superuser {
         admin.session.run(&format!("REVOKE CONNECT ON DATABASE {} FROM PUBLIC", ident(name)))?;
@@ -259,16 +266,13 @@ fn setting(database: &str, role: &str, item: &str) -> Result<String> {
 }
 
 fn creation(version: u32, name: &str, properties: &DatabaseProperties, closed: bool) -> Result<String> {
-    let DatabaseProperties {
-        encoding, locale_provider, collate, ctype, locale, icu_rules, tablespace, ..
-    } = properties;
+    let DatabaseProperties { encoding, locale_provider, collate, ctype, locale, icu_rules, .. } = properties;
     let mut sql = format!(
-        "CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {} TABLESPACE {}",
+        "CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",
         ident(name),
         literal(encoding),
         literal(collate),
-        literal(ctype),
-        ident(tablespace)
+        literal(ctype)
     );
     let of = literal(locale.as_deref().unwrap_or_default());
     match locale_provider.as_str() {
@@ -305,7 +309,7 @@ fn from_outside(version: u32, database: &str) -> String {
     'locale_provider', {provider}, 'collate', d.datcollate, 'ctype', d.datctype,
     'locale', {locale}, 'icu_rules', {icu_rules},
     'tablespace', (SELECT spcname FROM pg_tablespace WHERE oid = d.dattablespace),
-    'connection_limit', d.datconnlimit, 'is_template', d.datistemplate,
+    'connection_limit', greatest(d.datconnlimit, -1), 'is_template', d.datistemplate,
     'comment', shobj_description(d.oid, 'pg_database'),
     'acl', CASE WHEN d.datacl IS NOT NULL
         THEN (SELECT coalesce(json_agg(a::text), '[]') FROM unnest(d.datacl) a) END,

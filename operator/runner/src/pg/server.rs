@@ -18,8 +18,10 @@ use crate::stop;
 
 /// Longest wait for a lock of the server.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(120);
-/// Longest wait for ended sessions to be gone, and for the lock of an older attempt.
+/// Longest wait for ended sessions to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(30);
+/// Longest wait for another job's lock. That of an older attempt is free as soon as its session has ended.
+const LOCK_WITHIN: Duration = Duration::from_secs(10);
 /// `pg_advisory_lock` key of every job that changes databases of a server: `skep` in ASCII.
 const LOCK: i64 = 0x736b_6570;
 /// Databases that every server has, to do administrative work from.
@@ -73,7 +75,8 @@ impl<'a> Server<'a> {
             .env("PGAPPNAME", &self.job.session)
             .env("PGCONNECT_TIMEOUT", "10")
             .env("PGCLIENTENCODING", "UTF8")
-            .env("PGPASSFILE", "/dev/null")
+            // libpq complains about one that is no plain file, not about one that is absent.
+            .env("PGPASSFILE", "/nonexistent")
             .env(
                 "PGOPTIONS",
                 format!(
@@ -134,7 +137,7 @@ impl<'a> Admin<'a> {
         let mut admin = Admin::open(job, connect, databases)?;
         let sql = format!("SELECT pg_try_advisory_lock({LOCK})::text");
         let late = || Error::Unready("another job of Skep is changing databases of this server".to_owned());
-        until(GONE_WITHIN, late, || Ok(admin.session.query(&sql)? == "true"))?;
+        until(LOCK_WITHIN, late, || Ok(admin.session.query(&sql)? == "true"))?;
         Ok(admin)
     }
 

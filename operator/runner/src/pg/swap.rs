@@ -100,9 +100,12 @@ pub(crate) fn drop_database(admin: &mut Admin<'_>, database: &Named) -> Result<(
     if !slots.is_empty() {
         return Err(Error::refused(format!("`{name}` has replication slots: {}", slots.join(", "))));
     }
-    admin
-        .session
-        .run(&format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false IS_TEMPLATE false", ident(name)))?;
+    // A drop that was interrupted leaves a limit of -2: nobody gets in, and nothing but another drop is allowed.
+    let is_valid = format!("SELECT count(*) FROM pg_database WHERE oid = {oid} AND datconnlimit <> -2");
+    if admin.session.query(&is_valid)? == "1" {
+        let close = format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false IS_TEMPLATE false", ident(name));
+        admin.session.run(&close)?;
+    }
     admin.end_sessions(&[*oid])?;
     admin.session.run(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", ident(name)))
 }

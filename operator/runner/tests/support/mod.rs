@@ -5,8 +5,20 @@
 // A helper that cannot go on fails its test.
 #![allow(clippy::unwrap_used)]
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 mod cluster;
 mod run;
 
 pub use cluster::{Cluster, PASSWORD};
 pub use run::{Outcome, Runner, manifest, run_with};
+
+/// Looks, bounded, until `is_so`.
+pub fn until(mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it does not come to that");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
