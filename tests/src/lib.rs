@@ -1,7 +1,9 @@
 //! Tests of Skep: the simulated engine, the sandbox of a real Swarm, the demo application and the suites.
 
 pub mod debian;
+pub mod grafana;
 pub mod load;
+pub mod prometheus;
 pub mod raw;
 pub mod shop;
 pub mod sim;
