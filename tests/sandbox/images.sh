@@ -16,7 +16,7 @@ set -euo pipefail
 wants() { [ $# = 1 ] || [[ " ${*:2} " == *" $1 "* ]]; }
 binaries=${CARGO_TARGET_DIR:-$repo/target}/x86_64-unknown-linux-musl/release
 if wants shop:1 "$@" && [ -z "${SKEP_COMPILED:-}" ]; then
-    (cd "$repo" && cargo build -q --release --target x86_64-unknown-linux-musl -p skep-tests --bin shop)
+    (cd "$repo" && cargo build -q --release --target x86_64-unknown-linux-musl -p skep-shop)
     export SKEP_COMPILED=yes
 fi
 

@@ -5,6 +5,6 @@ pub mod grafana;
 pub mod load;
 pub mod prometheus;
 pub mod raw;
-pub mod shop;
+pub mod sandbox;
 pub mod sim;
 pub mod smtp;

@@ -1,4 +1,4 @@
-//! The demo application; see [`skep_tests::shop`].
+//! The demo application; see [`skep_shop`].
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use skep_tests::shop::{Settings, database::Database, web, worker};
+use skep_shop::{Settings, database::Database, web, worker};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -9,7 +9,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row};
 
-use super::Settings;
+use crate::Settings;
 
 /// Most connections of one process.
 const CONNECTIONS: usize = 8;

@@ -1,6 +1,6 @@
 //! The shop's tables, made once: a table that somebody drops later stays dropped.
 
-use super::database::{Database, Error};
+use crate::database::{Database, Error};
 
 /// Numbered steps; each runs once, in one transaction with the note that it ran.
 const STEPS: [&str; 2] = [

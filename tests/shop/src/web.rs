@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
-use super::cache::Cache;
-use super::database::{Database, Error};
-use super::{Settings, schema};
+use crate::cache::Cache;
+use crate::database::{Database, Error};
+use crate::{Settings, schema};
 
 /// Where the product list is cached.
 const PRODUCTS_KEY: &str = "shop:products";
@@ -124,7 +124,7 @@ pub async fn serve(
         leave.send_replace(true);
     });
     let overtime = async move {
-        let _gone = left.wait_for(|left| *left).await;
+        drop(left.wait_for(|left| *left).await);
         sleep(LAST_REQUESTS).await;
     };
     tokio::select! {

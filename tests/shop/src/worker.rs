@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::database::{Database, Error};
+use crate::database::{Database, Error};
 
 /// Pause where there was nothing to do, or no database.
 const PAUSE: Duration = Duration::from_millis(200);
