@@ -10,8 +10,15 @@
 //! a spec, a step's output or a secret is in a view; every text from outside is scrubbed on its way into the view
 //! and escaped on its way into a page; what changes anything needs a token in its body or header, never a cookie.
 
+mod actions;
 pub mod metrics;
+pub mod server;
+mod shown;
+pub mod status;
+pub mod token;
 pub mod view;
+mod webhook;
+mod words;
 
 #[cfg(test)]
 pub(crate) mod fixture;

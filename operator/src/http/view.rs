@@ -472,6 +472,9 @@ fn title(work: &Work, name: &str) -> String {
         (Work::Restore { .. }, "start") => "Start the clients, page off",
         (Work::Restore { .. }, "verify") => "Check data and application",
         (Work::Restore { .. }, "keep") => "Keep the old data until it expires",
+        (Work::Maintenance { .. }, "page" | "stop") => "Page on",
+        (Work::Maintenance { .. }, "hold") => "Hold until told, or until its time is over",
+        (Work::Maintenance { .. }, "back" | "start") => "Page off",
         _ => return scrub::line(&capital(&name.replace(['-', '_'], " ")), LONGEST_NAME),
     };
     text.to_owned()
