@@ -12,6 +12,7 @@
 
 mod actions;
 pub mod metrics;
+mod operation_view;
 pub mod server;
 mod shown;
 pub mod status;

@@ -11,13 +11,9 @@ use crate::swarm::object::short_hash;
 
 /// Adds the filters `clock`, `moment`, `ago`, `span`, `bytes`, `ticks`, `capital` and `segment`.
 pub(super) fn register(templates: &mut Environment<'_>) {
-    templates.add_filter("clock", |at: &str| Ok::<_, Error>(at.parse().map(clock).map_err(bad)?));
-    templates.add_filter("moment", |at: &str, now: &str| {
-        Ok::<_, Error>(moment(at.parse().map_err(bad)?, now.parse().map_err(bad)?))
-    });
-    templates.add_filter("ago", |at: &str, now: &str| {
-        Ok::<_, Error>(ago(at.parse().map_err(bad)?, now.parse().map_err(bad)?))
-    });
+    templates.add_filter("clock", |at: &str| time(at).map(clock));
+    templates.add_filter("moment", |at: &str, now: &str| Ok::<_, Error>(moment(time(at)?, time(now)?)));
+    templates.add_filter("ago", |at: &str, now: &str| Ok::<_, Error>(ago(time(at)?, time(now)?)));
     templates
         .add_filter("span", |seconds: f64| span(Duration::try_from_secs_f64(seconds).unwrap_or_default()));
     templates.add_filter("bytes", |n: u64| bytes(n));
@@ -26,8 +22,8 @@ pub(super) fn register(templates: &mut Environment<'_>) {
     templates.add_filter("segment", |text: &str| segment(text));
 }
 
-fn bad(e: jiff::Error) -> Error {
-    Error::new(ErrorKind::InvalidOperation, e.to_string())
+fn time(text: &str) -> Result<Timestamp, Error> {
+    text.parse().map_err(|e: jiff::Error| Error::new(ErrorKind::InvalidOperation, e.to_string()))
 }
 
 /// Address of an asset; changes with its content.
