@@ -176,7 +176,7 @@ fn client_names(services: &[Service], of: &Service, restore: &Restore) -> Result
 }
 
 /// Full names of what a label of `of` names.
-fn names_in(services: &[Service], of: &Service, names: &[String]) -> Vec<String> {
+pub(crate) fn names_in(services: &[Service], of: &Service, names: &[String]) -> Vec<String> {
     let graph = Graph::new(services);
     names.iter().map(|n| graph.resolve(of.name(), n).unwrap_or_else(|| n.clone())).collect()
 }
@@ -197,7 +197,7 @@ fn sql_checks(policy: &Policy) -> Vec<skep_runner::task::SqlCheck> {
 }
 
 /// S21: caches that the clients use and nobody empties may hold rows from the future.
-fn unflushed(services: &[Service], clients: &[Client]) -> Vec<String> {
+pub(crate) fn unflushed(services: &[Service], clients: &[Client]) -> Vec<String> {
     let graph = Graph::new(services);
     let mut caches: Vec<String> = clients
         .iter()
@@ -219,7 +219,7 @@ fn unflushed(services: &[Service], clients: &[Client]) -> Vec<String> {
         .collect()
 }
 
-fn has_host_port(service: &Service) -> bool {
+pub(crate) fn has_host_port(service: &Service) -> bool {
     let ports = service.spec["EndpointSpec"]["Ports"].as_array();
     ports.into_iter().flatten().any(|p| p["PublishMode"] == "host")
 }

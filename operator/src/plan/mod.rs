@@ -1,1 +1,30 @@
-//! (being written)
+//! Decisions about operations before they run; pure. Time and the state of the Swarm are arguments.
+//!
+//! ```text
+//! World, Work ──▶ explain ──▶ Plan        what would be done, undone, refused, and what users would notice
+//! operations  ──▶ due                     operations that time itself asks for
+//! operations  ──▶ prune                   records that nobody needs any more
+//! objects     ──▶ sweep                   objects that no living operation owns
+//! ```
+//!
+//! Invariants: what a plan says follows from the same functions that an operation decides by; nothing here names a
+//! value of a spec, only labels, names and ports (S15).
+
+pub mod due;
+pub mod explain;
+pub mod prune;
+mod restore;
+pub mod steps;
+pub mod sweep;
+#[cfg(test)]
+pub(crate) mod testing;
+mod text;
+pub mod words;
+pub mod world;
+
+pub use due::due;
+pub use explain::{Plan, explain};
+pub use prune::prune;
+pub use steps::{step_names, steps};
+pub use sweep::{Objects, Orphan, sweep};
+pub use world::World;

@@ -1,0 +1,356 @@
+//! What an operation would do, before it does it.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::restore;
+use super::steps::steps;
+use super::words::list;
+use super::world::World;
+use crate::engines::postgres;
+use crate::operation::freeze::has_host_port;
+use crate::operation::frozen::Method;
+use crate::operation::journal::Compensation;
+use crate::operation::record::Work;
+use crate::policy::{self, Engine, MaintenanceMode, Policies, Policy, Problem};
+use crate::swarm::object::Service;
+
+/// Everything that can be said beforehand about one operation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Plan {
+    /// `backup`, `restore`, …
+    pub kind: &'static str,
+    /// Full name of the service.
+    pub service: String,
+    /// Why it would not run; empty = it would.
+    pub refused: Vec<String>,
+    /// What people should know before they let it run.
+    pub mind: Vec<String>,
+    /// What only the running operation can find out.
+    pub unknown: Vec<String>,
+    /// Facts by heading: backups, clients, caches, checks. Each line of one heading on its own.
+    pub facts: Vec<Fact>,
+    /// The steps.
+    pub steps: Vec<PlannedStep>,
+    /// What users notice.
+    pub users: String,
+    /// What alerts may do about the service.
+    pub alerts: Option<String>,
+}
+
+/// Some lines under one heading.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Fact {
+    /// Heading.
+    pub title: &'static str,
+    /// Lines.
+    pub lines: Vec<String>,
+}
+
+/// One step to come.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedStep {
+    /// Name, as in the journal.
+    pub name: &'static str,
+    /// What it does.
+    pub does: String,
+    /// How it is taken back.
+    pub back: Back,
+}
+
+/// How a step is taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Back {
+    /// There is nothing to take back.
+    Nothing,
+    /// Like this.
+    Undo(String),
+    /// From here on nothing goes back by itself.
+    NoWayBack,
+}
+
+/// What the parts of a plan are made from.
+pub(super) struct Draft<'a> {
+    pub(super) world: &'a World,
+    pub(super) policies: Policies,
+    pub(super) service: &'a Service,
+    pub(super) accept_problems: bool,
+    pub(super) now: Timestamp,
+    pub(super) plan: Plan,
+}
+
+/// A service that stops, and how.
+pub(super) struct Stopping<'a> {
+    pub(super) service: &'a Service,
+    pub(super) method: Method,
+}
+
+/// Explains what an operation of this kind on `service` would do. `accept_problems`: go on although labels have
+/// problems that stand against it.
+pub fn explain(world: &World, service: &str, work: &Work, accept_problems: bool, now: Timestamp) -> Plan {
+    let plan = Plan { kind: work.kind(), service: service.to_owned(), ..Plan::default() };
+    let Some(found) = world.service(service) else {
+        let refused = vec![format!("there is no service `{service}`")];
+        return Plan { refused, ..plan };
+    };
+    let policies = Policies::of(&world.services);
+    let mut draft = Draft { world, policies, service: found, accept_problems, now, plan };
+    draft.opted_in();
+    draft.queue(service);
+    match work {
+        Work::Backup => backup(&mut draft),
+        Work::Restore { .. } => restore::restore(&mut draft, work),
+        Work::Maintenance { until } => maintenance(&mut draft, *until),
+        Work::Expire => expire(&mut draft),
+    }
+    let mut plan = draft.plan;
+    debug_assert_eq!(plan.steps.len(), steps(work).len(), "every step is explained");
+    plan.mind.dedup();
+    plan
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// Whether it would run.
+    pub fn is_fine(&self) -> bool {
+        self.refused.is_empty()
+    }
+}
+
+// === impl Draft ===
+
+impl<'a> Draft<'a> {
+    /// What the labels of the service ask for: an operation too goes by its labels alone.
+    pub(super) fn policy(&self) -> Policy {
+        policy::parse(&self.service.labels()).policy
+    }
+
+    pub(super) fn policy_of(&self, service: &str) -> Option<Policy> {
+        self.world.service(service).map(|s| policy::parse(&s.labels()).policy)
+    }
+
+    pub(super) fn refuse(&mut self, why: impl Into<String>) {
+        self.plan.refused.push(why.into());
+    }
+
+    pub(super) fn mind(&mut self, what: impl Into<String>) {
+        self.plan.mind.push(what.into());
+    }
+
+    pub(super) fn fact(&mut self, title: &'static str, lines: Vec<String>) {
+        if !lines.is_empty() {
+            self.plan.facts.push(Fact { title, lines });
+        }
+    }
+
+    /// Adds the steps of a kind of work, each with what it does and how it is taken back.
+    pub(super) fn steps(&mut self, work: &Work, say: impl Fn(&str) -> (String, &'static str)) {
+        self.plan.steps = steps(work)
+            .into_iter()
+            .map(|(name, compensation)| {
+                let (does, undo) = say(name);
+                let back = match compensation {
+                    Compensation::PointOfNoReturn => Back::NoWayBack,
+                    Compensation::Undo if !undo.is_empty() => Back::Undo(undo.to_owned()),
+                    Compensation::Undo | Compensation::Nothing => Back::Nothing,
+                };
+                PlannedStep { name, does, back }
+            })
+            .collect();
+    }
+
+    fn opted_in(&mut self) {
+        let name = self.service.name().to_owned();
+        let policy = self.policy();
+        if !policy.enabled {
+            self.refuse(format!("{name} has no label skep.enable=true"));
+        }
+        if policy.paused {
+            self.mind(format!(
+                "{name} is paused (skep.paused): no schedule and no alert acts, people still can"
+            ));
+        }
+    }
+
+    /// Whoever has the service now goes first.
+    pub(super) fn queue(&mut self, service: &str) {
+        if let Some(op) = self.world.holder(service) {
+            let (id, title, state) = (&op.id, op.title(), op.journal.state.as_str());
+            let what = format!("it waits for operation {id} ({title}, {state}), which has {service}");
+            self.mind(what);
+        }
+    }
+
+    /// Problems of labels: those that block refuse what is destructive, the others are said.
+    pub(super) fn labels(&mut self, service: &str, destructive: bool) {
+        let Some(parsed) = self.policies.get(service).cloned() else { return };
+        let blocks =
+            |p: &&crate::policy::Problem| p.blocks_destructive && destructive && !self.accept_problems;
+        let (refuse, say): (Vec<_>, Vec<_>) = parsed.problems.iter().partition(blocks);
+        self.plan.refused.extend(refuse.iter().map(|p| p.of(service).to_string()));
+        self.plan.mind.extend(say.iter().map(|p| p.of(service).to_string()));
+    }
+
+    /// What has to be true of a data service for any work on its data.
+    pub(super) fn data(&mut self) -> String {
+        let (name, policy) = (self.service.name().to_owned(), self.policy());
+        let data = policy.data.as_ref().filter(|d| d.engine == Engine::Postgres);
+        if data.is_none() {
+            self.refuse(format!("{name} has no label skep.data=postgres"));
+        }
+        if self.world.running(self.service) == 0 {
+            self.refuse(format!("{name} has no running task"));
+        }
+        if let Err(why) = postgres::access(&name, &self.service.spec) {
+            self.refuse(format!("{name}: {why}"));
+        }
+        postgres::database(data.and_then(|d| d.database.as_deref()), &self.service.spec)
+    }
+
+    /// A service that need not stop.
+    pub(super) fn running_on(&self, name: &str) -> Option<Stopping<'a>> {
+        self.world.service(name).map(|service| Stopping { service, method: Method::Zero })
+    }
+
+    /// How a service stops, with everything that is to be known about that.
+    pub(super) fn stopping(&mut self, name: &str) -> Option<Stopping<'a>> {
+        let service = self.world.service(name)?;
+        let maintenance = self.policy_of(name).and_then(|p| p.maintenance);
+        let host_port = has_host_port(service);
+        let method = Method::of(maintenance.as_ref(), host_port);
+        if let Some(mode @ (MaintenanceMode::StandIn | MaintenanceMode::Config(_))) =
+            maintenance.as_ref().map(|m| &m.mode)
+        {
+            self.mind(format!("{name}: mode {mode} shows no page in this version; it is scaled to zero"));
+        }
+        if let Method::Swap { page, .. } = &method {
+            if host_port {
+                self.mind(format!(
+                    "{name} publishes a host-mode port, so the page starts only after it has stopped: \
+                     about 1 s of refused connections each way"
+                ));
+            }
+            if !has_health_check(service) {
+                self.mind(format!(
+                    "{name} has no health check in its spec: unless its image has one, the first requests after its \
+                     return may fail"
+                ));
+            }
+            if let Some(page) = page.as_ref().filter(|p| !self.world.pages.contains(*p)) {
+                self.mind(format!("{name}: there is no config `{page}` for its page; Skep's own is shown"));
+            }
+        }
+        if service.is_rolling() {
+            self.mind(format!("a rollout of {name} is under way; it gets a moment to end"));
+        }
+        Some(Stopping { service, method })
+    }
+}
+
+// === impl Stopping ===
+
+impl Stopping<'_> {
+    /// How it stops, after its name.
+    pub(super) fn how(&self) -> String {
+        match &self.method {
+            Method::Zero => match self.service.replicas() {
+                Some(1) => "is scaled to zero (now 1 replica)".to_owned(),
+                Some(n) => format!("is scaled to zero (now {n} replicas)"),
+                None => "is taken off all nodes".to_owned(),
+            },
+            Method::Swap { ports, page, stop_first, .. } => {
+                let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+                let page = page.as_ref().map(|p| format!(" `{p}`")).unwrap_or_default();
+                let order = if *stop_first { "once it has stopped" } else { "which is up before it stops" };
+                format!("becomes the maintenance page{page} on port {}, {order}", list(&ports))
+            }
+        }
+    }
+
+    /// Whether its users see the page.
+    pub(super) fn has_page(&self) -> bool {
+        matches!(self.method, Method::Swap { .. })
+    }
+}
+
+fn backup(draft: &mut Draft<'_>) {
+    let name = draft.service.name().to_owned();
+    draft.labels(&name, false);
+    let database = draft.data();
+    let store = draft.policy().backup.and_then(|b| b.store);
+    let store = store.map_or_else(|| "the default store".to_owned(), |s| format!("store `{s}`"));
+    let stack = draft.service.stack().unwrap_or("_");
+    draft.fact("Goes to", vec![format!("{store}, v1/{stack}/{name}/<operation>")]);
+    "nothing: the data is read, never changed, and the service keeps running"
+        .clone_into(&mut draft.plan.users);
+    draft.steps(&Work::Backup, |step| {
+        let (does, undo) = match step {
+            "claim" => (format!("hold {name}"), "given back"),
+            "plan" => ("decide image, node and credentials beforehand".to_owned(), "forgotten"),
+            "dump" => (format!("dump database `{database}` into the store"), "removed from the store"),
+            "verify" => ("read the dump back in full; write the manifest last".to_owned(), "jobs ended"),
+            "register" => ("register the manifest's checksum in the catalogue".to_owned(), ""),
+            "release" => (format!("give {name} back"), ""),
+            other => (other.to_owned(), ""),
+        };
+        (does, undo)
+    });
+}
+
+fn maintenance(draft: &mut Draft<'_>, until: Option<Timestamp>) {
+    let name = draft.service.name().to_owned();
+    draft.labels(&name, false);
+    let Some(stopping) = draft.stopping(&name) else { return };
+    draft.fact("Stops", vec![format!("{name} {}", stopping.how())]);
+    if !stopping.has_page() {
+        draft.mind(format!(
+            "{name} has no maintenance page of its own (label skep.maintenance, mode swap): users see what \
+             stands in front of it answer"
+        ));
+    }
+    let lasts = match until {
+        Some(until) => format!("until {until}"),
+        None => format!("until `skep maintenance off {name}`"),
+    };
+    let sees = if stopping.has_page() { "the maintenance page" } else { "no answer from the application" };
+    draft.plan.users = format!("{sees} {lasts}");
+    draft.steps(&Work::Maintenance { until }, |step| {
+        let (does, undo) = match step {
+            "claim" => (format!("hold {name}"), "given back"),
+            "plan" => ("decide how it stops".to_owned(), "forgotten"),
+            "stop" => (format!("save its exact spec; it {}", stopping.how()), "its exact spec is put back"),
+            "hold" => (format!("hold {lasts}; a deploy in between gets the page put on top again"), ""),
+            "start" => ("put its exact spec back, or what was deployed meanwhile".to_owned(), ""),
+            "release" => (format!("give {name} back"), ""),
+            other => (other.to_owned(), ""),
+        };
+        (does, undo)
+    });
+}
+
+fn expire(draft: &mut Draft<'_>) {
+    let name = draft.service.name().to_owned();
+    draft.data();
+    let kept = restore::kept(draft.world, &name);
+    draft.fact("Kept", kept.iter().map(|k| format!("database `{}` until {}", k.name, k.until)).collect());
+    "nothing".clone_into(&mut draft.plan.users);
+    draft.steps(&Work::Expire, |step| {
+        let (does, undo) = match step {
+            "claim" => (format!("hold {name}"), "given back"),
+            "plan" => ("list what has expired".to_owned(), "forgotten"),
+            "drop" => ("drop it, by name and OID".to_owned(), "jobs ended"),
+            "forget" => ("strike it from the records of the restores that kept it".to_owned(), ""),
+            "release" => (format!("give {name} back"), ""),
+            other => (other.to_owned(), ""),
+        };
+        (does, undo)
+    });
+}
+
+fn has_health_check(service: &Service) -> bool {
+    let check = &service.spec["TaskTemplate"]["ContainerSpec"]["Healthcheck"];
+    let test = check["Test"].as_array().map(Vec::as_slice).unwrap_or_default();
+    test.first().is_some_and(|kind| kind != "NONE")
+}

@@ -1,0 +1,316 @@
+//! What a restore would do.
+
+use jiff::Timestamp;
+
+use super::explain::{Draft, Stopping};
+use super::words::{ago, list, size};
+use super::world::World;
+use crate::operation::catalogue::{Backup, Entry, candidates};
+use crate::operation::freeze::{kept_by, names_in, unflushed};
+use crate::operation::frozen::{Client, Kept};
+use crate::operation::record::Work;
+use crate::policy::{CheckProbe, Policy, Restore, RestoreMode, duration};
+use crate::swarm::object::ENABLE;
+
+/// How a step is taken back that leaves nothing but jobs.
+const JOBS: &str = "jobs ended";
+/// As many backups as a restore tries (S9).
+const MOST_CANDIDATES: usize = 3;
+
+/// What a restore has chosen, for its words.
+struct Choice<'a> {
+    backup: Option<&'a Backup>,
+    database: String,
+    clients: Vec<Stopping<'a>>,
+    caches: Vec<String>,
+    kept: Vec<Kept>,
+    quiesce: bool,
+    canary: Option<String>,
+    in_place: bool,
+    checks: usize,
+}
+
+pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
+    let Work::Restore { backup, before, in_place, quiesce } = work else { return };
+    let name = draft.service.name().to_owned();
+    draft.labels(&name, true);
+    let database = draft.data();
+    let policy = draft.policy();
+    let restore = policy.restore.clone().unwrap_or_default();
+    let backup = choose(draft, backup.as_deref(), *before);
+    let quiesce = quiesce.unwrap_or(restore.quiesce);
+    let clients = clients(draft, &restore, quiesce);
+    let caches = caches(draft, &restore, &clients);
+    let checks = checks(draft, &policy, &clients);
+    let canary = canary(draft, &clients).filter(|_| restore.canary && quiesce);
+    let in_place = in_place.unwrap_or(false);
+    let kept = kept(draft.world, &name);
+    let choice = Choice { backup, database, clients, caches, kept, quiesce, canary, in_place, checks };
+    if checks == 0 {
+        draft.mind(
+            "no check is defined (skep.check.…): that the restored data is right is not verified beyond the \
+             restore itself",
+        );
+    }
+    unknown(draft, &choice);
+    draft.plan.alerts = alerts(&policy);
+    draft.plan.users = users(&choice);
+    draft.steps(work, |step| words(step, &name, &choice, &restore));
+}
+
+/// Databases that earlier restores of a service kept.
+pub(super) fn kept(world: &World, service: &str) -> Vec<Kept> {
+    world.operations.iter().filter(|o| o.intent.service == service).filter_map(kept_by).collect()
+}
+
+fn choose<'a>(draft: &mut Draft<'a>, wanted: Option<&str>, before: Option<Timestamp>) -> Option<&'a Backup> {
+    let (name, now) = (draft.service.name(), draft.now);
+    let until = before.unwrap_or(now);
+    let found = candidates(&draft.world.backups, name, wanted, until, MOST_CANDIDATES);
+    if found.is_empty() {
+        draft.refuse(match (wanted, before) {
+            (Some(id), _) => format!("there is no backup `{id}` of {name}"),
+            (None, Some(before)) => format!("there is no verified backup of {name} from before {before}"),
+            (None, None) => format!("there is no verified backup of {name}"),
+        });
+        return None;
+    }
+    let line = |(i, b): (usize, &&Backup)| {
+        let Entry { id, taken, size: bytes, .. } = &b.entry;
+        let verified =
+            b.verified.map_or("never verified".to_owned(), |v| format!("verified {}", ago(v, now)));
+        let proved = b.proved.map(|p| format!(", proved {}", ago(p, now))).unwrap_or_default();
+        let then = if i == 0 { "" } else { "else " };
+        format!("{then}{id}, taken {taken} ({}), {}, {verified}{proved}", ago(*taken, now), size(*bytes))
+    };
+    let lines = found.iter().enumerate().map(line).collect();
+    draft.fact("Backup", lines);
+    found.first().copied()
+}
+
+/// The services that use the data, dependents first.
+fn clients<'a>(draft: &mut Draft<'a>, restore: &Restore, quiesce: bool) -> Vec<Stopping<'a>> {
+    let name = draft.service.name();
+    let names = match draft.policies.graph().clients(name, restore) {
+        Ok(names) => names,
+        Err(problem) => {
+            draft.refuse(problem.of(name).to_string());
+            return Vec::new();
+        }
+    };
+    let mut clients = Vec::new();
+    for client in &names {
+        draft.labels(client, true);
+        draft.queue(client);
+        if !draft.policy_of(client).is_some_and(|p| p.enabled) {
+            draft.refuse(format!("client {client} has no label {ENABLE}=true"));
+        }
+        clients.extend(if quiesce { draft.stopping(client) } else { draft.running_on(client) });
+    }
+    if clients.is_empty() {
+        draft.mind(format!(
+            "no service says that it needs {name} (skep.depends-on, skep.restore.clients): nothing is stopped"
+        ));
+    }
+    let how = |c: &Stopping<'_>| if quiesce { c.how() } else { "keeps running".to_owned() };
+    draft.fact("Clients", clients.iter().map(|c| format!("{} {}", c.service.name(), how(c))).collect());
+    let ignored = draft.policies.graph().ignored_clients(name, restore);
+    draft.fact("Not stopped", ignored.into_iter().collect());
+    clients
+}
+
+fn caches(draft: &mut Draft<'_>, restore: &Restore, clients: &[Stopping<'_>]) -> Vec<String> {
+    let caches = names_in(&draft.world.services, draft.service, &restore.flush);
+    for cache in &caches {
+        match draft.world.service(cache) {
+            None => draft.refuse(format!("cache {cache} does not exist")),
+            Some(_) if !draft.policy_of(cache).is_some_and(|p| p.enabled) => {
+                draft.refuse(format!("cache {cache} has no label {ENABLE}=true"));
+            }
+            Some(s) if draft.world.running(s) == 0 => {
+                draft.refuse(format!("cache {cache} has no running task"))
+            }
+            Some(_) => {}
+        }
+    }
+    if caches.is_empty() {
+        let frozen: Vec<Client> = clients
+            .iter()
+            .map(|c| Client {
+                name: c.service.name().to_owned(),
+                id: c.service.id.clone(),
+                method: c.method.clone(),
+                checks: Vec::new(),
+            })
+            .collect();
+        draft.plan.mind.extend(unflushed(&draft.world.services, &frozen));
+    }
+    draft.fact("Caches", caches.iter().map(|c| format!("{c}: emptied before the clients start")).collect());
+    caches
+}
+
+fn checks(draft: &mut Draft<'_>, policy: &Policy, clients: &[Stopping<'_>]) -> usize {
+    let mut lines: Vec<String> = policy
+        .data_checks()
+        .map(|c| format!("{} (SQL): in the restored data, before and after", c.name))
+        .collect();
+    for client in clients {
+        let name = client.service.name();
+        let Some(policy) = draft.policy_of(name) else { continue };
+        lines.extend(policy.checks.iter().filter_map(|c| {
+            let kind = match &c.probe {
+                CheckProbe::Http { .. } => "HTTP",
+                CheckProbe::Tcp { .. } => "TCP",
+                CheckProbe::Sql { .. } | CheckProbe::Command { .. } => return None,
+            };
+            Some(format!("{} ({kind}): through {name}, after its return", c.name))
+        }));
+    }
+    let count = lines.len();
+    draft.fact("Checks", lines);
+    count
+}
+
+/// The client that tries the new data first: one with a check over the network.
+fn canary(draft: &Draft<'_>, clients: &[Stopping<'_>]) -> Option<String> {
+    let asked = |name: &str| {
+        let checks = draft.policy_of(name).map(|p| p.checks).unwrap_or_default();
+        checks.iter().any(|c| matches!(c.probe, CheckProbe::Http { .. } | CheckProbe::Tcp { .. }))
+    };
+    clients.iter().map(|c| c.service.name()).find(|name| asked(name)).map(str::to_owned)
+}
+
+fn unknown(draft: &mut Draft<'_>, choice: &Choice<'_>) {
+    let mut unknown = vec![
+        "whether the backup is whole (checksums, full read), and fits the server's roles and extensions"
+            .to_owned(),
+        "whether there is room: 1.2 × the live size and the write-ahead log".to_owned(),
+        "which sessions, replication slots, subscriptions and scheduled jobs the live database has"
+            .to_owned(),
+    ];
+    if choice.in_place {
+        unknown.push("whether the safety backup succeeds; without one nothing is replaced".to_owned());
+    }
+    draft.plan.unknown = unknown;
+}
+
+fn users(choice: &Choice<'_>) -> String {
+    let mut text = if choice.quiesce {
+        format!("{}, {}.", seen(choice), lasting(choice.in_place))
+    } else {
+        "no page: clients keep running, their sessions are cut once, and what they ask at that moment fails."
+            .to_owned()
+    };
+    if let Some(backup) = choice.backup {
+        let taken = backup.entry.taken;
+        let kept = if choice.in_place { "the safety backup" } else { "the kept old database" };
+        text += &format!(" Changes made after {taken} are not in the restored data; they stay in {kept}.");
+    }
+    text
+}
+
+fn seen(choice: &Choice<'_>) -> String {
+    let names = |page: bool| {
+        let of: Vec<&str> =
+            choice.clients.iter().filter(|c| c.has_page() == page).map(|c| c.service.name()).collect();
+        (!of.is_empty()).then(|| list(&of))
+    };
+    match (names(true), names(false)) {
+        (Some(page), Some(zero)) => format!("the maintenance page of {page}, and no answer from {zero}"),
+        (Some(page), None) => format!("the maintenance page of {page}"),
+        (None, Some(zero)) => format!("no answer from {zero}"),
+        (None, None) => "errors of whatever uses the database".to_owned(),
+    }
+}
+
+const fn lasting(in_place: bool) -> &'static str {
+    if in_place {
+        "from `stop` to `start`: as long as restoring the data takes, which grows with its size"
+    } else {
+        "from `stop` to `start`: as long as the clients take to stop and to start again, whatever the size of \
+         the data"
+    }
+}
+
+fn alerts(policy: &Policy) -> Option<String> {
+    let restore = policy.restore.as_ref().filter(|r| !r.on_alert.is_empty())?;
+    let alerts = list(&restore.on_alert);
+    Some(match restore.mode {
+        RestoreMode::Observe => format!("{alerts}: observed only (skep.restore.mode=observe)"),
+        RestoreMode::Approve => format!("{alerts}: asks for a restore that waits for `skep ops approve`"),
+        RestoreMode::Auto => format!(
+            "{alerts}: restores by itself, at most {}, and waits for a person where preflight finds something \
+             undeclared",
+            restore.limit
+        ),
+    })
+}
+
+/// What a step does, and how it is taken back.
+fn words(step: &str, name: &str, choice: &Choice<'_>, restore: &Restore) -> (String, &'static str) {
+    let id = choice.backup.map_or("a backup", |b| b.entry.id.as_str());
+    let database = &choice.database;
+    match step {
+        "claim" => {
+            let clients: Vec<&str> = choice.clients.iter().map(|c| c.service.name()).collect();
+            (format!("hold {}", list(&[&[name], clients.as_slice()].concat())), "given back")
+        }
+        "plan" => ("freeze everything chosen here".to_owned(), "forgotten"),
+        "preflight" => {
+            ("read the backup in full; look at roles, extensions, room and sessions".to_owned(), JOBS)
+        }
+        "expire" => (expiring(choice), JOBS),
+        "safety" => ("back up what is about to be replaced".to_owned(), "an unfinished one is removed"),
+        "beside" => {
+            let does = format!("restore {id} into a new database, run the checks there; else the next older");
+            (does, "the new database is dropped")
+        }
+        "replace" => {
+            (format!("rebuild `{database}` from {id}, then run the checks"), "the safety backup is restored")
+        }
+        "cut" => {
+            let does = format!("swap the names in one transaction: the new database becomes `{database}`");
+            (does, "the names are swapped back")
+        }
+        "keep" => (format!("keep the old database for {}", duration::show(restore.keep_old)), ""),
+        "release" => ("give the services back".to_owned(), ""),
+        other => around(other, choice),
+    }
+}
+
+/// The steps that concern the clients.
+fn around(step: &str, choice: &Choice<'_>) -> (String, &'static str) {
+    let mut names: Vec<&str> = choice.clients.iter().map(|c| c.service.name()).collect();
+    let stops = choice.quiesce && !names.is_empty();
+    match step {
+        "stop" if stops => {
+            (format!("stop {}, dependents first", list(&names)), "their exact specs are put back")
+        }
+        "stop" => ("stop nothing".to_owned(), ""),
+        "flush" if choice.caches.is_empty() => ("no cache to empty".to_owned(), ""),
+        "flush" => (format!("empty {}", list(&choice.caches)), JOBS),
+        "canary" => match &choice.canary {
+            Some(client) => {
+                (format!("try one task of {client}, out of reach of users, on the new data"), "removed")
+            }
+            None => ("no canary".to_owned(), ""),
+        },
+        "start" if stops => {
+            names.reverse();
+            (format!("start {}, each healthy before the next", list(&names)), "")
+        }
+        "start" => ("start nothing".to_owned(), ""),
+        "verify" if choice.checks == 0 => ("no check to run".to_owned(), ""),
+        "verify" => ("run the checks on the live data and through the clients".to_owned(), ""),
+        other => (other.to_owned(), ""),
+    }
+}
+
+fn expiring(choice: &Choice<'_>) -> String {
+    if choice.kept.is_empty() {
+        return "nothing was kept by an earlier restore".to_owned();
+    }
+    let kept: Vec<String> =
+        choice.kept.iter().map(|k| format!("`{}` (kept until {})", k.name, k.until)).collect();
+    format!("drop {}: one kept database a service", list(&kept))
+}

@@ -1,0 +1,59 @@
+//! Objects for the tests of this module.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::operation::frozen::Kept;
+use crate::operation::record::{Intent, Journal, OpId, Operation, SCHEMA, State, Trigger, Work};
+use crate::swarm::object::Service;
+
+pub(crate) fn service(name: &str) -> Service {
+    Service {
+        id: format!("{name}-id"),
+        version: 1,
+        spec: json!({ "Name": name, "Labels": { "skep.enable": "true" } }),
+        update: None,
+        created: Timestamp::UNIX_EPOCH,
+    }
+}
+
+pub(crate) fn op(service: &str, work: Work, created: &str, state: State) -> Operation {
+    let created: Timestamp = created.parse().unwrap();
+    let id = OpId::new(created, &format!("{service}{work:?}"));
+    let mut journal = Journal::new(state);
+    journal.ended = state.is_terminal().then_some(created);
+    Operation {
+        config: format!("config-{id}"),
+        id,
+        version: 1,
+        intent: Intent {
+            schema: SCHEMA,
+            service: service.to_owned(),
+            service_id: format!("{service}-id"),
+            work,
+            trigger: Trigger::Person { name: "ann".to_owned() },
+            created,
+            approval: false,
+            accept_problems: false,
+        },
+        journal,
+    }
+}
+
+/// A restore that has kept the old database.
+pub(crate) fn kept(service: &str, at: &str, until: &str) -> Operation {
+    let work = Work::Restore { backup: None, before: None, in_place: None, quiesce: None };
+    let mut op = op(service, work, at, State::Succeeded);
+    let kept = Kept {
+        operation: op.id.clone(),
+        name: format!("skep_{}_old", op.id),
+        oid: 17_000,
+        until: until.parse().unwrap(),
+    };
+    let ended = op.intent.created;
+    op.journal.step_mut("keep", ended).out = serde_json::to_value(kept).unwrap();
+    op.journal.steps.retain(|(_, r)| r.jobs == BTreeMap::new());
+    op
+}

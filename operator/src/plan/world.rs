@@ -1,0 +1,59 @@
+//! What plans are made from: one reading of the Swarm.
+
+use std::collections::BTreeSet;
+
+use crate::operation::catalogue::Backup;
+use crate::operation::record::Operation;
+use crate::swarm::object::{Service, Task, TaskState};
+
+/// One reading of everything that decisions about operations rest on.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// All services of the Swarm.
+    pub services: Vec<Service>,
+    /// Tasks of the services that opted in.
+    pub tasks: Vec<Task>,
+    /// The catalogue.
+    pub backups: Vec<Backup>,
+    /// All operations that can be read, oldest first.
+    pub operations: Vec<Operation>,
+    /// Configs that `skep.maintenance.page` names and that exist.
+    pub pages: BTreeSet<String>,
+}
+
+// === impl World ===
+
+impl World {
+    /// A service by its full name.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|s| s.name() == name)
+    }
+
+    /// The full name that a person meant: a full name, or the only service that ends in `_<name>`.
+    pub fn meant(&self, name: &str) -> Option<&Service> {
+        self.service(name).or_else(|| {
+            let mut found = self
+                .services
+                .iter()
+                .filter(|s| s.name().strip_suffix(name).is_some_and(|rest| rest.ends_with('_')));
+            found.next().filter(|_| found.next().is_none())
+        })
+    }
+
+    /// Tasks of a service that run and are meant to.
+    pub fn running(&self, service: &Service) -> usize {
+        let of = self.tasks.iter().filter(|t| t.service == service.id);
+        of.filter(|t| t.state == TaskState::Running && t.desired == TaskState::Running).count()
+    }
+
+    /// The operation that has a service now, or that people must decide about.
+    pub fn holder(&self, service: &str) -> Option<&Operation> {
+        let open = |op: &&Operation| !op.journal.state.is_terminal();
+        let holds = |op: &&Operation| {
+            let claimed = op.journal.step("claim").map(|r| &r.out["services"]);
+            let listed = claimed.and_then(|c| c.as_array()).into_iter().flatten();
+            op.intent.service == service || listed.filter_map(|s| s.as_str()).any(|s| s == service)
+        };
+        self.operations.iter().filter(open).find(holds)
+    }
+}

@@ -1,0 +1,222 @@
+//! Golden plans: each file of `plan/` holds a world and a question above a line, and below it what `skep plan` says.
+//! `UPDATE=1 cargo test -p skep --test plan` rewrites the lower parts.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use skep::operation::catalogue::{Backup, Entry, Purpose};
+use skep::operation::frozen::Kept;
+use skep::operation::record::{Intent, Journal, OpId, Operation, SCHEMA, State, Trigger, Work};
+use skep::plan::{World, explain};
+use skep::swarm::object::{Service, Task, TaskState, UpdateState, UpdateStatus};
+
+/// Stands between the question and the answer.
+const LINE: &str = "\n------------------------------------------------------------\n";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    ask: Work,
+    service: String,
+    now: Timestamp,
+    #[serde(default)]
+    accept_problems: bool,
+    #[serde(default)]
+    services: BTreeMap<String, Spec>,
+    #[serde(default)]
+    backups: Vec<Stored>,
+    #[serde(default)]
+    operations: Vec<Op>,
+    #[serde(default)]
+    pages: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Spec {
+    image: String,
+    labels: BTreeMap<String, String>,
+    env: Vec<String>,
+    replicas: u64,
+    running: usize,
+    health: bool,
+    host_port: bool,
+    rolling: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    id: String,
+    taken: Timestamp,
+    #[serde(default)]
+    unverified: bool,
+    #[serde(default)]
+    safety: bool,
+    #[serde(default)]
+    proved: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Op {
+    work: Work,
+    service: String,
+    state: State,
+    created: Timestamp,
+    #[serde(default)]
+    claimed: Vec<String>,
+    #[serde(default)]
+    kept_until: Option<Timestamp>,
+}
+
+impl Default for Spec {
+    fn default() -> Spec {
+        Spec {
+            image: "app:1".to_owned(),
+            labels: BTreeMap::new(),
+            env: Vec::new(),
+            replicas: 1,
+            running: 1,
+            health: false,
+            host_port: false,
+            rolling: false,
+        }
+    }
+}
+
+impl Spec {
+    fn service(&self, name: &str) -> Service {
+        let mut labels = self.labels.clone();
+        let stack = name.split('_').next().unwrap_or_default().to_owned();
+        labels.insert("com.docker.stack.namespace".to_owned(), stack);
+        let mut container = json!({ "Image": self.image, "Env": self.env });
+        if self.health {
+            container["Healthcheck"] = json!({ "Test": ["CMD", "true"] });
+        }
+        let mode = if self.host_port { "host" } else { "ingress" };
+        Service {
+            id: format!("{name}-id"),
+            version: 1,
+            spec: json!({
+                "Name": name,
+                "Labels": labels,
+                "TaskTemplate": { "ContainerSpec": container },
+                "Mode": { "Replicated": { "Replicas": self.replicas } },
+                "EndpointSpec": { "Ports": [{ "TargetPort": 80, "PublishMode": mode }] },
+            }),
+            update: self
+                .rolling
+                .then(|| UpdateStatus { state: UpdateState::Updating, message: String::new() }),
+            created: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn tasks<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Task> + 'a {
+        (0..self.running).map(move |slot| Task {
+            id: format!("{name}-{slot}"),
+            service: format!("{name}-id"),
+            node: Some("n1".to_owned()),
+            slot: slot as u64 + 1,
+            state: TaskState::Running,
+            desired: TaskState::Running,
+            error: String::new(),
+            exit_code: None,
+            image: self.image.clone(),
+            spec_version: None,
+            spec: Value::Null,
+            addresses: Vec::new(),
+            created: Timestamp::UNIX_EPOCH,
+            changed: Timestamp::UNIX_EPOCH,
+        })
+    }
+}
+
+impl Stored {
+    fn backup(&self, service: &str) -> Backup {
+        Backup {
+            config: self.id.clone(),
+            version: 1,
+            verified: (!self.unverified).then_some(self.taken),
+            proved: self.proved,
+            entry: Entry {
+                schema: Entry::VERSION,
+                id: self.id.clone(),
+                operation: OpId::new(self.taken, &self.id),
+                service: service.to_owned(),
+                service_id: format!("{service}-id"),
+                engine: "postgres".to_owned(),
+                database: "shop".to_owned(),
+                store: "default".to_owned(),
+                dir: format!("v1/shop/{service}/{}", self.id),
+                manifest_sha256: String::new(),
+                size: 12_582_912,
+                taken: self.taken,
+                purpose: if self.safety { Purpose::Safety } else { Purpose::Regular },
+            },
+        }
+    }
+}
+
+impl Op {
+    fn operation(&self) -> Operation {
+        let id = OpId::new(self.created, &self.service);
+        let mut journal = Journal::new(self.state);
+        if !self.claimed.is_empty() {
+            journal.step_mut("claim", self.created).out = json!({ "services": self.claimed });
+        }
+        if let Some(until) = self.kept_until {
+            let kept = Kept { operation: id.clone(), name: format!("skep_{id}_old"), oid: 17_000, until };
+            journal.step_mut("keep", self.created).out = json!(kept);
+        }
+        let intent = Intent {
+            schema: SCHEMA,
+            service: self.service.clone(),
+            service_id: format!("{}-id", self.service),
+            work: self.work.clone(),
+            trigger: Trigger::Person { name: "ann".to_owned() },
+            created: self.created,
+            approval: false,
+            accept_problems: false,
+        };
+        Operation { config: id.config_name(), id, version: 1, intent, journal }
+    }
+}
+
+impl Case {
+    fn answer(&self) -> String {
+        let world = World {
+            services: self.services.iter().map(|(name, spec)| spec.service(name)).collect(),
+            tasks: self.services.iter().flat_map(|(name, spec)| spec.tasks(name)).collect(),
+            backups: self.backups.iter().map(|b| b.backup(&self.service)).collect(),
+            operations: self.operations.iter().map(Op::operation).collect(),
+            pages: self.pages.iter().cloned().collect(),
+        };
+        explain(&world, &self.service, &self.ask, self.accept_problems, self.now).to_string()
+    }
+}
+
+#[test]
+fn every_plan_reads_as_its_file_says() {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/plan");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&dir).unwrap().map(|f| f.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 8, "the cases are there");
+    let mut wrong = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let (question, wanted) = text.split_once(LINE).unwrap_or((text.trim_end(), ""));
+        let case: Case =
+            serde_saphyr::from_str(question).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let answer = case.answer();
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&file, format!("{question}{LINE}{answer}")).unwrap();
+        } else if answer != wanted {
+            wrong.push(format!("{}: it says\n{answer}", file.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
