@@ -3,6 +3,8 @@
 //! Run by: `tests/sandbox/engine.sh up && tests/sandbox/images.sh redis:7`, then with the variables of
 //! `engine.sh env`: `cargo test -p skep-tests --test real_engine -- --ignored`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
 use std::time::Duration;
 
 use futures::StreamExt;

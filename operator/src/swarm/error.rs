@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::runtime::{Disposition, Fault};
+
 /// A failed call.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -158,6 +160,23 @@ impl Error {
             Error::Fenced { .. } => "fenced",
             Error::Malformed { .. } => "malformed",
         }
+    }
+}
+
+impl Fault for Error {
+    fn disposition(&self) -> Disposition {
+        match self {
+            Error::Stale { .. } | Error::Exists { .. } | Error::NotFound { .. } => Disposition::Conflict,
+            Error::Unreachable { .. }
+            | Error::Unknown { .. }
+            | Error::Fenced { .. }
+            | Error::Malformed { .. } => Disposition::Retry,
+            Error::Refused { .. } => Disposition::Stop,
+        }
+    }
+
+    fn category(&self) -> &'static str {
+        Error::category(self)
     }
 }
 

@@ -19,6 +19,7 @@ mod stream;
 #[cfg(test)]
 mod testing;
 pub mod transport;
+pub mod world;
 
 pub use engine::Engine;
 pub use error::Error;
@@ -26,3 +27,4 @@ pub use fence::Fence;
 pub use lease::{Leadership, Lease};
 pub use stream::Events;
 pub use transport::Endpoint;
+pub use world::{World, WorldSource};

@@ -281,6 +281,19 @@ pub fn short_hash(text: &str) -> String {
 // === impl Kind ===
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 9] = [
+        Kind::Operation,
+        Kind::Plan,
+        Kind::Ticket,
+        Kind::Guard,
+        Kind::Runner,
+        Kind::Backup,
+        Kind::Claim,
+        Kind::Lease,
+        Kind::Page,
+    ];
+
     /// The value of the [`KIND`] label.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -29,6 +29,8 @@ pub use told::{Told, read_log};
 
 /// Container label of a job's task with the job's name: a task is still listed for a while when its service is gone.
 pub const JOB: &str = "skep.job";
+/// What the names of runner configs begin with.
+pub const RUNNER_PREFIX: &str = "skep-runner-";
 /// Progress lines are short and the newest counts.
 const PROGRESS_LINES: u32 = 5;
 /// Lines of other nodes may come a moment after the task's end; so often the log is read again for the report.
@@ -197,7 +199,7 @@ pub async fn close(engine: &Engine, service_id: &str, ticket: &str, secrets: &[&
 pub fn runner_name(binary: &[u8]) -> String {
     let digest = Sha256::digest(binary);
     let hash: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    format!("skep-runner-{hash}")
+    format!("{RUNNER_PREFIX}{hash}")
 }
 
 /// What an ended job has told. The log of a node that is away cannot be read: then it told nothing.
