@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use skep_runner::task::Expect;
 
-use super::probe::Url;
+use super::probe::{Body, Url};
 use super::schedule::Schedule;
 use super::types::{
     Backup, Check, CheckProbe, Data, Engine, Keep, Limit, Maintenance, MaintenanceMode, Restore, RestoreMode,
@@ -71,7 +71,7 @@ pub(super) struct RestoreDraft {
 pub(super) struct CheckDraft {
     pub(super) http: Option<Url>,
     pub(super) status: Option<u16>,
-    pub(super) body: Option<String>,
+    pub(super) body: Option<Body>,
     pub(super) sql: Option<String>,
     pub(super) tcp: Option<u16>,
     pub(super) within: Option<Duration>,
@@ -144,7 +144,7 @@ impl CheckDraft {
                 path: url.path,
                 status: self.status?,
                 within: self.within?,
-                body: self.body,
+                body: self.body.map(|body| body.0),
             },
             (None, Some(sql), None) => CheckProbe::Sql { sql, expect: self.expect? },
             (None, None, Some(port)) => CheckProbe::Tcp { port, within: self.within? },

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::parse;
+use crate::policy::{Maintenance, parse};
 
 type Spec<'a> = (&'a str, &'a [(&'a str, &'a str)]);
 
@@ -109,32 +109,32 @@ fn services_that_did_not_opt_in_are_not_dependents() {
 #[test]
 fn unknown_names_are_problems_with_the_nearest_name() {
     let graph = graph(&[
-        (
-            "app",
-            &[
-                ("skep.depends-on", "bd, elsewhere_redis"),
-                ("skep.maintenance", "true"),
-                ("skep.maintenance.mode", "config:ngnix"),
-            ],
-        ),
+        ("app", &needs("bd, elsewhere_redis")),
         ("db", &[("skep.data", "postgres"), ("skep.restore.clients", "ap"), ("skep.restore.flush", "cache")]),
-        ("nginx", &[]),
     ]);
     let told: Vec<_> =
         graph.problems_of("shop_app").iter().map(|p| (p.got.as_str(), p.hint.as_deref())).collect();
-    assert_eq!(
-        told,
-        [
-            ("bd", Some("did you mean `db`?")),
-            ("elsewhere_redis", None),
-            ("ngnix", Some("did you mean `nginx`?"))
-        ]
-    );
+    assert_eq!(told, [("bd", Some("did you mean `db`?")), ("elsewhere_redis", None)]);
     assert!(graph.problems_of("shop_app").iter().all(|p| p.blocks_destructive));
     assert_eq!(codes(&graph, "shop_db"), [Code::UnknownService, Code::UnknownService]);
     assert!(
         graph.problems_of("shop_db").iter().all(|p| p.section == Section::Restore && !p.blocks_destructive)
     );
+}
+
+#[test]
+fn the_service_that_shows_the_page_must_exist() {
+    let maintenance = Maintenance {
+        mode: MaintenanceMode::Config("ngnix".to_owned()),
+        ports: Vec::new(),
+        page: None,
+        retry_after: 120,
+    };
+    let app = Policy { enabled: true, maintenance: Some(maintenance), ..Policy::default() };
+    let member = |name, policy| Member { name, stack: Some("shop"), policy };
+    let graph = Graph::of([member("shop_app", &app), member("shop_nginx", &Policy::default())]);
+    let told = &graph.problems_of("shop_app")[0];
+    assert_eq!((told.section, told.hint.as_deref()), (Section::Maintenance, Some("did you mean `nginx`?")));
 }
 
 #[test]

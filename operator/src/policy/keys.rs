@@ -3,7 +3,7 @@
 
 use super::draft::Draft;
 use super::duration;
-use super::probe::{self, Url};
+use super::probe::{self, Body, Url};
 use super::problem::Section;
 use super::types::{RestoreMode, Strategy};
 use super::value::{self, Fault, Show};
@@ -124,12 +124,12 @@ pub static KEYS: &[KeySpec] = &[
     key("skep.maintenance", Section::Maintenance, Kind::Flag, "true", "Show users a maintenance page while the service is stopped.")
         .default("false")
         .into(|d, _, t| put(&mut d.maintenance.on, t, value::flag)),
-    key("skep.maintenance.mode", Section::Maintenance, Kind::Choice("`swap`, `proxy`, `standin` or `config:<service>`"), "swap", "How the page gets in front of users: in the service's own place, by your proxy, by a second service with its network alias, or by a config of the named nginx service.")
+    key("skep.maintenance.mode", Section::Maintenance, Kind::Choice("`swap` or `proxy`"), "swap", "How the page gets in front of users: in the service's own place, or by your proxy, which shows it while the service is at zero. The words `standin` and `config:<service>` are known, but not done yet.")
         .default("swap")
         .into(|d, _, t| put(&mut d.maintenance.mode, t, value::maintenance_mode)),
-    key("skep.maintenance.port", Section::Maintenance, Kind::Ports, "8080", "The port or ports that the application listens on, inside its container. Needed by the modes `swap` and `standin`.")
+    key("skep.maintenance.port", Section::Maintenance, Kind::Ports, "8080", "The port or ports that the application listens on, inside its container. Needed by the mode `swap`.")
         .into(|d, _, t| put(&mut d.maintenance.ports, t, value::ports)),
-    key("skep.maintenance.page", Section::Maintenance, Kind::Config, "shop_page", "A Swarm config that holds your own page (HTML, as a minijinja template).")
+    key("skep.maintenance.page", Section::Maintenance, Kind::Config, "shop_page", "The full name of a Swarm config that holds your own page (HTML), shown as it is.")
         .into(|d, _, t| put(&mut d.maintenance.page, t, value::config_name)),
     key("skep.maintenance.retry-after", Section::Maintenance, Kind::Seconds, "120", "What the page answers as `Retry-After`.")
         .default("120")
@@ -199,8 +199,8 @@ pub static KEYS: &[KeySpec] = &[
     key("skep.check.<name>.status", Section::Check, Kind::Status, "200", "The status that an HTTP check wants.")
         .default("200")
         .into(|d, n, t| put(&mut d.check(n).status, t, value::status)),
-    key("skep.check.<name>.body", Section::Check, Kind::Regex, "\"status\": ?\"ok\"", "What the answer's body must match.")
-        .into(|d, n, t| put(&mut d.check(n).body, t, value::pattern)),
+    key("skep.check.<name>.body", Section::Check, Kind::Regex, "\"status\":\"ok\"", "What the answer's body must hold. This version does expressions without special characters only: `\\.` for a dot.")
+        .into(|d, n, t| put(&mut d.check(n).body, t, Body::parse)),
     key("skep.check.<name>.tcp", Section::Check, Kind::Port, "5432", "Connects to this port of the service.")
         .into(|d, n, t| put(&mut d.check(n).tcp, t, value::port)),
     key("skep.check.<name>.within", Section::Check, Kind::Duration, "2s", "The longest time for an answer of an HTTP or TCP check.")

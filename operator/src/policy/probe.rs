@@ -17,6 +17,37 @@ pub(super) struct Url {
     pub(super) path: String,
 }
 
+/// What a body must hold: written as a regular expression, kept as the text that it stands for. Checks look for
+/// plain text, so an expression that could match anything else is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Body(pub(super) String);
+
+// === impl Body ===
+
+impl Body {
+    pub(super) fn parse(text: &str) -> Result<Body, Fault> {
+        if text.is_empty() {
+            return Err(Fault::new(Code::BadRegex).because("it is empty, which everything matches"));
+        }
+        if let Err(error) = regex::Regex::new(text) {
+            let last = error.to_string().lines().last().unwrap_or_default().to_owned();
+            let plain = format!("to look for this very text, write `{}`", regex::escape(text));
+            return Err(Fault::new(Code::BadRegex).because(last.trim_start_matches("error: ")).hint(plain));
+        }
+        literal(text).map(Body).ok_or_else(|| {
+            Fault::new(Code::NotYet)
+                .because("this version of Skep looks for plain text only: special characters need a `\\` before them")
+                .hint(format!("to look for this very text, write `{}`", regex::escape(text)))
+        })
+    }
+}
+
+impl Show for Body {
+    fn show(&self) -> String {
+        regex::escape(&self.0)
+    }
+}
+
 // === impl Url ===
 
 impl Url {
@@ -104,6 +135,21 @@ pub(super) fn expect(text: &str) -> Result<Expect, Fault> {
 fn number(text: &str) -> Result<f64, Fault> {
     let parsed = text.parse::<f64>().ok().filter(|n| n.is_finite());
     parsed.ok_or_else(|| Fault::new(Code::BadExpect).because(format!("`{text}` is not a number")))
+}
+
+/// The only text that a regular expression matches, where there is only one and it can be told at sight.
+fn literal(expression: &str) -> Option<String> {
+    const SPECIAL: &str = r"\.+*?()|[]{}^$#&-~";
+    let mut text = String::new();
+    let mut rest = expression.chars();
+    while let Some(next) = rest.next() {
+        match next {
+            '\\' => text.push(rest.next().filter(|c| SPECIAL.contains(*c))?),
+            '.' | '+' | '*' | '?' | '(' | ')' | '|' | '[' | ']' | '{' | '}' | '^' | '$' => return None,
+            plain => text.push(plain),
+        }
+    }
+    Some(text)
 }
 
 /// `>= 1` → `ge 1`, `1` → `eq 1`.
@@ -223,7 +269,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_body_is_plain_text_written_as_a_regular_expression() {
+        let body = |text: &str| Body::parse(text).map(|b| b.0);
+        assert_eq!(body("ok"), Ok("ok".to_owned()));
+        assert_eq!(body(r#""status":"ok""#), Ok(r#""status":"ok""#.to_owned()));
+        assert_eq!(body(r"v1\.2 \{a\}"), Ok("v1.2 {a}".to_owned()));
+        for text in ["^ok$", "v1.2", "a|b", r"\d+", "(?i)ok", "[0-9]"] {
+            assert_eq!(body(text).map_err(|f| f.code), Err(Code::NotYet), "{text}");
+        }
+        for text in ["", "(", r#"{"status":"ok"}"#, "a\\"] {
+            assert_eq!(body(text).map_err(|f| f.code), Err(Code::BadRegex), "{text}");
+        }
+        let braces = body(r#"{"status":"ok"}"#).unwrap_err();
+        assert_eq!(braces.hint.as_deref(), Some(r#"to look for this very text, write `\{"status":"ok"\}`"#));
+    }
+
     proptest! {
+        #[test]
+        fn a_body_matches_exactly_what_its_expression_matches(text in "[a-c.*\\\\^$ ]{1,6}", other in "[a-c.*^$ ]{0,8}") {
+            if let Ok(body) = Body::parse(&text) {
+                prop_assert_eq!(other.contains(&body.0), regex::Regex::new(&text).unwrap().is_match(&other));
+                prop_assert_eq!(Body::parse(&body.show()), Ok(body));
+            }
+        }
+
         #[test]
         fn every_valid_address_and_comparison_round_trips(
             host in "[a-z0-9._-]{0,12}", port in 1_u16.., path in "(/[a-z0-9?=&%.-]{0,12})?", n in any::<f64>(), word in "[!-~]{1,8}",
@@ -245,6 +315,7 @@ mod tests {
             let _ = Url::parse(&text);
             let _ = Url::parse(&near);
             let _ = expect(&text);
+            let _ = Body::parse(&text);
         }
     }
 }

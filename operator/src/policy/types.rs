@@ -197,7 +197,7 @@ pub enum CheckProbe {
         status: u16,
         /// Longest time for an answer.
         within: Duration,
-        /// Text (regular expression) that the body must contain.
+        /// Text that the body must contain.
         body: Option<String>,
     },
     /// `skep.check.<name>.sql`.

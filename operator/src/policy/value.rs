@@ -142,15 +142,13 @@ pub fn engine(text: &str) -> Result<Engine, Fault> {
     }
 }
 
-/// How the maintenance page gets in front of users.
+/// How the maintenance page gets in front of users, as far as this version can do it.
 pub fn maintenance_mode(text: &str) -> Result<MaintenanceMode, Fault> {
-    if let Some(service) = text.strip_prefix("config:") {
-        return service_name(service.trim()).map(MaintenanceMode::Config);
-    }
     match text {
         "swap" => Ok(MaintenanceMode::Swap),
         "proxy" => Ok(MaintenanceMode::Proxy),
-        "standin" => Ok(MaintenanceMode::StandIn),
+        later if later == "standin" || later.starts_with("config:") => Err(Fault::new(Code::NotYet)
+            .because(format!("`{later}` is known, but this version of Skep does `swap` and `proxy` only"))),
         _ => {
             let near = nearest(text, ["swap", "proxy", "standin", "config:<service>"]);
             Err(Fault::new(Code::BadChoice).hint(near))
@@ -347,20 +345,6 @@ pub fn sql(text: &str) -> Result<String, Fault> {
         return Err(Fault::new(Code::BadText).because("it is empty"));
     }
     Ok(text.to_owned())
-}
-
-/// A regular expression.
-pub fn pattern(text: &str) -> Result<String, Fault> {
-    if text.is_empty() {
-        return Err(Fault::new(Code::BadRegex).because("it is empty, which everything matches"));
-    }
-    match regex::Regex::new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => {
-            let last = error.to_string().lines().last().unwrap_or_default().to_owned();
-            Err(Fault::new(Code::BadRegex).because(last.trim_start_matches("error: ").to_owned()))
-        }
-    }
 }
 
 /// Schedules, split on `;`. Where one has a time zone, all must.

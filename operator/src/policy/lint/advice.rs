@@ -1,7 +1,5 @@
 //! What works, but probably not as hoped: warnings that need more than the labels.
 
-use std::collections::BTreeSet;
-
 use jiff::{SignedDuration, Timestamp};
 
 use crate::policy::problem::{Code, Problem, Section};
@@ -9,21 +7,36 @@ use crate::policy::types::{Backup, Maintenance, MaintenanceMode, Period, Policy}
 use crate::policy::value;
 
 /// What surrounds the labels of a service.
-pub(super) struct Surroundings<'a> {
+pub(super) struct Surroundings {
     /// Whether the service has a health check of its own.
     pub(super) health_check: bool,
     /// Whether it publishes a port in host mode.
     pub(super) host_port: bool,
-    /// Whether the service that shows its page (`config:<service>`) publishes a port in host mode.
-    pub(super) proxy_host_port: bool,
-    /// The configs that exist, where that is known.
-    pub(super) configs: Option<&'a BTreeSet<String>>,
+    /// The configs that the stack defines, where that is known.
+    pub(super) configs: Option<Vec<ConfigName>>,
     /// Whether the labels set `skep.restore.mode`.
     pub(super) sets_mode: bool,
 }
 
+/// A config of a stack.
+pub(super) struct ConfigName {
+    /// Its key in the file.
+    pub(super) key: String,
+    /// Its name in the Swarm.
+    pub(super) name: String,
+    /// Whether the name begins with that of a stack that is not known.
+    pub(super) open: bool,
+}
+
+impl ConfigName {
+    fn may_be(&self, page: &str) -> bool {
+        let ends_alike = page.strip_suffix(self.key.as_str()).is_some_and(|stack| stack.ends_with('_'));
+        page == self.name || (self.open && ends_alike)
+    }
+}
+
 /// All warnings about one service.
-pub(super) fn advice(policy: &Policy, around: &Surroundings<'_>) -> Vec<Problem> {
+pub(super) fn advice(policy: &Policy, around: &Surroundings) -> Vec<Problem> {
     let mut warnings = Vec::new();
     if let Some(maintenance) = &policy.maintenance {
         warnings.extend(health_check(maintenance, around));
@@ -35,7 +48,7 @@ pub(super) fn advice(policy: &Policy, around: &Surroundings<'_>) -> Vec<Problem>
     warnings
 }
 
-fn health_check(maintenance: &Maintenance, around: &Surroundings<'_>) -> Option<Problem> {
+fn health_check(maintenance: &Maintenance, around: &Surroundings) -> Option<Problem> {
     (maintenance.mode == MaintenanceMode::Swap && !around.health_check).then(|| {
         Problem::new(Code::NoHealthCheck, Section::Maintenance, "skep.maintenance.mode")
             .got("swap")
@@ -44,13 +57,8 @@ fn health_check(maintenance: &Maintenance, around: &Surroundings<'_>) -> Option<
     })
 }
 
-fn host_port(maintenance: &Maintenance, around: &Surroundings<'_>) -> Option<Problem> {
-    let affected = match &maintenance.mode {
-        MaintenanceMode::Swap => around.host_port,
-        MaintenanceMode::Config(_) => around.proxy_host_port,
-        MaintenanceMode::Proxy | MaintenanceMode::StandIn => false,
-    };
-    affected.then(|| {
+fn host_port(maintenance: &Maintenance, around: &Surroundings) -> Option<Problem> {
+    (maintenance.mode == MaintenanceMode::Swap && around.host_port).then(|| {
         Problem::new(Code::HostPort, Section::Maintenance, "skep.maintenance.mode")
             .got(maintenance.mode.to_string())
             .want("no port in host mode: the old task must stop first, about a second of refused connections each time")
@@ -58,19 +66,21 @@ fn host_port(maintenance: &Maintenance, around: &Surroundings<'_>) -> Option<Pro
     })
 }
 
-fn page(maintenance: &Maintenance, around: &Surroundings<'_>) -> Option<Problem> {
-    let (page, configs) = (maintenance.page.as_ref()?, around.configs?);
-    let defined =
-        configs.iter().any(|c| c == page || page.strip_suffix(c.as_str()).is_some_and(|p| p.ends_with('_')));
-    (!defined).then(|| {
-        Problem::new(Code::UndefinedConfig, Section::Maintenance, "skep.maintenance.page")
-            .got(page)
-            .want("a config that exists: the stack does not define it, so it must be made by hand")
-            .hint(value::nearest(page, configs.iter().map(String::as_str)))
-    })
+fn page(maintenance: &Maintenance, around: &Surroundings) -> Option<Problem> {
+    let (page, configs) = (maintenance.page.as_ref()?, around.configs.as_ref()?);
+    if configs.iter().any(|config| config.may_be(page)) {
+        return None;
+    }
+    let near = value::closest(page, configs.iter().map(|c| c.key.as_str()));
+    let meant = configs.iter().find(|c| Some(c.key.as_str()) == near);
+    let problem = Problem::new(Code::UndefinedConfig, Section::Maintenance, "skep.maintenance.page")
+        .got(page)
+        .want("the full name of a config that exists: the stack defines none of this name")
+        .hint(meant.map(|config| format!("did you mean `{}`?", config.name)));
+    Some(problem)
 }
 
-fn alerts(policy: &Policy, around: &Surroundings<'_>) -> Option<Problem> {
+fn alerts(policy: &Policy, around: &Surroundings) -> Option<Problem> {
     let restore = policy.restore.as_ref()?;
     if restore.on_alert.is_empty() {
         return around.sets_mode.then(|| {

@@ -20,13 +20,13 @@ use std::path::Path;
 pub use report::{CheckReport, Finding};
 pub use variables::Environment;
 
-use self::advice::{Surroundings, advice};
+use self::advice::{ConfigName, Surroundings, advice};
 use self::stack::{Found, Place, Reader, Stack, StackService};
 use super::graph::{Graph, Member};
 use super::parse::{Parsed, is_ours, parse};
 use super::policies::{Policies, is_labelled};
 use super::problem::{Code, Problem};
-use super::types::{MaintenanceMode, Policy};
+use super::types::Policy;
 use crate::swarm::object::{ENABLE, KIND, Labels, Service};
 
 /// Stands for the name of the stack while it is not known.
@@ -87,7 +87,7 @@ fn check_live(services: &[Service], wanted: impl Fn(&Service) -> bool) -> CheckR
     let mut report = CheckReport::default();
     for service in services.iter().filter(|s| wanted(s) && is_labelled(s) && !s.labels().contains_key(KIND)) {
         let Some(parsed) = policies.get(service.name()) else { continue };
-        let advice = advice(&parsed.policy, &surroundings_of(service, services, &policies));
+        let advice = advice(&parsed.policy, &surroundings_of(service));
         let name = service.name().to_owned();
         for problem in parsed.problems.iter().cloned().chain(advice) {
             let level = problem.code.level();
@@ -105,15 +105,12 @@ fn check_live(services: &[Service], wanted: impl Fn(&Service) -> bool) -> CheckR
     report
 }
 
-fn surroundings_of<'a>(service: &Service, all: &[Service], policies: &Policies) -> Surroundings<'a> {
+fn surroundings_of(service: &Service) -> Surroundings {
     let test = &service.spec["TaskTemplate"]["ContainerSpec"]["Healthcheck"]["Test"];
     let first = test.get(0).and_then(serde_json::Value::as_str);
-    let proxy = policies.get(service.name()).and_then(|p| proxy_of(&p.policy));
-    let proxy = proxy.and_then(|name| policies.graph().resolve(service.name(), name));
     Surroundings {
         health_check: first.is_some_and(|word| word != "NONE"),
         host_port: has_host_port(service),
-        proxy_host_port: all.iter().any(|s| Some(s.name()) == proxy.as_deref() && has_host_port(s)),
         configs: None,
         sets_mode: service.labels().contains_key("skep.restore.mode"),
     }
@@ -122,13 +119,6 @@ fn surroundings_of<'a>(service: &Service, all: &[Service], policies: &Policies) 
 fn has_host_port(service: &Service) -> bool {
     let ports = service.spec["EndpointSpec"]["Ports"].as_array();
     ports.into_iter().flatten().any(|port| port["PublishMode"] == "host")
-}
-
-fn proxy_of(policy: &Policy) -> Option<&str> {
-    match policy.maintenance.as_ref().map(|m| &m.mode) {
-        Some(MaintenanceMode::Config(service)) => Some(service),
-        _ => None,
-    }
 }
 
 /// A stack file with the policies of its services.
@@ -168,12 +158,10 @@ impl<'a> Checked<'a> {
     }
 
     fn problems_of(&self, short: &str, service: &StackService, parsed: &Parsed) -> Vec<Found> {
-        let proxy = proxy_of(&parsed.policy).and_then(|name| self.stack.services.get(name));
         let around = Surroundings {
             health_check: service.health_check,
             host_port: service.host_port,
-            proxy_host_port: proxy.is_some_and(|s| s.host_port),
-            configs: Some(&self.stack.configs),
+            configs: Some(self.configs()),
             sets_mode: service.labels.contains_key("skep.restore.mode"),
         };
         let across = self.graph.problems_of(&format!("{}_{short}", self.name)).iter();
@@ -184,6 +172,15 @@ impl<'a> Checked<'a> {
             Found { place, service: Some(short.to_owned()), problem }
         };
         all.map(found).collect()
+    }
+
+    fn configs(&self) -> Vec<ConfigName> {
+        let all = self.stack.configs.iter().map(|(key, named)| ConfigName {
+            key: key.clone(),
+            name: named.clone().unwrap_or_else(|| format!("{}_{key}", self.name)),
+            open: named.is_none() && self.name == UNKNOWN_STACK,
+        });
+        all.collect()
     }
 
     /// A name in the form of another stack's service cannot be judged from a file.

@@ -37,6 +37,14 @@ pub struct Finding {
 // === impl CheckReport ===
 
 impl CheckReport {
+    /// Adds what another check found.
+    pub fn add(&mut self, other: CheckReport) {
+        let CheckReport { findings, services, notes } = other;
+        self.findings.extend(findings);
+        self.services.extend(services);
+        self.notes.extend(notes);
+    }
+
     /// How many problems; warnings do not count.
     pub fn problems(&self) -> usize {
         self.findings.iter().filter(|f| f.level == Level::Problem).count()

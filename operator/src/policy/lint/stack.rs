@@ -12,8 +12,8 @@ use crate::policy::problem::{Code, Problem, Section};
 pub(super) struct Stack {
     /// By short name.
     pub(super) services: BTreeMap<String, StackService>,
-    /// Names of configs, short and as given by `name:`.
-    pub(super) configs: BTreeSet<String>,
+    /// Configs by key, with the `name:` that they are given.
+    pub(super) configs: BTreeMap<String, Option<String>>,
 }
 
 /// One service of a stack.
@@ -95,8 +95,8 @@ impl<'a> Reader<'a> {
         }
         let Some(root) = root else { return };
         for entry in root.get("configs").map(At::entries).unwrap_or_default() {
-            self.stack.configs.insert(entry.key.clone());
-            self.stack.configs.extend(entry.value.get("name").and_then(|name| self.plain(name)));
+            let named = entry.value.get("name").and_then(|name| self.plain(name));
+            self.stack.configs.insert(entry.key.clone(), named);
         }
         match root.get("services").map(At::entries) {
             Some(services) if !services.is_empty() => services.iter().for_each(|s| self.service(s)),

@@ -1,0 +1,203 @@
+//! `skep check`, `skep labels` and `skep explain`: what people can ask about labels. The first needs the Swarm only
+//! when it is asked about services there; the others never do.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::policy::lint::Environment;
+use crate::policy::{CheckReport, value};
+use crate::policy::{Code, check_files, check_service, check_services, explain, labels_reference};
+use crate::swarm::object::Service;
+
+/// `skep check [STACK.yml | SERVICE]…`
+#[derive(Clone, Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Stack files (read together, as `docker stack deploy -c a.yml -c b.yml` does), or full names of services in
+    /// the Swarm; all services of the Swarm where nothing is named.
+    #[arg(value_name = "FILE|SERVICE")]
+    pub targets: Vec<String>,
+    /// Name that the stack of the files will have.
+    #[arg(long, value_name = "NAME")]
+    pub stack: Option<String>,
+    /// How the report is written.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: ReportFormat,
+}
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReportFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// `skep explain [CODE]`
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExplainArgs {
+    /// A code like `L007`; a list of all where absent.
+    pub code: Option<String>,
+}
+
+/// What a command prints, and with which code it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// For standard output.
+    pub text: String,
+    /// 0 for success, 1 where something is wrong with what was asked about, 2 where the question was.
+    pub exit_code: u8,
+}
+
+// === impl CheckArgs ===
+
+impl CheckArgs {
+    /// Whether the services of the Swarm are needed for the answer.
+    pub fn needs_swarm(&self) -> bool {
+        self.targets.is_empty() || self.targets.iter().any(|target| !is_file(target))
+    }
+
+    /// Checks what was asked for. `services` are all services of the Swarm, where they are needed.
+    pub fn run(&self, environment: &Environment<'_>, services: &[Service]) -> Answer {
+        let (files, names): (Vec<&String>, Vec<&String>) = self.targets.iter().partition(|t| is_file(t));
+        let mut report = CheckReport::default();
+        if !files.is_empty() {
+            let paths: Vec<&Path> = files.iter().map(Path::new).collect();
+            report.add(check_files(&paths, environment, self.stack.as_deref()));
+        }
+        if self.targets.is_empty() {
+            report.add(check_services(services));
+        }
+        for name in names {
+            match check_service(services, name) {
+                Some(found) => report.add(found),
+                None => return no_such_service(name, services),
+            }
+        }
+        let text = match self.output {
+            ReportFormat::Text => report.to_string(),
+            ReportFormat::Json => serde_json::to_string_pretty(&report).map(|t| t + "\n").unwrap_or_default(),
+        };
+        Answer { text, exit_code: report.exit_code() }
+    }
+}
+
+// === impl ExplainArgs ===
+
+impl ExplainArgs {
+    /// The page of a code, or the list of all codes.
+    pub fn run(&self) -> Answer {
+        let Some(code) = &self.code else {
+            let all: Vec<String> =
+                Code::ALL.iter().map(|code| format!("{code}  {}\n", code.title())).collect();
+            return Answer { text: all.concat(), exit_code: 0 };
+        };
+        match explain(code) {
+            Some(page) => {
+                Answer { text: format!("{}\n", page.trim_start_matches('#').trim_start()), exit_code: 0 }
+            }
+            None => {
+                let text = format!("there is no code `{code}`; `skep explain` lists them all\n");
+                Answer { text, exit_code: 2 }
+            }
+        }
+    }
+}
+
+// === impl Answer ===
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// `skep labels`: all labels with what they do.
+pub fn labels() -> Answer {
+    Answer { text: labels_reference(), exit_code: 0 }
+}
+
+/// A target is a file when it looks like one or is one; names of services have neither slashes nor endings.
+fn is_file(target: &str) -> bool {
+    let path = Path::new(target);
+    let ending = path.extension().and_then(|e| e.to_str());
+    target.contains('/') || matches!(ending, Some("yml" | "yaml")) || path.is_file()
+}
+
+fn no_such_service(name: &str, services: &[Service]) -> Answer {
+    let near = value::nearest(name, services.iter().map(Service::name));
+    let hint = near.map(|hint| format!("; {hint}")).unwrap_or_default();
+    Answer { text: format!("there is no service `{name}`, and no file of that name{hint}\n"), exit_code: 2 }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        check: CheckArgs,
+    }
+
+    fn args(words: &[&str]) -> CheckArgs {
+        Command::parse_from([&["check"], words].concat()).check
+    }
+
+    fn services() -> Vec<Service> {
+        let labels = json!({ "skep.enable": "true", "skep.data": "mysql" });
+        let spec = json!({ "Name": "shop_db", "Labels": labels });
+        vec![Service { id: "x".to_owned(), version: 1, spec, update: None, created: Timestamp::UNIX_EPOCH }]
+    }
+
+    const TEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/check/ten-mistakes.yml");
+
+    #[test]
+    fn a_stack_file_is_checked_without_the_swarm() {
+        let check = args(&[TEN]);
+        assert!(!check.needs_swarm() && !args(&["not-there.yml"]).needs_swarm());
+        let answer = check.run(&|_| None, &[]);
+        assert_eq!(answer.exit_code, 1);
+        assert!(
+            answer.text.ends_with("10 problems, 0 warnings, 3 services with labels of Skep\n"),
+            "{answer}"
+        );
+    }
+
+    #[test]
+    fn services_are_checked_by_name_or_all_together() {
+        for words in [&["shop_db"][..], &[]] {
+            assert!(args(words).needs_swarm());
+            let answer = args(words).run(&|_| None, &services());
+            assert_eq!(answer.exit_code, 1);
+            assert!(
+                answer.text.starts_with("L004  service `shop_db`, `skep.data` = \"mysql\"\n"),
+                "{answer}"
+            );
+        }
+        let answer = args(&["shop_bd"]).run(&|_| None, &services());
+        assert_eq!(answer.exit_code, 2);
+        assert!(answer.text.contains("did you mean `shop_db`?"), "{answer}");
+    }
+
+    #[test]
+    fn files_and_services_can_be_asked_about_together_and_as_json() {
+        let answer = args(&[TEN, "shop_db", "--output", "json"]).run(&|_| None, &services());
+        let report: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
+        assert_eq!(report["findings"].as_array().map(Vec::len), Some(11));
+    }
+
+    #[test]
+    fn codes_are_explained_and_listed() {
+        let explain = |code: Option<&str>| ExplainArgs { code: code.map(str::to_owned) }.run();
+        assert!(explain(Some("L007")).text.starts_with("L007 not a retention\n"));
+        assert_eq!(explain(Some("L7")).exit_code, 2);
+        assert_eq!(explain(None).text.lines().count(), Code::ALL.len());
+        assert!(labels().text.contains("skep.backup.schedule"));
+    }
+}
