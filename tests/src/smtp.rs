@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -102,7 +102,7 @@ pub struct Authority {
 struct Shared {
     options: Options,
     acceptor: Option<TlsAcceptor>,
-    script: Mutex<VecDeque<(Moment, Answer)>>,
+    script: watch::Sender<VecDeque<(Moment, Answer)>>,
     mails: watch::Sender<Vec<Mail>>,
     connections: watch::Sender<usize>,
 }
@@ -195,7 +195,7 @@ impl Server {
         let shared = Arc::new(Shared {
             options,
             acceptor: authority.map(|a| a.acceptor.clone()),
-            script: Mutex::default(),
+            script: watch::Sender::new(VecDeque::new()),
             mails: watch::Sender::new(Vec::new()),
             connections: watch::Sender::new(0),
         });
@@ -210,7 +210,7 @@ impl Server {
 
     /// Once, at the next such moment, does this instead.
     pub fn at(&self, moment: Moment, answer: Answer) {
-        self.shared.script().push_back((moment, answer));
+        self.shared.script.send_modify(|script| script.push_back((moment, answer)));
     }
 
     /// What it has taken so far.
@@ -234,6 +234,16 @@ impl Server {
         waited.expect("mails come in time").expect("the sender lives as long as the server").clone()
     }
 
+    /// Waits until every scripted moment has come.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub async fn played(&self) {
+        let mut script = self.shared.script.subscribe();
+        let waited = tokio::time::timeout(PATIENCE, script.wait_for(VecDeque::is_empty)).await;
+        waited.expect("the moments come in time").expect("the sender lives as long as the server");
+    }
+
     /// Stops it; the port is free when this returns.
     pub async fn stop(self) {
         self.running.abort();
@@ -252,15 +262,15 @@ impl Drop for Server {
 // === impl Shared ===
 
 impl Shared {
-    fn script(&self) -> MutexGuard<'_, VecDeque<(Moment, Answer)>> {
-        self.script.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes the first scripted answer for this moment.
     fn scripted(&self, moment: &Moment) -> Option<Answer> {
-        let mut script = self.script();
-        let at = script.iter().position(|(m, _)| m == moment)?;
-        script.remove(at).map(|(_, answer)| answer)
+        let mut answer = None;
+        self.script.send_if_modified(|script| {
+            let at = script.iter().position(|(m, _)| m == moment);
+            answer = at.and_then(|at| script.remove(at)).map(|(_, answer)| answer);
+            answer.is_some()
+        });
+        answer
     }
 }
 

@@ -441,6 +441,23 @@ async fn an_address_that_the_server_cannot_take_is_a_dead_letter() {
 }
 
 #[tokio::test]
+async fn a_delivery_that_is_dropped_in_the_middle_repeats_nothing() {
+    let server = Server::start(Options::default(), None).await;
+    let (outbox, _) = outbox(settings(server.address()));
+    let book = Book::of(State::Running);
+    // DBA is served, and then the server says nothing to OPS any more.
+    server.at(Moment::To(OPS.to_owned()), Answer::Silence);
+    tokio::select! {
+        delivery = book.deliver(&outbox, &[DBA]) => panic!("it hangs: {delivery:?}"),
+        () = server.played() => {}
+    }
+    assert_eq!(recipients(&server.mails()), [DBA]);
+    book.deliver(&outbox, &[DBA]).await.unwrap();
+    assert_eq!(recipients(&server.mails()), [DBA, OPS]);
+    assert_eq!(book.told(), ["started"]);
+}
+
+#[tokio::test]
 async fn with_nobody_to_tell_nothing_waits() {
     let server = Server::start(Options::default(), None).await;
     let (outbox, meter) = outbox(Mail { to: Vec::new(), ..settings(server.address()) });

@@ -151,8 +151,7 @@ impl Outbox {
             .map_err(|source| Undelivered::Unwritable { operation: id(), source })?;
         let mut progress = self.progress_of(&operation.id, about);
         let all = recipients.len();
-        let sent = self.send(&letter, &recipients, &mut progress, now).await;
-        self.keep(&operation.id, &progress);
+        let sent = self.send(&operation.id, &letter, &recipients, &mut progress, now).await;
         sent.map_err(|source| {
             let left = all - recipients.iter().filter(|r| progress.settled.contains_key(*r)).count();
             Undelivered::Unsent { operation: id(), left, all, source }
@@ -175,6 +174,7 @@ impl Outbox {
     /// cannot be reached does, for asking it once for each would take a timeout each.
     async fn send(
         &self,
+        id: &OpId,
         letter: &Letter,
         recipients: &[Address],
         progress: &mut Progress,
@@ -188,23 +188,13 @@ impl Outbox {
         let mut session = self.smtp.open().await.inspect_err(|_| self.meter.deferred())?;
         let mut postponed = None;
         for recipient in open {
-            let message = match letter.to(recipient, &self.mail, now) {
-                Ok(message) => message,
-                Err(error) => {
-                    self.meter.rejected();
-                    progress.settled.insert(recipient.clone(), Some(error.to_string()));
-                    continue;
-                }
+            let sent = match letter.to(recipient, &self.mail, now) {
+                Ok(message) => session.send(&message).await,
+                Err(error) => Err(Fault::Rejected(format!("{error}: the mail library refuses it"))),
             };
-            match session.send(&message).await {
-                Ok(()) => {
-                    self.meter.sent();
-                    progress.settled.insert(recipient.clone(), None);
-                }
-                Err(Fault::Rejected(reason)) => {
-                    self.meter.rejected();
-                    progress.settled.insert(recipient.clone(), Some(reason));
-                }
+            match sent {
+                Ok(()) => self.settle(id, progress, recipient, None),
+                Err(Fault::Rejected(reason)) => self.settle(id, progress, recipient, Some(reason)),
                 Err(fault @ Fault::Deferred(_)) => {
                     self.meter.deferred();
                     postponed = Some(fault);
@@ -247,7 +237,13 @@ impl Outbox {
         known.unwrap_or_else(|| Progress { about, settled: BTreeMap::new() })
     }
 
-    fn keep(&self, id: &OpId, progress: &Progress) {
+    /// Noted at once, so that a delivery that is dropped in the middle repeats nothing.
+    fn settle(&self, id: &OpId, progress: &mut Progress, recipient: &Address, refused: Option<String>) {
+        match refused {
+            None => self.meter.sent(),
+            Some(_) => self.meter.rejected(),
+        }
+        progress.settled.insert(recipient.clone(), refused);
         let mut known = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(id.clone(), progress.clone());
     }
