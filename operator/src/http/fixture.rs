@@ -277,7 +277,7 @@ pub(crate) fn view() -> View {
         &[
             ("claim", StepState::Done, -1_505, 1, ""),
             ("plan", StepState::Done, -1_504, 1, ""),
-            ("page", StepState::Done, -1_503, 3, "page on; replicas stay"),
+            ("stop", StepState::Done, -1_503, 3, "page on; replicas stay"),
             ("hold", StepState::Started, -1_500, 0, "until 10:55 UTC, or until ended"),
         ],
     );
@@ -286,7 +286,7 @@ pub(crate) fn view() -> View {
         OperationView::of(&asked, &RESTORE, None),
         OperationView::of(
             &maintenance,
-            &["claim", "plan", "page", "hold", "back", "release"],
+            &["claim", "plan", "stop", "hold", "start", "release"],
             Some(at(5_700)),
         ),
     ];

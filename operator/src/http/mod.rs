@@ -11,6 +11,7 @@
 //! and escaped on its way into a page; what changes anything needs a token in its body or header, never a cookie.
 
 mod actions;
+pub mod gather;
 pub mod metrics;
 mod operation_view;
 pub mod server;

@@ -222,9 +222,11 @@ fn title(work: &Work, name: &str) -> String {
         (Work::Restore { .. }, "start") => "Start the clients, page off",
         (Work::Restore { .. }, "verify") => "Check data and application",
         (Work::Restore { .. }, "keep") => "Keep the old data until it expires",
-        (Work::Maintenance { .. }, "page" | "stop") => "Page on",
+        (Work::Maintenance { .. }, "stop") => "Page on",
         (Work::Maintenance { .. }, "hold") => "Hold until told, or until its time is over",
-        (Work::Maintenance { .. }, "back" | "start") => "Page off",
+        (Work::Maintenance { .. }, "start") => "Page off",
+        (Work::Expire, "drop") => "Drop what was kept past its time",
+        (Work::Expire, "forget") => "Forget it in the record",
         _ => return scrub::line(&capital(&name.replace(['-', '_'], " ")), LONGEST_NAME),
     };
     text.to_owned()

@@ -9,6 +9,9 @@ use serde::Serialize;
 use super::view::{Condition, OperationView, Progress, ServiceView, StepView, View, between};
 use crate::operation::record::State;
 
+/// Most ended operations on the overview.
+const HISTORY: usize = 40;
+
 /// How something looks; the style sheet has a class for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -31,6 +34,8 @@ pub(super) struct Overview<'a> {
     live: Vec<ShownOperation<'a>>,
     /// Operations that ended.
     ended: Vec<ShownOperation<'a>>,
+    /// Operations that ended and are not shown.
+    older: usize,
     services: Vec<ShownService<'a>>,
     tiles: Vec<Tile>,
 }
@@ -113,6 +118,8 @@ impl<'a> Overview<'a> {
             };
             group.push(ShownOperation::of(operation, now));
         }
+        let older = ended.len().saturating_sub(HISTORY);
+        ended.truncate(HISTORY);
         let circuits = view.services.iter().filter_map(|s| {
             let (since, why) = s.guard.as_ref()?.circuit.as_ref()?;
             Some(Circuit { service: &s.name, since: *since, why })
@@ -120,7 +127,7 @@ impl<'a> Overview<'a> {
         let circuits: Vec<_> = circuits.collect();
         let services: Vec<_> = view.services.iter().map(|s| ShownService::of(s, now)).collect();
         let tiles = tiles(&services, asked.len() + circuits.len(), live.len());
-        Overview { asked, circuits, live, ended, services, tiles }
+        Overview { asked, circuits, live, ended, older, services, tiles }
     }
 }
 

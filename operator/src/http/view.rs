@@ -81,7 +81,7 @@ pub enum Condition {
     Operating,
     /// Its users see the maintenance page.
     Maintenance,
-    /// Scaled to zero by Skep.
+    /// Scaled to zero.
     Asleep,
     /// An operation on it is stuck: a person is needed.
     Stuck,
@@ -217,13 +217,9 @@ impl View {
 impl GuardView {
     /// From what the guards remember.
     pub fn of(mode: RestoreMode, alerts: &[String], history: Result<&History, String>) -> GuardView {
-        let mode = match mode {
-            RestoreMode::Observe => "observe",
-            RestoreMode::Approve => "approve",
-            RestoreMode::Auto => "auto",
-        };
         let alerts = alerts.iter().map(|a| scrub::line(a, LONGEST_NAME)).collect();
-        let mut view = GuardView { mode, alerts, circuit: None, incidents: Vec::new(), unreadable: None };
+        let mut view =
+            GuardView { mode: mode.as_str(), alerts, circuit: None, incidents: Vec::new(), unreadable: None };
         match history {
             Err(why) => view.unreadable = Some(scrub::line(&why, LONGEST)),
             Ok(history) => {

@@ -1,0 +1,246 @@
+//! What was read of the Swarm → the view. Pure.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::view::{
+    Backups, Condition, GuardView, LONGEST, LONGEST_NAME, OperationView, ProblemView, Restored, ServiceView,
+    View, between,
+};
+use crate::notify::scrub;
+use crate::operation::catalogue::{Backup, Purpose};
+use crate::operation::clients;
+use crate::operation::record::{Operation, State, StepState, Work};
+use crate::operation::settings::Settings;
+use crate::policy::{Level, Parsed, Policies, Policy, Problem, Schedule, Section};
+use crate::swarm::object::{Config, ENABLE, OP, Service, Task, TaskState};
+use crate::triggers::guard::History;
+
+/// How many times of a schedule are looked at for the longest pause: a week of working days and more.
+const FIRINGS: usize = 30;
+
+/// What a view is made of.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    /// When it was read.
+    pub taken: Timestamp,
+    /// Whether this replica leads.
+    pub leads: bool,
+    /// Who leads, where known.
+    pub leader: Option<&'a str>,
+    /// Why the engine cannot be reached, where it cannot: then the rest is what was read last.
+    pub trouble: Option<&'a str>,
+    /// Services; those without `skep.enable=true` are left out.
+    pub services: &'a [Service],
+    /// What their labels ask for.
+    pub policies: &'a Policies,
+    /// Their tasks.
+    pub tasks: &'a [Task],
+    /// Operations that can be read.
+    pub operations: &'a [Operation],
+    /// The catalogue.
+    pub backups: &'a [Backup],
+    /// Configs with the history of alerts.
+    pub guards: &'a [Config],
+    /// Settings of operations.
+    pub settings: &'a Settings,
+    /// Names of the steps of a kind of work, in order.
+    pub steps: fn(&Work) -> Vec<&'static str>,
+}
+
+/// Makes the view.
+pub fn gather(s: &Sources<'_>) -> View {
+    let managed = s.services.iter().filter(|x| x.spec["Labels"][ENABLE] == "true");
+    let mut view = View {
+        taken: s.taken,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        cluster: scrub::line(&s.settings.cluster, LONGEST_NAME),
+        leads: s.leads,
+        leader: s.leader.map(|l| scrub::line(l, LONGEST_NAME)),
+        trouble: s.trouble.map(|t| scrub::line(t, LONGEST)),
+        services: managed.map(|service| service_view(s, service)).collect(),
+        operations: s.operations.iter().map(|op| operation_view(s, op)).collect(),
+    };
+    view.sort();
+    view
+}
+
+fn operation_view(s: &Sources<'_>, op: &Operation) -> OperationView {
+    let began = op.journal.steps.first().map_or(op.intent.created, |(_, r)| r.began);
+    let limit = s.settings.job_deadline
+        + s.settings.stop_deadline
+        + s.settings.start_deadline
+        + s.settings.check_deadline;
+    let deadline = match op.intent.work {
+        Work::Maintenance { until } => until,
+        Work::Backup | Work::Restore { .. } | Work::Expire => began.checked_add(limit).ok(),
+    };
+    OperationView::of(
+        op,
+        &(s.steps)(&op.intent.work),
+        deadline.filter(|_| op.journal.state == State::Running),
+    )
+}
+
+fn service_view(s: &Sources<'_>, service: &Service) -> ServiceView {
+    let name = service.name();
+    let nothing = Parsed::default();
+    let parsed = s.policies.get(name).unwrap_or(&nothing);
+    let holder = holder(s.operations, name);
+    let desired = service.replicas();
+    let of_it = |t: &&Task| t.service == service.id && t.desired == TaskState::Running;
+    let running = s.tasks.iter().filter(of_it).filter(|t| t.state == TaskState::Running).count();
+    let running = u64::try_from(running).unwrap_or(u64::MAX);
+    let (condition, since) = condition(service, holder, desired, running);
+    ServiceView {
+        name: scrub::line(name, LONGEST_NAME),
+        stack: service.stack().map(|n| scrub::line(n, LONGEST_NAME)),
+        condition,
+        since,
+        operation: holder.map(|op| op.id.clone()),
+        paused: parsed.policy.paused,
+        desired,
+        running,
+        engine: parsed.policy.data.as_ref().map(|d| d.engine.as_str()),
+        backups: backups(s, service, parsed),
+        restored: restored(s.operations, name),
+        guard: guard(s.guards, name, &parsed.policy),
+        problems: parsed.problems.iter().map(problem).collect(),
+    }
+}
+
+/// The live operation that works on a service: the one that it is about, or that has claimed it as a client.
+fn holder<'a>(operations: &'a [Operation], service: &str) -> Option<&'a Operation> {
+    let claims = |op: &&Operation| {
+        let claimed = op.journal.step("claim").and_then(|r| r.out["services"].as_array());
+        claimed.is_some_and(|c| c.iter().any(|s| s == service))
+    };
+    let live = |op: &&Operation| matches!(op.journal.state, State::Running | State::Stuck);
+    let live = operations.iter().filter(live);
+    live.clone().find(|op| op.intent.service == service).or_else(|| live.clone().find(claims))
+}
+
+fn condition(
+    service: &Service,
+    holder: Option<&Operation>,
+    desired: Option<u64>,
+    running: u64,
+) -> (Condition, Option<Timestamp>) {
+    let page = service.spec["TaskTemplate"]["ContainerSpec"]["Labels"][OP].as_str();
+    let began = holder.and_then(|op| op.journal.steps.first()).map(|(_, r)| r.began);
+    if let Some(op) = holder.filter(|op| op.journal.state == State::Stuck) {
+        return (Condition::Stuck, op.journal.ended);
+    }
+    if page.is_some() || holder.is_some_and(|op| is_held_at_zero(op, service, desired)) {
+        let stop = holder.and_then(|op| op.journal.step(clients::STEP)).map(|r| r.began);
+        return (Condition::Maintenance, stop);
+    }
+    match desired {
+        _ if holder.is_some() => (Condition::Operating, began),
+        Some(0) => (Condition::Asleep, None),
+        Some(wanted) if running < wanted => (Condition::Degraded, None),
+        Some(_) | None => (Condition::Healthy, None),
+    }
+}
+
+/// A client at zero, with the page of a proxy in front: it has no page of its own, and its users see one all the same.
+fn is_held_at_zero(op: &Operation, service: &Service, desired: Option<u64>) -> bool {
+    let stopping = op.journal.step(clients::STEP);
+    let stopped = stopping.is_some_and(|r| matches!(r.state, StepState::Started | StepState::Done));
+    desired == Some(0) && stopped && (op.intent.service != service.name() || is_maintenance(op))
+}
+
+fn is_maintenance(op: &Operation) -> bool {
+    matches!(op.intent.work, Work::Maintenance { .. })
+}
+
+fn backups(s: &Sources<'_>, service: &Service, parsed: &Parsed) -> Option<Backups> {
+    let policy = &parsed.policy;
+    let wanted = policy.backup.is_some() || parsed.is_off(Section::Backup);
+    let of_it = |b: &&Backup| b.entry.service == service.name();
+    let all: Vec<&Backup> = s.backups.iter().filter(of_it).collect();
+    if all.is_empty() && !wanted {
+        return None;
+    }
+    let good = || all.iter().filter(|b| b.verified.is_some() && b.entry.purpose == Purpose::Regular);
+    let newest = good().max_by_key(|b| b.entry.taken);
+    let attempts =
+        s.operations.iter().filter(|o| o.intent.work == Work::Backup && o.intent.service == service.name());
+    let attempts = attempts.filter_map(|o| o.journal.steps.first().map(|(_, r)| r.began));
+    let last_success = newest.map(|b| b.entry.taken);
+    let schedules = policy.backup.as_ref().map_or(&[][..], |b| &b.schedules);
+    let (next, interval) = rhythm(schedules, s.taken);
+    Some(Backups {
+        count: u64::try_from(all.len()).unwrap_or(u64::MAX),
+        last_success,
+        last_attempt: attempts.max().max(last_success),
+        last_verified: all.iter().filter_map(|b| b.verified.max(b.proved)).max(),
+        last_proved: all.iter().filter_map(|b| b.proved).max(),
+        last_size: newest.map(|b| b.entry.size),
+        oldest: good().map(|b| b.entry.taken).min(),
+        next,
+        interval,
+        wanted_since: wanted.then_some(service.created),
+    })
+}
+
+/// When schedules are due next, and the longest pause between two times that they are due.
+fn rhythm(schedules: &[Schedule], now: Timestamp) -> (Option<Timestamp>, Option<Duration>) {
+    let due = |after: Timestamp| schedules.iter().filter_map(|s| s.next_after(after)).min();
+    let firings: Vec<Timestamp> = std::iter::successors(due(now), |t| due(*t)).take(FIRINGS).collect();
+    let pauses = firings.windows(2).map(|pair| between(pair[0], pair[1]));
+    (firings.first().copied(), pauses.max())
+}
+
+/// The last restore that succeeded. Users could not work from the first client's stop to the last one's start, or,
+/// where none was stopped, while connections were refused for the swap of names.
+fn restored(operations: &[Operation], service: &str) -> Option<Restored> {
+    let is_restore =
+        |o: &&Operation| matches!(o.intent.work, Work::Restore { .. }) && o.intent.service == service;
+    let done = operations.iter().filter(is_restore).filter(|o| o.journal.state == State::Succeeded);
+    let last = done.max_by_key(|o| o.journal.ended)?;
+    let (at, began) = (last.journal.ended?, last.journal.steps.first()?.1.began);
+    let (stop, start) = (last.journal.step(clients::STEP), last.journal.step("start"));
+    let stopped = stop.is_some_and(|r| r.out["saved"].as_object().is_some_and(|s| !s.is_empty()));
+    let swap = last.journal.step("cut").and_then(|r| r.out["fenced_ms"].as_u64()).map(Duration::from_millis);
+    let downtime = match (stop, start) {
+        (Some(stop), Some(start)) if stopped => Some(between(stop.began, start.changed)),
+        _ => swap,
+    };
+    Some(Restored { at, took: between(began, at), downtime })
+}
+
+fn guard(guards: &[Config], service: &str, policy: &Policy) -> Option<GuardView> {
+    let restore = policy.restore.as_ref().filter(|r| !r.on_alert.is_empty())?;
+    let name = History::config_name(service);
+    let stored = guards.iter().find(|c| c.name == name).map(History::read);
+    let history = match &stored {
+        Some(Ok(history)) => Ok(history.clone()),
+        Some(Err(e)) => Err(e.to_string()),
+        None => Ok(History::new(service, "")),
+    };
+    Some(GuardView::of(restore.mode, &restore.on_alert, history.as_ref().map_err(Clone::clone)))
+}
+
+fn problem(problem: &Problem) -> ProblemView {
+    ProblemView {
+        code: problem.code.as_str().to_owned(),
+        key: scrub::line(&problem.key, LONGEST_NAME),
+        text: scrub::line(&found_and_wanted(problem), LONGEST),
+        hint: problem.hint.as_ref().map(|h| scrub::line(h, LONGEST)),
+        blocks: problem.blocks_destructive,
+        warning: problem.code.level() == Level::Warning,
+    }
+}
+
+fn found_and_wanted(problem: &Problem) -> String {
+    match problem.got.as_str() {
+        "" => format!("want {}", problem.want),
+        got => format!("found `{got}`, want {}", problem.want),
+    }
+}
+
+#[cfg(test)]
+#[path = "gather_tests.rs"]
+mod tests;
