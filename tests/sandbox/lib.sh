@@ -17,7 +17,7 @@ die() {
 as_root() {
     [ "$(id -u)" = 0 ] && return
     command -v sudo >/dev/null || die "this needs root (or sudo)"
-    exec sudo --preserve-env=PATH,SKEP_SANDBOX_DIR,SKEP_PULL,SKEP_COMPILED,CARGO_TARGET_DIR,http_proxy,https_proxy "$0" "$@"
+    exec sudo --preserve-env=PATH,SKEP_SANDBOX_DIR,SKEP_PULL,SKEP_REGISTRY,SKEP_COMPILED,CARGO_TARGET_DIR,http_proxy,https_proxy "$0" "$@"
 }
 
 open_state() {

@@ -1,0 +1,34 @@
+# The only entry: `make` lists the targets. Each is a call of cargo or of a script, which says more.
+static := x86_64-unknown-linux-musl
+.DEFAULT_GOAL := help
+.PHONY: help setup check runner images image sandbox-up sandbox-down sandbox-wipe
+
+help:
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install the Debian packages and the Rust target that are missing
+	tests/sandbox/setup.sh
+
+check: ## formatting and lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cd tests && shellcheck sandbox/*.sh images/*/[em]*.sh && shellcheck -s sh images/*/install.sh
+
+runner: ## build the static runner and say how large it is
+	cargo build --profile runner -p skep-runner --target $(static)
+	@stat -c '%n: %s bytes' target/$(static)/runner/skep-runner
+
+images: sandbox-up ## build the images of the tests and the demo, in the sandbox
+	tests/sandbox/images.sh
+
+image: sandbox-up ## build Skep's own image, skep:dev, in the sandbox
+	tests/sandbox/images.sh skep:dev
+
+sandbox-up: ## start the private Swarm (your own Docker is not touched)
+	tests/sandbox/engine.sh up
+
+sandbox-down: ## stop the private Swarm; its images stay
+	tests/sandbox/engine.sh down
+
+sandbox-wipe: ## stop the private Swarm and remove all it had
+	tests/sandbox/engine.sh wipe
