@@ -1,6 +1,7 @@
 //! Tests of Skep: the simulated engine, the sandbox of a real Swarm, the demo application and the suites.
 
 pub mod debian;
+pub mod docker;
 pub mod grafana;
 pub mod load;
 pub mod prometheus;

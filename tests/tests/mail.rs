@@ -383,6 +383,12 @@ async fn without_encryption_or_with_a_foreign_certificate_nothing_is_sent() {
         assert!(is_server_fault(&error), "{error:?}");
         assert_eq!((server.mails().len(), server.connections()), (0, 1));
     }
+    let honest = Server::start(locked(Tls::Starttls), Some(&authority)).await;
+    let settings = secrets.settings(honest.address(), Encryption::Starttls);
+    for (name, delivered) in [("elsewhere.example.org", false), ("localhost", true)] {
+        let (outbox, _) = outbox(Mail { tls_name: name.to_owned(), ..settings.clone() });
+        assert_eq!(Book::of(State::Running).deliver(&outbox, &[]).await.is_ok(), delivered, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -29,6 +29,9 @@ pub struct MailSettings {
     /// PEM file with the certificate authority of the server; the public ones where absent.
     #[arg(id = "mail-ca-file", long = "mail-ca-file", env = "SKEP_MAIL_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
+    /// Name that the server's certificate must carry; the host where absent.
+    #[arg(long = "mail-tls-name", env = "SKEP_MAIL_TLS_NAME", value_name = "NAME")]
+    pub tls_name: Option<String>,
     /// User to log in as.
     #[arg(id = "mail-user", long = "mail-user", env = "SKEP_MAIL_USER", value_name = "NAME")]
     pub user: Option<String>,
@@ -114,6 +117,8 @@ pub struct Mail {
     pub tls: Tls,
     /// Own certificate authority.
     pub ca_file: Option<PathBuf>,
+    /// Name that the certificate must carry.
+    pub tls_name: String,
     /// User and the file with the password.
     pub login: Option<(String, PathBuf)>,
     /// Sender.
@@ -188,6 +193,7 @@ impl MailSettings {
             port: self.port.unwrap_or(self.tls.port()),
             tls: self.tls,
             ca_file: self.ca_file.clone(),
+            tls_name: self.tls_name.clone().unwrap_or_else(|| host.to_owned()),
             login: self.login()?,
             from: parse("--mail-from", from)?,
             reply_to: self.reply_to.as_deref().map(|r| parse("--mail-reply-to", r)).transpose()?,

@@ -171,7 +171,7 @@ impl Session {
 }
 
 fn tls_parameters(mail: &Mail) -> Result<TlsParameters, Unusable> {
-    let mut tls = TlsParameters::builder(mail.host.clone());
+    let mut tls = TlsParameters::builder(mail.tls_name.clone());
     if let Some(file) = &mail.ca_file {
         let pem = std::fs::read(file).map_err(|source| Unusable::Read { file: file.clone(), source })?;
         // The own authority replaces the public ones: whoever names one means that server and no other.
