@@ -1,5 +1,6 @@
 //! Tests of Skep: the simulated engine, the sandbox of a real Swarm, the demo application and the suites.
 
+pub mod conformance;
 pub mod debian;
 pub mod docker;
 pub mod grafana;

@@ -149,10 +149,27 @@ impl Shelf {
     }
 
     fn find<'a>(self, raft: &'a Raft, name: &str) -> Result<&'a Stored, Refusal> {
-        let all = self.of(raft);
-        all.get(name)
-            .or_else(|| all.values().find(|o| o.name == name))
-            .ok_or_else(|| Refusal::not_found(self.word(), name))
+        let all = self.of(raft).values();
+        lookup(self.word(), all, name, |o| (&o.meta.id, &o.name))
+    }
+}
+
+/// What the API finds under a text: an id, else a name, else the beginning of one id.
+pub(super) fn lookup<'a, T>(
+    word: &str,
+    all: impl Iterator<Item = &'a T> + Clone,
+    text: &str,
+    keys: impl Fn(&'a T) -> (&'a str, &'a str),
+) -> Result<&'a T, Refusal> {
+    let exact = all.clone().find(|o| keys(o).0 == text).or_else(|| all.clone().find(|o| keys(o).1 == text));
+    if let Some(found) = exact {
+        return Ok(found);
+    }
+    let mut prefixed = all.filter(|o| keys(o).0.starts_with(text));
+    match (prefixed.next(), prefixed.next()) {
+        (Some(found), None) => Ok(found),
+        (Some(_), Some(_)) => Err(Refusal::new(400, &format!("{word} {text} is ambiguous"))),
+        (None, _) => Err(Refusal::not_found(word, text)),
     }
 }
 
@@ -200,7 +217,11 @@ fn swarm_json(raft: &Raft) -> Value {
 }
 
 fn list_shelf(raft: &Raft, shelf: Shelf, request: &Request) -> Answered {
-    let filters = request.filters(&["id", "name", "label"])?;
+    let allowed: &[&str] = match shelf {
+        Shelf::Configs => &["id", "name", "label"],
+        Shelf::Secrets => &["id", "name", "label", "names"],
+    };
+    let filters = request.filters(allowed)?;
     let all = shelf.of(raft).values();
     let found = all.filter(|o| filter::passes(&filters, &o.meta.id, &o.name, &o.labels));
     Ok(Answer::Json(200, found.map(|o| o.json(shelf == Shelf::Configs)).collect()))

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use skep::swarm::object::TaskState;
 
-use super::api::{Answer, Answered, Refusal, Request, Shelf, fits_raft};
+use super::api::{Answer, Answered, Refusal, Request, Shelf, fits_raft, lookup};
 use super::engine::{Engine, Raft};
 use super::filter;
 use super::logs::Show;
@@ -13,10 +13,7 @@ use super::spec::{self, list};
 
 /// A service by id or name.
 pub(super) fn find<'a>(raft: &'a Raft, name: &str) -> Result<&'a Service, Refusal> {
-    raft.services
-        .get(name)
-        .or_else(|| raft.services.values().find(|s| s.name() == name))
-        .ok_or_else(|| Refusal::not_found("service", name))
+    lookup("service", raft.services.values(), name, |s| (&s.meta.id, s.name()))
 }
 
 /// `GET /services`.

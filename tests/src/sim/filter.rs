@@ -33,6 +33,7 @@ pub(super) fn parse(text: Option<&str>, allowed: &[&str]) -> Result<Filters, Ref
 /// Whether an object passes: `name` and `id` by prefix, `label` as `k` or `k=v`.
 pub(super) fn passes(filters: &Filters, id: &str, name: &str, labels: &Labels) -> bool {
     filters.iter().all(|(key, values)| match key.as_str() {
+        "names" => values.iter().any(|v| v == name),
         "name" => values.iter().any(|v| name.starts_with(v.as_str())),
         "id" => values.iter().any(|v| id.starts_with(v.as_str())),
         "label" => has_labels(values, labels),
