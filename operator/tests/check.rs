@@ -88,6 +88,21 @@ fn a_sound_file_has_no_problem_and_warnings_alone_do_not_fail() {
 }
 
 #[test]
+fn the_stack_files_that_are_shipped_have_neither_problems_nor_warnings() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
+    let mut labelled = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "yml") {
+            let report = check_files(&[&path], &|_| None, Some("shop"));
+            assert!(report.findings.is_empty(), "{report}");
+            labelled += report.services.len();
+        }
+    }
+    assert!(labelled >= 4, "the demo's services carry labels");
+}
+
+#[test]
 fn the_report_for_programs_holds_the_same() {
     let report = check("ten-mistakes");
     let json = serde_json::to_value(&report).unwrap();

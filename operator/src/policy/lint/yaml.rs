@@ -207,6 +207,8 @@ pub(super) fn read(source: &str) -> (Option<At>, Vec<Slip>) {
     loop {
         let options = serde_saphyr::options! {
             strict_booleans: true,
+            // As the Docker client reads them: 010 is 8.
+            legacy_octal_numbers: true,
             with_snippet: false,
             duplicate_keys: DuplicateKeyPolicy::LastWins,
             non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::AsString,
@@ -298,7 +300,7 @@ mod tests {
         let a = root.get("a").unwrap();
         assert_eq!(
             a.get("b"),
-            Some(&At { line: 2, node: Node::Number { written: "010".into(), read: "10".into() } })
+            Some(&At { line: 2, node: Node::Number { written: "010".into(), read: "8".into() } })
         );
         assert_eq!(a.get("c").map(|at| (at.line, &at.node)), Some((3, &Node::Text("x".into()))));
         assert_eq!(a.get("d").map(|at| &at.node), Some(&Node::Flag(true)));
