@@ -22,6 +22,8 @@ pub struct OperationView {
     pub service: String,
     /// State.
     pub state: State,
+    /// What it does, for people: which backup, until when.
+    pub what: String,
     /// Who or what asked for it, for people.
     pub asked_by: String,
     /// When it was asked for.
@@ -97,6 +99,7 @@ impl OperationView {
             kind: op.intent.work.kind(),
             service: scrub::line(&op.intent.service, LONGEST_NAME),
             state: journal.state,
+            what: what(&op.intent.work),
             asked_by: asked_by(&op.intent.trigger),
             created: op.intent.created,
             began: journal.steps.first().map(|(_, r)| r.began),
@@ -142,6 +145,32 @@ fn steps_of(work: &Work, journal: &Journal, all: &[&str]) -> Vec<StepView> {
     let state = if over { Progress::Skipped } else { Progress::Waiting };
     let to_come = all.iter().filter(|name| journal.step(name).is_none());
     begun.chain(to_come.map(|name| StepView::to_come(work, name, state))).collect()
+}
+
+fn what(work: &Work) -> String {
+    let time = |at: &Timestamp| at.strftime("%-d %b %Y %H:%M:%S UTC").to_string();
+    let text = match work {
+        Work::Backup => "A new backup, read back in full.".to_owned(),
+        Work::Restore { backup: Some(id), .. } => {
+            format!("The data becomes that of backup `{id}`; changes made after it are not in it.")
+        }
+        Work::Restore { before: Some(at), .. } => format!(
+            "The data becomes that of the newest verified backup from before {}; changes made after it are not in it.",
+            time(at)
+        ),
+        Work::Restore { .. } => {
+            "The data becomes that of the newest verified backup; changes made after it are not in it."
+                .to_owned()
+        }
+        Work::Maintenance { until: Some(at) } => {
+            format!("Users see the maintenance page until {}.", time(at))
+        }
+        Work::Maintenance { until: None } => {
+            "Users see the maintenance page until told otherwise.".to_owned()
+        }
+        Work::Expire => "Data that earlier restores kept beside is dropped: its time is over.".to_owned(),
+    };
+    scrub::line(&text, LONGEST)
 }
 
 fn asked_by(trigger: &Trigger) -> String {

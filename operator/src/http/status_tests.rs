@@ -24,6 +24,7 @@ fn the_overview_shows_what_there_is() {
         "No restore until this is mended.",
         "65 min ago",
         "432 MB",
+        "from before 21 Nov 2026 08:18:45 UTC",
         "rolled back",
     ] {
         assert!(page.contains(part), "{part} is missing");
@@ -78,6 +79,7 @@ fn what_comes_from_outside_is_escaped_wherever_it_is_shown() {
     for op in &mut view.operations {
         op.service = EVIL.to_owned();
         op.asked_by = EVIL.to_owned();
+        op.what = EVIL.to_owned();
         op.approved_by = Some(EVIL.to_owned());
         op.remarks = vec![EVIL.to_owned()];
         for step in &mut op.steps {
