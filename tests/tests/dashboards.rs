@@ -238,6 +238,7 @@ fn operation(kind: &'static str, state: State) -> OperationView {
     OperationView {
         id: OpId::new(at(-20), kind),
         kind,
+        what: String::new(),
         service: "shop_db".to_owned(),
         state,
         asked_by: "dba".to_owned(),
