@@ -18,6 +18,7 @@ use super::phase::{Phase, due, due_again, occurred};
 use super::settings::Mail;
 use super::smtp::{Fault, Smtp, Unusable};
 use crate::operation::record::{OpId, Operation};
+use crate::runtime::{self, Disposition};
 use crate::swarm;
 
 /// Writes to an operation's record.
@@ -109,6 +110,25 @@ pub struct Outbox {
 struct Progress {
     about: (Phase, Timestamp),
     settled: BTreeMap<Address, Option<String>>,
+}
+
+// === impl Undelivered ===
+
+impl runtime::Fault for Undelivered {
+    fn disposition(&self) -> Disposition {
+        match self {
+            Undelivered::Unsent { .. } | Undelivered::Unrecorded { .. } => Disposition::Retry,
+            Undelivered::Unwritable { .. } => Disposition::Stop,
+        }
+    }
+
+    fn category(&self) -> &'static str {
+        match self {
+            Undelivered::Unsent { .. } => "unsent",
+            Undelivered::Unrecorded { .. } => "unrecorded",
+            Undelivered::Unwritable { .. } => "unwritable",
+        }
+    }
 }
 
 // === impl Outbox ===
