@@ -8,5 +8,7 @@ pub mod load;
 pub mod prometheus;
 pub mod raw;
 pub mod sandbox;
+pub mod saga;
+pub mod shop;
 pub mod sim;
 pub mod smtp;

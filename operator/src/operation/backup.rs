@@ -1,4 +1,4 @@
-//! Backup: claim · plan · dump ↩ · verify (read back in full, manifest last) · register ◆ · release.
+//! Backup: claim ↩ plan ↩ dump ↩ verify ↩ (read back in full, manifest last) · register ↩ · release.
 //!
 //! A backup exists once it is registered; before that its directory has no manifest or no catalogue entry, and the
 //! undo removes it. Nothing of the live data is touched at any moment.
@@ -75,8 +75,7 @@ impl super::journal::Step for Step {
 
     fn compensation(self) -> Compensation {
         match self {
-            Step::Claim | Step::Plan | Step::Dump | Step::Verify => Compensation::Undo,
-            Step::Register => Compensation::PointOfNoReturn,
+            Step::Claim | Step::Plan | Step::Dump | Step::Verify | Step::Register => Compensation::Undo,
             Step::Release => Compensation::Nothing,
         }
     }
@@ -139,7 +138,13 @@ impl Saga for Backup {
                 discard(cx, &frozen.target, &place).await
             }
             Step::Verify => Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait)),
-            Step::Register | Step::Release => Ok(Progress::done()),
+            Step::Register => {
+                let frozen = frozen::load(cx).await?;
+                let place = Place::regular(cx, &frozen.target);
+                unregister(cx, &place).await?;
+                Ok(Progress::done())
+            }
+            Step::Release => Ok(Progress::done()),
         }
     }
 
@@ -260,6 +265,15 @@ pub async fn register(
         serde_json::to_vec(&entry).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
     match cx.engine().create_config(&entry.config_name(), &entry.labels(cx.now()), &data).await {
         Ok(_) | Err(Error::Exists { .. }) => Ok(()),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Takes a backup out of the catalogue, before its files go.
+async fn unregister(cx: &mut Cx<'_>, place: &Place) -> Result<(), Fault> {
+    match cx.engine().config(&format!("{}{}", super::catalogue::PREFIX, place.id)).await {
+        Ok(config) => Ok(cx.engine().remove_config(&config.id).await?),
+        Err(Error::NotFound { .. }) => Ok(()),
         Err(other) => Err(other.into()),
     }
 }

@@ -27,6 +27,8 @@ pub enum Again {
 
 /// Progress notes are written at most this often.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
+/// After this time something that could not be tidied up is tried again.
+const TIDY_AGAIN: Duration = Duration::from_secs(5);
 
 /// Moves an operation on by one poll.
 ///
@@ -155,6 +157,11 @@ async fn run<S: Saga>(env: &Env, op: &mut Operation, saga: &S, step: S::Step) ->
             enter(env, op, State::AwaitingApproval).await
         }
         Err(fault) => match fault.ends_step() {
+            Some(why) if step.only_tidies() => {
+                warn!(operation = %op.id, step = name, "tried again: {why}");
+                let wait = Wait { again: TIDY_AGAIN, ..Wait::new(why) };
+                note(env, op, name, &wait).await
+            }
             Some(why) => {
                 warn!(operation = %op.id, step = name, "failed: {why}");
                 finish(env, op, name, StepState::Failed, &why).await

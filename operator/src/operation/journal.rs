@@ -27,6 +27,10 @@ pub trait Step: Copy + PartialEq + std::fmt::Debug + Send + Sync + 'static {
     fn compensation(self) -> Compensation;
     /// Whether it changes what users or the live data see; decides between `failed` and `rolled-back`.
     fn touches_live(self) -> bool;
+    /// Whether it only tidies up, so that it is tried until it succeeds instead of failing the operation.
+    fn only_tidies(self) -> bool {
+        self.name() == "release"
+    }
 }
 
 /// What comes next.

@@ -1,0 +1,198 @@
+//! The saga harness: drives any operation on the simulated shop, kills and disturbs whoever drives it, and says what must
+//! hold at the end.
+//!
+//! At rest an operation has either reached its goal or left everything as it began: the users' services have the specs
+//! they had, byte for byte; no job, ticket, claim, plan, page or canary is left; no user ever got an answer that was
+//! neither the application's nor the page; no application ever saw a half-restored database.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use skep::operation::drive::{self, Again};
+use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, StepState, Trigger, Work};
+use skep::operation::saga::Env;
+use skep::operation::settings::Settings;
+use skep::operation::desk;
+use skep::swarm::engine::Engine;
+use skep::swarm::error::Error;
+use skep::swarm::transport::Endpoint;
+
+use crate::sim::postgres::Content;
+use crate::sim::shop::{DATABASE, PAGE_IMAGE, Shop, ShopOptions};
+
+/// Longest simulated time that an operation may take to come to rest.
+const REST: Duration = Duration::from_secs(1800);
+
+/// A shop with an operation that nobody drives yet.
+pub struct Scene {
+    /// The shop.
+    pub shop: Shop,
+    /// The operation.
+    pub op: OpId,
+    /// Simulated time when it was asked for.
+    pub since: Duration,
+    specs: BTreeMap<String, Value>,
+    before: Content,
+    wanted: Content,
+}
+
+/// How a drive ended.
+#[derive(Debug)]
+pub enum Driven {
+    /// The operation is at rest.
+    Rest,
+    /// The driver is dead.
+    Dead,
+}
+
+// === impl Scene ===
+
+impl Scene {
+    /// A shop of which a backup is to be taken.
+    pub async fn backup(options: ShopOptions) -> Scene {
+        let shop = Shop::start(options).await;
+        Scene::ask(shop, Work::Backup).await
+    }
+
+    /// A shop that was backed up and then lost a table, with more orders written in between.
+    pub async fn restore(options: ShopOptions, work: Work) -> Scene {
+        let shop = Shop::start(options).await;
+        let first = Scene::ask(shop, Work::Backup).await;
+        let env = first.driver("backup").await;
+        first.drive(&env).await;
+        let op = first.operation().await;
+        assert_eq!(op.journal.state, State::Succeeded, "the backup of the scene: {op:#?}");
+        let Scene { shop, before, .. } = first;
+        shop.data.insert("shop_db", DATABASE, "orders", 7);
+        shop.data.drop_table("shop_db", DATABASE, "users");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let mut scene = Scene::ask(shop, work).await;
+        scene.wanted = before;
+        scene
+    }
+
+    /// Asks for one more operation on a shop.
+    pub async fn ask(shop: Shop, work: Work) -> Scene {
+        let engine = connect(&shop, "asker").await;
+        let service = engine.service("shop_db").await.expect("the shop has a database");
+        let now = shop.sim.now();
+        let intent = Intent {
+            schema: SCHEMA,
+            service: "shop_db".to_owned(),
+            service_id: service.id,
+            work,
+            trigger: Trigger::Person { name: "somebody".to_owned() },
+            created: now,
+            approval: false,
+            accept_problems: false,
+        };
+        let op = OpId::new(now, &format!("{intent:?}"));
+        desk::create(&engine, &op, intent).await.expect("the operation is stored");
+        let content = shop.data.database("shop_db", DATABASE).expect("the shop has data").content;
+        let specs = specs(&shop);
+        let since = shop.sim.elapsed();
+        Scene { shop, op, since, specs, before: content.clone(), wanted: content }
+    }
+
+    /// A driver, known to the simulation by its name.
+    pub async fn driver(&self, name: &str) -> Env {
+        env(&self.shop, name).await
+    }
+
+    /// Polls until the operation is at rest or the driver is dead. Failures are what a controller's queue would see.
+    ///
+    /// # Panics
+    /// When it never comes to rest.
+    pub async fn drive(&self, env: &Env) -> Driven {
+        let limit = self.shop.sim.elapsed() + REST;
+        let mut broken = 0;
+        while self.shop.sim.elapsed() < limit {
+            match drive::poll(env, &self.op).await {
+                Ok(Again::Idle) => return Driven::Rest,
+                Ok(Again::After(pause)) => {
+                    broken = 0;
+                    tokio::time::sleep(pause.max(Duration::from_millis(1))).await;
+                }
+                Err(Error::Unreachable { .. } | Error::Unknown { .. }) if broken > 5 => return Driven::Dead,
+                Err(_) => {
+                    broken += 1;
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+        panic!("it does not come to rest: {:#?}", self.operation().await.journal);
+    }
+
+    /// The operation as it stands.
+    pub async fn operation(&self) -> Operation {
+        let engine = connect(&self.shop, "looker").await;
+        desk::find(&engine, &self.op).await.expect("the operation exists")
+    }
+
+    /// Checks everything that must hold at rest. `what` names the case.
+    pub async fn check(&self, what: &str) -> State {
+        let op = self.operation().await;
+        let told = format!("{what}: {:#?}", op.journal);
+        let state = op.journal.state;
+        assert!(state.is_terminal(), "not at rest well: {told}");
+        assert!(op.journal.steps.iter().all(|(_, r)| r.state != StepState::UndoFailed), "an undo failed: {told}");
+        let live = self.shop.data.database("shop_db", DATABASE);
+        let live = live.unwrap_or_else(|| panic!("the live database is gone: {told}"));
+        let expected = if state == State::Succeeded { &self.wanted } else { &self.before };
+        assert_eq!(live.content, *expected, "the data: {told}");
+        assert!(live.allow, "nobody may connect: {told}");
+        assert_eq!(specs(&self.shop), self.specs, "the specs: {told}");
+        self.check_leftovers(state, &told);
+        self.check_users(&told).await;
+        state
+    }
+
+    fn check_leftovers(&self, state: State, told: &str) {
+        let mine = ["skep-job-", "skep-claim-", "skep-plan-", "skep-base-", "skep-page-", "skep-canary-"];
+        let objects = self.shop.sim.stored_names().into_iter().chain(self.shop.sim.services());
+        let left: Vec<String> = objects.filter(|n| mine.iter().any(|m| n.starts_with(m))).collect();
+        assert_eq!(left, [] as [String; 0], "left behind: {told}");
+        let kept = |name: &String| state == State::Succeeded && name.ends_with("_old");
+        let sides: Vec<String> =
+            self.shop.data.databases("shop_db").into_iter().filter(|n| n.starts_with("skep_") && !kept(n)).collect();
+        assert_eq!(sides, [] as [String; 0], "databases left behind: {told}");
+    }
+
+    async fn check_users(&self, told: &str) {
+        let minute = Duration::from_secs(60);
+        self.shop.sim.until(minute, "users get the application again", |_| self.shop.sees_only_app()).await;
+        let wrong = self.shop.wrong_answers(self.since);
+        assert!(wrong.is_empty(), "users saw {wrong:?}: {told}");
+        assert_eq!(self.shop.data.violations(), [] as [String; 0], "applications saw: {told}");
+    }
+}
+
+/// Connects to the simulated engine under a name.
+pub async fn connect(shop: &Shop, name: &str) -> Engine {
+    let connector = shop.sim.client(name);
+    let endpoint = Endpoint::in_process(move || connector());
+    Engine::connect(endpoint).await.expect("the simulated engine answers")
+}
+
+async fn env(shop: &Shop, name: &str) -> Env {
+    let sim = shop.sim.clone();
+    let settings = Settings { instance: name.to_owned(), page_image: PAGE_IMAGE.to_owned(), ..Settings::default() };
+    Env {
+        engine: connect(shop, name).await,
+        settings: Arc::new(settings),
+        runner: Arc::from(&b"runner"[..]),
+        clock: Arc::new(move || sim.now()),
+    }
+}
+
+/// The specs of the users' services, without what only the engine changes.
+fn specs(shop: &Shop) -> BTreeMap<String, Value> {
+    let own = |name: &String| !name.starts_with("skep-");
+    let names = shop.sim.services().into_iter().filter(own);
+    names.map(|name| {
+        let spec = shop.sim.service(&name).expect("it was listed")["Spec"].clone();
+        (name, spec)
+    }).collect()
+}

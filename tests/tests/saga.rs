@@ -1,0 +1,136 @@
+//! Backup and restore under every single failure: each write of a driver fails, is cut, is its last; two drivers at once.
+
+use std::time::Duration;
+
+use skep::operation::record::{State, Work};
+use skep_tests::saga::{Driven, Scene};
+use skep_tests::sim::shop::ShopOptions;
+use skep_tests::sim::{Cut, Fault, Trigger};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Backup,
+    Beside,
+    BesideZero,
+    Hot,
+    InPlace,
+}
+
+const KINDS: [Kind; 5] = [Kind::Backup, Kind::Beside, Kind::BesideZero, Kind::Hot, Kind::InPlace];
+
+fn restore(in_place: bool, quiesce: Option<bool>) -> Work {
+    Work::Restore { backup: None, before: None, in_place: Some(in_place), quiesce }
+}
+
+fn proxy_mode() -> ShopOptions {
+    let mut options = ShopOptions { own_page: true, ..ShopOptions::default() };
+    options.app_labels.push(("skep.maintenance.mode".to_owned(), "proxy".to_owned()));
+    options
+}
+
+async fn scene(kind: Kind) -> Scene {
+    match kind {
+        Kind::Backup => Scene::backup(ShopOptions::default()).await,
+        Kind::Beside => Scene::restore(ShopOptions::default(), restore(false, None)).await,
+        Kind::BesideZero => Scene::restore(proxy_mode(), restore(false, None)).await,
+        Kind::Hot => Scene::restore(ShopOptions::default(), restore(false, Some(false))).await,
+        Kind::InPlace => Scene::restore(ShopOptions::default(), restore(true, None)).await,
+    }
+}
+
+async fn writes_of_a_clean_run(kind: Kind) -> usize {
+    let scene = scene(kind).await;
+    let env = scene.driver("clean").await;
+    assert!(matches!(scene.drive(&env).await, Driven::Rest));
+    assert_eq!(scene.check(&format!("clean {kind:?}")).await, State::Succeeded);
+    scene.shop.sim.faults().writes("clean")
+}
+
+/// Runs one case for every write of a clean run.
+async fn for_every_write<F>(kind: Kind, case: impl Fn(usize) -> F)
+where
+    F: Future<Output = State>,
+{
+    let writes = writes_of_a_clean_run(kind).await;
+    assert!(writes > 10, "{kind:?} makes only {writes} writes");
+    let mut ends = std::collections::BTreeMap::<&str, usize>::new();
+    for write in 1..=writes {
+        *ends.entry(case(write).await.as_str()).or_default() += 1;
+    }
+    println!("{kind:?}: {writes} writes, ends {ends:?}");
+}
+
+async fn dies(kind: Kind, write: usize, cut: Cut) -> State {
+    let scene = scene(kind).await;
+    scene.shop.sim.faults().on("first", Trigger::Write(write), Fault::Kill(cut));
+    let first = scene.driver("first").await;
+    assert!(matches!(scene.drive(&first).await, Driven::Dead), "{kind:?}: the driver outlives write {write}");
+    // Another one takes over after a lease's time.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let second = scene.driver("second").await;
+    scene.drive(&second).await;
+    scene.check(&format!("{kind:?} dies {cut:?} write {write}")).await
+}
+
+async fn disturbed(kind: Kind, write: usize, fault: Fault) -> State {
+    let scene = scene(kind).await;
+    let what = format!("{kind:?} with {fault:?} at write {write}");
+    scene.shop.sim.faults().on("driver", Trigger::Write(write), fault);
+    let env = scene.driver("driver").await;
+    scene.drive(&env).await;
+    scene.check(&what).await
+}
+
+macro_rules! for_each_kind {
+    ($($name:ident: $kind:expr, $case:expr;)*) => { $(
+        #[tokio::test(start_paused = true)]
+        async fn $name() {
+            for_every_write($kind, |write| $case($kind, write)).await;
+        }
+    )* };
+}
+
+fn dies_before(kind: Kind, write: usize) -> impl Future<Output = State> {
+    dies(kind, write, Cut::Before)
+}
+
+fn dies_after(kind: Kind, write: usize) -> impl Future<Output = State> {
+    dies(kind, write, Cut::After)
+}
+
+/// The write takes effect, its answer is lost, and the same driver goes on: every effect happens twice.
+fn repeats(kind: Kind, write: usize) -> impl Future<Output = State> {
+    disturbed(kind, write, Fault::Cut(Cut::After))
+}
+
+/// The engine refuses the write for good: the step fails.
+fn fails(kind: Kind, write: usize) -> impl Future<Output = State> {
+    disturbed(kind, write, Fault::Fail(400, "refused on purpose".to_owned()))
+}
+
+for_each_kind! {
+    a_backup_survives_death_before_every_write: Kind::Backup, dies_before;
+    a_backup_survives_death_after_every_write: Kind::Backup, dies_after;
+    a_backup_survives_every_write_twice: Kind::Backup, repeats;
+    a_backup_goes_back_when_any_write_fails: Kind::Backup, fails;
+    a_restore_survives_death_before_every_write: Kind::Beside, dies_before;
+    a_restore_survives_death_after_every_write: Kind::Beside, dies_after;
+    a_restore_survives_every_write_twice: Kind::Beside, repeats;
+    a_restore_goes_back_when_any_write_fails: Kind::Beside, fails;
+    a_restore_at_zero_survives_death_after_every_write: Kind::BesideZero, dies_after;
+    a_restore_at_zero_goes_back_when_any_write_fails: Kind::BesideZero, fails;
+    a_hot_restore_survives_death_after_every_write: Kind::Hot, dies_after;
+    a_restore_in_place_survives_death_before_every_write: Kind::InPlace, dies_before;
+    a_restore_in_place_survives_death_after_every_write: Kind::InPlace, dies_after;
+    a_restore_in_place_goes_back_when_any_write_fails: Kind::InPlace, fails;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_drivers_at_once_end_as_one_would() {
+    for kind in KINDS {
+        let scene = scene(kind).await;
+        let (one, two) = (scene.driver("one").await, scene.driver("two").await);
+        tokio::join!(scene.drive(&one), scene.drive(&two));
+        assert_eq!(scene.check(&format!("{kind:?} by two")).await, State::Succeeded);
+    }
+}
