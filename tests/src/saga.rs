@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use skep::operation::desk;
 use skep::operation::drive::{self, Again};
 use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, StepState, Trigger, Work};
 use skep::operation::saga::Env;
 use skep::operation::settings::Settings;
-use skep::operation::desk;
 use skep::swarm::engine::Engine;
 use skep::swarm::error::Error;
 use skep::swarm::transport::Endpoint;
@@ -137,7 +137,10 @@ impl Scene {
         let told = format!("{what}: {:#?}", op.journal);
         let state = op.journal.state;
         assert!(state.is_terminal(), "not at rest well: {told}");
-        assert!(op.journal.steps.iter().all(|(_, r)| r.state != StepState::UndoFailed), "an undo failed: {told}");
+        assert!(
+            op.journal.steps.iter().all(|(_, r)| r.state != StepState::UndoFailed),
+            "an undo failed: {told}"
+        );
         let live = self.shop.data.database("shop_db", DATABASE);
         let live = live.unwrap_or_else(|| panic!("the live database is gone: {told}"));
         let expected = if state == State::Succeeded { &self.wanted } else { &self.before };
@@ -155,8 +158,13 @@ impl Scene {
         let left: Vec<String> = objects.filter(|n| mine.iter().any(|m| n.starts_with(m))).collect();
         assert_eq!(left, [] as [String; 0], "left behind: {told}");
         let kept = |name: &String| state == State::Succeeded && name.ends_with("_old");
-        let sides: Vec<String> =
-            self.shop.data.databases("shop_db").into_iter().filter(|n| n.starts_with("skep_") && !kept(n)).collect();
+        let sides: Vec<String> = self
+            .shop
+            .data
+            .databases("shop_db")
+            .into_iter()
+            .filter(|n| n.starts_with("skep_") && !kept(n))
+            .collect();
         assert_eq!(sides, [] as [String; 0], "databases left behind: {told}");
     }
 
@@ -178,7 +186,8 @@ pub async fn connect(shop: &Shop, name: &str) -> Engine {
 
 async fn env(shop: &Shop, name: &str) -> Env {
     let sim = shop.sim.clone();
-    let settings = Settings { instance: name.to_owned(), page_image: PAGE_IMAGE.to_owned(), ..Settings::default() };
+    let settings =
+        Settings { instance: name.to_owned(), page_image: PAGE_IMAGE.to_owned(), ..Settings::default() };
     Env {
         engine: connect(shop, name).await,
         settings: Arc::new(settings),
@@ -191,8 +200,10 @@ async fn env(shop: &Shop, name: &str) -> Env {
 fn specs(shop: &Shop) -> BTreeMap<String, Value> {
     let own = |name: &String| !name.starts_with("skep-");
     let names = shop.sim.services().into_iter().filter(own);
-    names.map(|name| {
-        let spec = shop.sim.service(&name).expect("it was listed")["Spec"].clone();
-        (name, spec)
-    }).collect()
+    names
+        .map(|name| {
+            let spec = shop.sim.service(&name).expect("it was listed")["Spec"].clone();
+            (name, spec)
+        })
+        .collect()
 }

@@ -1,0 +1,78 @@
+//! Answers what the HTTP handlers ask for.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tracing::info;
+
+use super::Parts;
+use crate::http::server::{Denied, Desk};
+use crate::http::view::View;
+use crate::operation::desk::{self, Refusal};
+use crate::operation::record::OpId;
+use crate::runtime::clock;
+use crate::triggers::alertmanager::Entry;
+use crate::triggers::intake::{self, Decided, Unstored};
+
+/// The daemon, as handlers see it.
+pub(super) struct AppDesk {
+    parts: Arc<Parts>,
+    views: watch::Receiver<Option<Arc<View>>>,
+}
+
+impl AppDesk {
+    pub(super) fn new(parts: Arc<Parts>, views: watch::Receiver<Option<Arc<View>>>) -> AppDesk {
+        AppDesk { parts, views }
+    }
+}
+
+impl Desk for AppDesk {
+    async fn alerts(&self, entries: Vec<Entry>) -> Result<Vec<Decided>, Unstored> {
+        let decided = intake::take(&self.parts.port, &entries, clock::now()).await?;
+        for decision in &decided {
+            info!(alert = decision.alert, service = decision.service, "{}", decision.sentence);
+        }
+        self.parts.snapshots.refresh();
+        Ok(decided)
+    }
+
+    async fn approve(&self, op: &OpId, who: &str) -> Result<(), Denied> {
+        let approved = desk::approve(&self.parts.engine, op, who).await;
+        self.parts.snapshots.refresh();
+        approved.map(drop).map_err(denied)
+    }
+
+    async fn cancel(&self, op: &OpId, who: &str) -> Result<(), Denied> {
+        let cancelled = desk::cancel(&self.parts.engine, op, who).await;
+        self.parts.snapshots.refresh();
+        cancelled.map(drop).map_err(denied)
+    }
+
+    async fn reset_circuit(&self, service: &str, who: &str) -> Result<(), Denied> {
+        info!(service, who, "the circuit is reset");
+        match intake::reset_circuit(&self.parts.port, service, clock::now()).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Denied::NotFound),
+            Err(unstored) => Err(Denied::Unstored(unstored)),
+        }
+    }
+
+    fn view(&self) -> Option<Arc<View>> {
+        self.views.borrow().clone()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        match &*self.views.borrow() {
+            None => Err("the Swarm was not read yet".to_owned()),
+            Some(view) => view.trouble.clone().map_or(Ok(()), Err),
+        }
+    }
+}
+
+fn denied(refusal: Refusal) -> Denied {
+    match refusal {
+        Refusal::Absent(_) => Denied::NotFound,
+        state @ Refusal::State { .. } => Denied::Conflict(state.to_string()),
+        Refusal::Swarm(error) => Denied::Unstored(Unstored::Swarm(error.to_string())),
+    }
+}

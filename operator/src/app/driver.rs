@@ -1,0 +1,61 @@
+//! Drives operations: one key an operation, and the feeding of keys from each new world.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Parts;
+use super::keeper::Chore;
+use crate::operation::drive::{self, Again};
+use crate::operation::record::{OpId, Operation};
+use crate::operation::saga::Env;
+use crate::runtime::{Action, Queue, Reconcile};
+use crate::swarm::error::Error;
+
+/// Polls operations.
+pub(super) struct Driver {
+    pub(super) env: Env,
+}
+
+impl Reconcile for Driver {
+    type Key = OpId;
+    type Error = Error;
+
+    async fn reconcile(&self, key: &OpId) -> Result<Action, Error> {
+        Ok(match drive::poll(&self.env, key).await? {
+            Again::Idle => Action::Idle,
+            Again::After(pause) => Action::After(pause),
+        })
+    }
+}
+
+/// Adds keys for everything that a new world shows to be live, until told to stop. While an operation is live the world is
+/// read often, so that those who look at it see it move.
+pub(super) async fn feed(
+    parts: &Arc<Parts>,
+    operations: Arc<Queue<OpId>>,
+    mail: Arc<Queue<OpId>>,
+    keeper: Arc<Queue<Chore>>,
+    stop: CancellationToken,
+) {
+    let mut snapshots = parts.snapshots.clone();
+    let mut heat = None;
+    Chore::ALL.into_iter().for_each(|chore| keeper.add(chore));
+    let mut world = tokio::select! {
+        world = snapshots.ready() => world,
+        () = stop.cancelled() => None,
+    };
+    while let Some(current) = world {
+        let known: Vec<Operation> =
+            current.operations.iter().filter_map(|c| Operation::read(c).ok()).collect();
+        let live: Vec<&Operation> = known.iter().filter(|op| !op.journal.state.is_terminal()).collect();
+        live.iter().for_each(|op| operations.add(op.id.clone()));
+        known.iter().for_each(|op| mail.add(op.id.clone()));
+        let moving = live.iter().any(|op| op.journal.state.is_live());
+        heat = moving.then(|| heat.unwrap_or_else(|| snapshots.heat()));
+        world = tokio::select! {
+            world = snapshots.changed() => world,
+            () = stop.cancelled() => None,
+        };
+    }
+}
