@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::engine::Engine;
 use super::error::Error;
-use super::fence::{Fence, TERM};
+use super::fence::{BootClock, Fence, TERM};
 use super::object::{Config, KIND, Kind, Labels};
 
 /// Name of the config.
@@ -104,6 +104,15 @@ impl Lease {
     /// to put before all writes of this process.
     pub fn new(engine: &Engine, me: impl Into<String>) -> (Lease, Fence, watch::Receiver<Leadership>) {
         Lease::with_fence(engine, me.into(), Fence::leased())
+    }
+
+    /// Like [`Lease::new`], on another clock: for simulated time.
+    pub fn with_clock(
+        engine: &Engine,
+        me: impl Into<String>,
+        clock: BootClock,
+    ) -> (Lease, Fence, watch::Receiver<Leadership>) {
+        Lease::with_fence(engine, me.into(), Fence::with_clock(clock))
     }
 
     fn with_fence(engine: &Engine, me: String, fence: Fence) -> (Lease, Fence, watch::Receiver<Leadership>) {

@@ -128,7 +128,7 @@ impl World {
             world.put_service(id, found(engine.service(id).await)?);
         }
         for id in &wanted.configs {
-            world.put_config(id, found(engine.config(id).await)?);
+            world.put_config(id, found(engine.config(id).await)?.as_ref());
         }
         if wanted.nodes {
             world.nodes = engine.nodes().await?.into_iter().map(|n| (n.id.clone(), n)).collect();
@@ -201,10 +201,10 @@ impl World {
         put(&mut self.jobs, id, service.filter(|_| is_job));
     }
 
-    fn put_config(&mut self, id: &str, config: Option<Config>) {
-        let kind = config.as_ref().and_then(|c| kind_of(&c.labels));
+    fn put_config(&mut self, id: &str, config: Option<&Config>) {
+        let kind = config.and_then(|c| kind_of(&c.labels));
         for (of, list) in self.lists_mut() {
-            let fresh = config.clone().filter(|_| kind == Some(of));
+            let fresh = config.filter(|_| kind == Some(of)).cloned();
             list.retain(|c| c.id != id);
             if let Some(mut fresh) = fresh {
                 if of == Kind::Plan {
@@ -286,11 +286,11 @@ impl Source for WorldSource {
     }
 
     async fn list(&self) -> Result<World, Error> {
-        World::load(&self.engine, clock::now()).await
+        Box::pin(World::load(&self.engine, clock::now())).await
     }
 
     async fn refresh(&self, last: &World, nudges: &[Event]) -> Result<World, Error> {
-        last.refresh(&self.engine, nudges, clock::now()).await
+        Box::pin(last.refresh(&self.engine, nudges, clock::now())).await
     }
 
     fn is_same(old: &World, new: &World) -> bool {

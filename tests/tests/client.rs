@@ -1,29 +1,69 @@
-//! The client, jobs and the lease against a real engine.
+//! The client, jobs and the lease, against the simulated engine and against a real one.
 //!
-//! Run by: `tests/sandbox/engine.sh up && tests/sandbox/images.sh redis:7`, then with the variables of
-//! `engine.sh env`: `cargo test -p skep-tests --test real_engine -- --ignored`.
+//! The real one needs the sandbox: `tests/sandbox/engine.sh up && tests/sandbox/images.sh redis:7`, then with the variables of
+//! `engine.sh env`: `cargo test -p skep-tests --test client -- --ignored`.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use serde_json::{Value, json};
 use skep::swarm::job::{self, JobSpec, JobState};
 use skep::swarm::object::{EventAction, EventKind, KIND, Kind, Labels, OP, RegistryAuth, Service};
-use skep::swarm::{Endpoint, Engine, Error, Leadership, Lease, spec};
+use skep::swarm::{Endpoint, Engine, Error, Fence, Leadership, Lease, spec};
 use skep_runner::line::FaultKind;
-use skep_runner::{Report, Task, Ticket};
+use skep_runner::{Line, Report, Task, Ticket};
+use skep_tests::sim::{Cut, Fault, Sim, SimOptions, Trigger};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 const IMAGE: &str = "skep-test/redis:7";
 const LONG: Duration = Duration::from_secs(60);
 
-async fn engine() -> Engine {
+async fn real() -> Engine {
     let host = std::env::var("DOCKER_HOST").expect("DOCKER_HOST is that of the sandbox");
     assert!(host.contains(".sandbox") || host.contains("skep"), "{host} is not the sandbox's engine");
     Engine::connect(Endpoint::parse(&host).expect("DOCKER_HOST is an endpoint")).await.unwrap()
+}
+
+async fn simulated() -> Engine {
+    client_of(&Sim::new(SimOptions::default()), "test").await
+}
+
+async fn client_of(sim: &Sim, name: &str) -> Engine {
+    Engine::connect(Endpoint::InProcess(sim.client(name))).await.unwrap()
+}
+
+/// Cases that hold on both engines.
+macro_rules! on_both_engines {
+    ($($case:ident),* $(,)?) => {
+        mod on_the_simulated_engine {
+            $(#[tokio::test(start_paused = true)]
+            async fn $case() {
+                super::$case(super::simulated().await).await;
+            })*
+        }
+
+        mod on_a_real_engine {
+            $(#[tokio::test]
+            #[ignore = "needs the sandbox"]
+            async fn $case() {
+                super::$case(super::real().await).await;
+            })*
+        }
+    };
+}
+
+on_both_engines! {
+    configs_are_created_once_and_change_under_their_version,
+    a_subscription_sees_what_happens_after_it,
+    the_engine_tells_about_itself_its_nodes_and_networks,
+    a_spec_comes_back_the_same_and_can_be_written_back,
+    one_of_two_leads_and_the_other_takes_over_after_a_release,
+    secrets_are_found_by_label_and_name_and_never_show_their_data,
 }
 
 /// A name that no other run has.
@@ -47,10 +87,7 @@ async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut poll: impl FnMu
     }
 }
 
-#[tokio::test]
-#[ignore = "needs the sandbox"]
-async fn configs_are_created_once_and_change_under_their_version() {
-    let engine = engine().await;
+async fn configs_are_created_once_and_change_under_their_version(engine: Engine) {
     let name = unique("skep-op");
     let labels = labels(Kind::Operation, &name);
     let id = engine.create_config(&name, &labels, b"intent").await.unwrap();
@@ -82,10 +119,7 @@ async fn configs_are_created_once_and_change_under_their_version() {
     assert!(matches!(gone, Error::NotFound { .. }), "{gone}");
 }
 
-#[tokio::test]
-#[ignore = "needs the sandbox"]
-async fn a_subscription_sees_what_happens_after_it() {
-    let engine = engine().await;
+async fn a_subscription_sees_what_happens_after_it(engine: Engine) {
     let mut events = engine.events().await.unwrap();
     let name = unique("skep-op");
     let id = engine.create_config(&name, &labels(Kind::Operation, &name), b"x").await.unwrap();
@@ -100,10 +134,7 @@ async fn a_subscription_sees_what_happens_after_it() {
     assert_eq!(actions, [EventAction::Create, EventAction::Remove]);
 }
 
-#[tokio::test]
-#[ignore = "needs the sandbox"]
-async fn the_engine_tells_about_itself_its_nodes_and_networks() {
-    let engine = engine().await;
+async fn the_engine_tells_about_itself_its_nodes_and_networks(engine: Engine) {
     let info = engine.info().await.unwrap();
     assert!(info.active && info.manager && info.cluster.is_some(), "{info:?}");
     let nodes = engine.nodes().await.unwrap();
@@ -141,10 +172,7 @@ fn rich_spec(name: &str) -> Value {
     })
 }
 
-#[tokio::test]
-#[ignore = "needs the sandbox"]
-async fn a_spec_comes_back_the_same_and_can_be_written_back() {
-    let engine = engine().await;
+async fn a_spec_comes_back_the_same_and_can_be_written_back(engine: Engine) {
     for spec in [
         rich_spec(&unique("skep-rich")),
         json!({"Name": unique("skep-poor"), "TaskTemplate": {"ContainerSpec": {"Image": IMAGE}}, "Mode": {"Global": {}},
@@ -177,7 +205,7 @@ struct Script {
 
 impl Script {
     async fn start(script: &str, node: Option<&str>) -> Script {
-        let engine = engine().await;
+        let engine = real().await;
         let op = unique("op");
         let name = format!("skep-job-{op}-1");
         let runner = job::ensure_runner(&engine, script.as_bytes()).await.unwrap();
@@ -232,16 +260,28 @@ impl Script {
 #[tokio::test]
 #[ignore = "needs the sandbox"]
 async fn a_job_runs_once_tells_its_progress_and_reports() {
-    let script = r#"#!/bin/sh
+    let report = Report::Probe { version: "1".to_owned() };
+    let text = serde_json::to_string(&report).unwrap();
+    let (head, tail) = text.split_at(text.len() / 2);
+    let part = |part, text: &str| {
+        serde_json::to_string(&Line::Report { part, of: 2, text: text.to_owned() }).unwrap()
+    };
+    let script = format!(
+        r#"#!/bin/sh
 [ "$1" = task ] && [ -r /skep/ticket.json ] && [ "$A" = b ] && [ -z "$A_PASSWORD" ] || exit 9
-echo '{"line":"progress","phase":"dump","done":5,"total":10}'
-echo '{"line":"report","part":1,"of":2,"text":"ion\":\"1\"}"}'
-echo '{"line":"report","part":0,"of":2,"text":"{\"report\":\"probe\",\"vers"}'
+echo '{{"line":"progress","phase":"dump","done":5,"total":10}}'
+cat <<'END'
+{}
+{}
+END
 echo 'noise' >&2
-"#;
-    let job = Script::start(script, None).await;
+"#,
+        part(1, tail),
+        part(0, head)
+    );
+    let job = Script::start(&script, None).await;
     let state = job.until(|s| !matches!(s, JobState::Pending { .. } | JobState::Running { .. })).await;
-    assert_eq!(state, JobState::Complete { report: Box::new(Report::Probe { version: "1".to_owned() }) });
+    assert_eq!(state, JobState::Complete { report: Box::new(report) });
     job.end().await;
 }
 
@@ -305,10 +345,7 @@ async fn a_job_whose_ticket_is_gone_cannot_be_made_again() {
     assert!(matches!(error, Error::Refused { .. }), "{error}");
 }
 
-#[tokio::test]
-#[ignore = "needs the sandbox"]
-async fn one_of_two_leads_and_the_other_takes_over_after_a_release() {
-    let engine = engine().await;
+async fn one_of_two_leads_and_the_other_takes_over_after_a_release(engine: Engine) {
     let stops = [CancellationToken::new(), CancellationToken::new()];
     let (first, first_fence, mut first_leads) = Lease::new(&engine, unique("first"));
     let first = tokio::spawn(first.run(stops[0].clone()));
@@ -328,14 +365,65 @@ async fn one_of_two_leads_and_the_other_takes_over_after_a_release() {
     second.await.unwrap();
 }
 
-#[tokio::test]
-#[ignore = "needs the sandbox"]
-async fn secrets_are_found_by_label_and_name_and_never_show_their_data() {
-    let engine = engine().await;
+async fn secrets_are_found_by_label_and_name_and_never_show_their_data(engine: Engine) {
     let name = unique("skep-secret");
     let id = engine.create_secret(&name, &labels(Kind::Ticket, &name), b"hunter22").await.unwrap();
     assert_eq!(engine.secret_id(&name).await.unwrap(), id);
     assert_eq!(engine.secrets(&[(OP, &name)]).await.unwrap()[0].id, id);
     engine.remove_secret(&id).await.unwrap();
     assert!(matches!(engine.secret_id(&name).await.unwrap_err(), Error::NotFound { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_was_cut_is_unknown_and_reading_tells_what_became_of_it() {
+    for (cut, stored) in [(Cut::Before, false), (Cut::After, true)] {
+        let sim = Sim::new(SimOptions::default());
+        let engine = client_of(&sim, "test").await;
+        sim.faults().on("test", Trigger::Write(1), Fault::Cut(cut));
+        let labels = labels(Kind::Operation, "1");
+        let error = engine.create_config("skep-op-1", &labels, b"x").await.unwrap_err();
+        assert!(matches!(error, Error::Unknown { .. }), "{error}");
+        assert_eq!(engine.config("skep-op-1").await.is_ok(), stored);
+    }
+}
+
+/// An elector on simulated time.
+async fn elector(sim: &Sim, name: &str) -> (Lease, Fence, watch::Receiver<Leadership>) {
+    let start = Instant::now();
+    Lease::with_clock(&client_of(sim, name).await, name, Arc::new(move || start.elapsed()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_operator_leads_again_after_a_change_of_swarm_leader() {
+    let sim = Sim::new(SimOptions::default());
+    let stop = CancellationToken::new();
+    let (first, first_fence, mut first_leads) = elector(&sim, "first").await;
+    tokio::spawn(first.run(stop.clone()));
+    timeout(LONG, first_leads.wait_for(Leadership::is_leading)).await.unwrap().unwrap();
+    let (second, second_fence, _second_leads) = elector(&sim, "second").await;
+    tokio::spawn(second.run(stop.clone()));
+    sleep(Duration::from_secs(3)).await;
+    sim.faults().freeze_leader(Duration::from_secs(16));
+    timeout(LONG, first_leads.wait_for(|l| !l.is_leading())).await.expect("it is fenced meanwhile").unwrap();
+    timeout(LONG, first_leads.wait_for(Leadership::is_leading)).await.unwrap().unwrap();
+    assert!(first_fence.is_open());
+    assert!(!second_fence.is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_at_a_manager_that_is_cut_off_is_succeeded() {
+    let sim = Sim::new(SimOptions::default());
+    let stop = CancellationToken::new();
+    let (first, _, mut first_leads) = elector(&sim, "first").await;
+    tokio::spawn(first.run(stop.clone()));
+    timeout(LONG, first_leads.wait_for(Leadership::is_leading)).await.unwrap().unwrap();
+    let (second, _, mut second_leads) = elector(&sim, "second").await;
+    tokio::spawn(second.run(stop.clone()));
+    sleep(Duration::from_secs(3)).await;
+    sim.faults().partition("first");
+    timeout(LONG, second_leads.wait_for(Leadership::is_leading)).await.unwrap().unwrap();
+    assert!(!first_leads.borrow().is_leading(), "long before that it had stopped to lead");
+    sim.faults().heal("first");
+    sleep(LONG).await;
+    assert!(second_leads.borrow().is_leading() && !first_leads.borrow().is_leading());
 }
