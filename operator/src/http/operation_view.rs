@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::view::{LONGEST, LONGEST_NAME, between};
-use crate::notify::scrub;
+use crate::notify::{scrub, words};
 use crate::operation::record::{Journal, OpId, Operation, State, StepRecord, StepState, Trigger, Work};
 
 /// One operation.
@@ -197,7 +197,7 @@ impl StepView {
         };
         StepView {
             name: scrub::line(name, LONGEST_NAME),
-            title: title(work, name),
+            title: words::step(work, name),
             state,
             began: Some(record.began),
             changed: Some(record.changed),
@@ -210,7 +210,7 @@ impl StepView {
     fn to_come(work: &Work, name: &str, state: Progress) -> StepView {
         StepView {
             name: scrub::line(name, LONGEST_NAME),
-            title: title(work, name),
+            title: words::step(work, name),
             state,
             began: None,
             changed: None,
@@ -228,40 +228,4 @@ impl StepView {
         };
         Some(between(self.began?, end))
     }
-}
-
-/// What a step does, for people; its name where it is not known.
-fn title(work: &Work, name: &str) -> String {
-    let text = match (work, name) {
-        (_, "claim") => "Take hold of the services",
-        (_, "plan") => "Decide every detail beforehand",
-        (_, "release") => "Give the services back",
-        (Work::Backup, "dump") => "Dump the data",
-        (Work::Backup, "verify") => "Read the backup back in full",
-        (Work::Backup, "register") => "Register it in the catalogue",
-        (Work::Restore { .. }, "preflight") => "Look at backups, room, roles and sessions",
-        (Work::Restore { .. }, "expire") => "Drop what an earlier restore kept",
-        (Work::Restore { .. }, "safety") => "Back up what is about to be replaced",
-        (Work::Restore { .. }, "beside") => "Restore beside, and check it there",
-        (Work::Restore { .. }, "stop") => "Stop the clients, page on",
-        (Work::Restore { .. }, "cut") => "Cut over by rename",
-        (Work::Restore { .. }, "replace") => "Rebuild the data in place",
-        (Work::Restore { .. }, "flush") => "Empty the caches",
-        (Work::Restore { .. }, "canary") => "Try one client on the new data",
-        (Work::Restore { .. }, "start") => "Start the clients, page off",
-        (Work::Restore { .. }, "verify") => "Check data and application",
-        (Work::Restore { .. }, "keep") => "Keep the old data until it expires",
-        (Work::Maintenance { .. }, "stop") => "Page on",
-        (Work::Maintenance { .. }, "hold") => "Hold until told, or until its time is over",
-        (Work::Maintenance { .. }, "start") => "Page off",
-        (Work::Expire, "drop") => "Drop what was kept past its time",
-        (Work::Expire, "forget") => "Forget it in the record",
-        _ => return scrub::line(&capital(&name.replace(['-', '_'], " ")), LONGEST_NAME),
-    };
-    text.to_owned()
-}
-
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map(|c| c.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }

@@ -21,7 +21,7 @@ pub mod smtp;
 mod fixture;
 pub(crate) mod scrub;
 mod view;
-mod words;
+pub(crate) mod words;
 
 pub use message::{Letter, render};
 pub use meter::{Meter, Reading};

@@ -198,7 +198,7 @@ pub(super) fn commands(work: &Work, phase: Phase) -> &'static [Command] {
     }
 }
 
-/// What a step does, for people. A name that is not known here reads as itself.
+/// What a step does, for people, in mails and on the status page. A name that is not known here reads as itself.
 pub(crate) fn step(work: &Work, name: &str) -> String {
     let text = match (work, name) {
         (_, "claim") => "Take hold of the services",
@@ -220,10 +220,10 @@ pub(crate) fn step(work: &Work, name: &str) -> String {
         (Work::Restore { .. }, "verify") => "Check data and application",
         (Work::Restore { .. }, "keep") => "Keep the old data until it expires",
         (Work::Maintenance { .. }, "stop") => "Page on",
-        (Work::Maintenance { .. }, "hold") => "Hold the page",
-        (Work::Maintenance { .. }, "start") => "Page off, application back",
-        (Work::Expire, "drop") => "Drop what has expired",
-        (Work::Expire, "forget") => "Take it off the books",
+        (Work::Maintenance { .. }, "hold") => "Hold until told, or until its time is over",
+        (Work::Maintenance { .. }, "start") => "Page off",
+        (Work::Expire, "drop") => "Drop what was kept past its time",
+        (Work::Expire, "forget") => "Forget it in the record",
         _ => return capital(&scrub::line(&name.replace(['-', '_'], " "), 60)),
     };
     text.to_owned()
