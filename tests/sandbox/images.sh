@@ -94,6 +94,7 @@ build() {
         jobs+=($!)
     done
     for job in "${jobs[@]}"; do wait "$job" || failed=yes; done
+    rmdir "$sandbox"/build-*
     [ -z "$failed" ] || die "not all images could be built"
     docker image prune -f >/dev/null
 }

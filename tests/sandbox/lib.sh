@@ -24,7 +24,7 @@ open_state() {
     mkdir -p "$sandbox"
     sandbox=$(cd "$sandbox" && pwd -P)
     tag=$(printf %s "$sandbox" | sha256sum | cut -c1-6)
-    # A unix socket's path has at most 107 bytes; the longest name under this directory is nodes/n99/docker.sock.
+    # A unix socket's path has at most 107 bytes; ours are short names in here.
     sockets=$sandbox
     if [ ${#sandbox} -gt 85 ]; then
         sockets=/run/skep-$tag
@@ -37,7 +37,7 @@ open_state() {
     net=10.$a.$b last=$c
 }
 
-# One caller at a time; the lock dies with the script (background processes get the descriptor closed).
+# One caller at a time; the lock dies with the script (background processes get such descriptors closed).
 lock_state() {
     exec 9>"$sandbox/lock"
     flock -w 300 9 || die "another command holds $sandbox/lock"
@@ -76,7 +76,7 @@ machine_up() {
     rm -f "$state/ready"
     setsid unshare --net --mount --uts --pid --fork --mount-proc --kill-child=KILL \
         "$here/machine.sh" "$state" "$sockets" "$hostname" "$resolver" \
-        >"$state/machine.log" 2>&1 </dev/null 9>&- &
+        >"$state/machine.log" 2>&1 </dev/null 8>&- 9>&- &
     outer=$!
     disown "$outer"
     if ! eventually 20 "the namespaces" test -e "$state/ready"; then
@@ -133,7 +133,7 @@ JSON
     local pid
     pid=$(machine_pid "$state")
     setsid nsenter -t "$pid" -m -u -p -n -- dockerd --config-file "$state/daemon.json" \
-        >>"$state/dockerd.log" 2>&1 </dev/null 9>&- &
+        >>"$state/dockerd.log" 2>&1 </dev/null 8>&- 9>&- &
     disown $!
     eventually 60 "dockerd" docker -H "unix://$socket" version || { tail -n 20 "$state/dockerd.log" >&2 && return 1; }
 }
