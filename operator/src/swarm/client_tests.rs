@@ -381,6 +381,36 @@ async fn a_subscription_waits_for_the_engine_to_answer_but_not_for_events() {
 }
 
 #[tokio::test]
+async fn a_dropped_subscription_closes_its_connection() {
+    let event = json!({"Type": "node", "Action": "update", "Actor": {"ID": "n1"}});
+    let (inner, _) = engine_that(move |a| match a.path.as_str() {
+        "/v1.41/events" => Reply::Endless(format!("{event}\n").into_bytes()),
+        _ => not_found(),
+    });
+    let Endpoint::InProcess(connect) = inner else { panic!("it is in this process") };
+    let pumps = Arc::new(Mutex::new(Vec::new()));
+    let opened = pumps.clone();
+    let endpoint = Endpoint::in_process(move || {
+        let (connect, opened) = (connect.clone(), opened.clone());
+        async move {
+            let mut engine = connect().await?;
+            let (ours, mut theirs) = duplex(4096);
+            // Ends when the client has closed its side.
+            opened.lock().unwrap().push(tokio::spawn(async move {
+                let _ = tokio::io::copy_bidirectional(&mut theirs, &mut engine).await;
+            }));
+            Ok(ours)
+        }
+    });
+    let engine = Engine::connect(endpoint).await.unwrap();
+    let mut events = engine.events().await.unwrap();
+    assert_eq!(events.next().await.unwrap().unwrap().kind, EventKind::Node);
+    drop(events);
+    let pump = pumps.lock().unwrap().pop().unwrap();
+    tokio::time::timeout(Duration::from_secs(5), pump).await.expect("the connection is closed").unwrap();
+}
+
+#[tokio::test]
 async fn every_request_is_counted_and_told_under_a_template() {
     let engine = client(|a| match a.path.as_str() {
         "/v1.41/services/db" => Reply::Json(200, service("s1", "db")),

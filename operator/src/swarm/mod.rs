@@ -3,7 +3,8 @@
 //! `transport` carries bytes (unix socket, TCP, or an in-process stream for the simulated engine) for both
 //! bollard and the raw client; `engine` offers the calls that Skep makes and nothing else; `object` holds the
 //! types; `world` is one complete snapshot; `job` runs one-shot work; `spec` edits service specs as raw JSON
-//! (bollard's types lose health checks); `lease` elects a leader and fences writes; `error` classifies answers.
+//! (bollard's types lose health checks); `lease` elects a leader and `fence` holds back the writes of those who do
+//! not lead; `error` classifies answers; `stream` reads events and logs.
 
 #[cfg(test)]
 mod client_tests;

@@ -1,10 +1,13 @@
 //! An engine for tests of this module: one closure answers every request over an in-process stream.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use futures::stream::{self, StreamExt};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
@@ -28,6 +31,8 @@ pub(super) struct Asked {
 pub(super) enum Reply {
     Json(u16, Value),
     Bytes(Vec<u8>),
+    /// Answers the head, and these bytes, and then nothing more.
+    Endless(Vec<u8>),
     /// Never answers.
     Silence,
     /// Breaks the connection.
@@ -78,6 +83,11 @@ where
             match reply {
                 Reply::Json(status, value) => Ok(response(status, Bytes::from(value.to_string()))),
                 Reply::Bytes(bytes) => Ok(response(200, Bytes::from(bytes))),
+                Reply::Endless(bytes) => {
+                    let frame = Frame::data(Bytes::from(bytes));
+                    let frames = stream::iter([Ok(frame)]).chain(stream::pending());
+                    Ok(Response::new(BodyExt::boxed(StreamBody::new(frames))))
+                }
                 Reply::Silence => std::future::pending().await,
                 Reply::Cut => Err(std::io::Error::other("cut")),
             }
@@ -99,6 +109,8 @@ async fn read(request: Request<Incoming>) -> Asked {
     }
 }
 
-fn response(status: u16, body: Bytes) -> Response<Full<Bytes>> {
-    Response::builder().status(status).body(Full::new(body)).unwrap()
+type Body = BoxBody<Bytes, Infallible>;
+
+fn response(status: u16, body: Bytes) -> Response<Body> {
+    Response::builder().status(status).body(Full::new(body).boxed()).unwrap()
 }

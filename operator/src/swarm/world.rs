@@ -79,13 +79,14 @@ impl World {
     /// # Errors
     /// When any of it cannot be read.
     pub async fn load(engine: &Engine, now: Timestamp) -> Result<World, Error> {
-        let kind = |kind| engine.configs(kind, &[]);
+        // Each of these futures is large; a dozen of them would make one of 25 KB.
+        let kind = |kind| Box::pin(engine.configs(kind, &[]));
         let (info, services, jobs, nodes, networks) = try_join!(
             engine.info(),
             engine.services(&[(ENABLE, Some(ENABLED))]),
             engine.services(&[(OP, None)]),
-            engine.nodes(),
-            engine.networks(),
+            Box::pin(engine.nodes()),
+            Box::pin(engine.networks()),
         )?;
         let (operations, plans, tickets, backups, claims, guards, pages) = try_join!(
             kind(Kind::Operation),
