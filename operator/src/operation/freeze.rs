@@ -228,10 +228,11 @@ async fn candidates(cx: &Cx<'_>, restore: &Restore) -> Result<Vec<super::catalog
     let Work::Restore { backup, before, .. } = &cx.op.intent.work else { return Ok(Vec::new()) };
     let all = cx.engine().configs(Kind::Backup, &[(super::record::SERVICE, &cx.op.intent.service)]).await?;
     let all: Vec<_> = all.iter().filter_map(super::catalogue::Backup::read).collect();
-    let until = match &cx.op.intent.trigger {
+    // Who asked on behalf of an alert has taken the lookback off already.
+    let until = before.unwrap_or_else(|| match &cx.op.intent.trigger {
         super::record::Trigger::Alert { starts_at, .. } => *starts_at - restore.lookback,
-        _ => before.unwrap_or_else(|| cx.op.intent.created),
-    };
+        _ => cx.op.intent.created,
+    });
     let found = super::catalogue::candidates(&all, &cx.op.intent.service, backup.as_deref(), until, 3);
     if found.is_empty() {
         return Err(Fault::failed(match backup {
