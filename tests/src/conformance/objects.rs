@@ -190,7 +190,9 @@ async fn lists_filter_by_labels_and_by_the_beginning_of_names(rig: Rig) {
 async fn an_unknown_filter_is_refused(rig: Rig) {
     for path in ["/configs", "/services", "/tasks"] {
         let reply = rig.list(path, &json!({ "names": ["x"] })).await;
-        assert_eq!((reply.status, reply.message().as_str()), (400, "Invalid filter 'names'"), "{path}");
+        // Engines differ in the case of the first letter.
+        let told = reply.message().to_lowercase();
+        assert_eq!((reply.status, told.as_str()), (400, "invalid filter 'names'"), "{path}");
     }
 }
 

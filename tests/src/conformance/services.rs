@@ -15,6 +15,7 @@ super::facts![
     a_network_is_named_by_its_id_in_what_reads_back,
     labels_and_update_settings_change_without_a_restart,
     a_write_forgets_the_status_of_the_last_rollout,
+    the_allocation_of_ports_is_one_more_write,
     lists_of_services_filter_by_label,
     service_counts_come_with_status,
 ];
@@ -231,6 +232,22 @@ async fn a_write_forgets_the_status_of_the_last_rollout(rig: Rig) {
     rig.rolled("web", "completed").await;
     rig.changed("web", |spec| spec["Labels"]["note"] = json!("1")).await;
     assert_eq!(rig.service("web").await.get("UpdateStatus"), None);
+}
+
+async fn the_allocation_of_ports_is_one_more_write(rig: Rig) {
+    let mut spec = scaled_to_zero(rig.spec("web", &["serve"]));
+    spec["EndpointSpec"]["Ports"] = json!([{ "TargetPort": 80, "PublishMode": "host" }]);
+    let mut plain = scaled_to_zero(rig.spec("plain", &["serve"]));
+    plain["Name"] = json!(rig.name("plain"));
+    rig.create(&spec).await;
+    rig.create(&plain).await;
+    rig.until("it was written again", async || {
+        let service = rig.service("web").await;
+        service["UpdatedAt"] != service["CreatedAt"]
+    })
+    .await;
+    let service = rig.service("plain").await;
+    assert_eq!(service["UpdatedAt"], service["CreatedAt"], "nothing to allocate");
 }
 
 async fn lists_of_services_filter_by_label(rig: Rig) {

@@ -181,8 +181,11 @@ async fn a_removed_service_takes_its_tasks_with_it(rig: Rig) {
     let marked = json!({ "label": [format!("mark={}", rig.name("mark"))] });
     let path = format!("/services/{}", rig.name("web"));
     assert_eq!(rig.delete(&path).await.status, 200);
-    let left = rig.list("/tasks", &marked).await.json();
-    assert!(left.as_array().into_iter().flatten().all(|t| desired(t) == "remove"), "{left}");
+    rig.until("its tasks are to be removed", async || {
+        let left = rig.list("/tasks", &marked).await.json();
+        left.as_array().into_iter().flatten().all(|t| desired(t) == "remove")
+    })
+    .await;
     let text = format!("service {} not found", rig.name("web"));
     for reply in [
         rig.call("GET", &path, None).await,

@@ -33,6 +33,8 @@ pub(super) enum Due {
     Term(String),
     /// A stopped container is gone.
     Stopped(String),
+    /// A service's ports and addresses are allocated, which writes it once more.
+    Allocated(String),
     /// Old tasks are removed from the store.
     Reap,
     /// A delayed start, a rollout's delay or the end of its monitor time may be over.

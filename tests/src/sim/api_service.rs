@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use skep::swarm::object::TaskState;
 
+use super::agenda::Due;
 use super::api::{Answer, Answered, Refusal, Request, Shelf, fits_raft, lookup};
 use super::engine::{Engine, Raft};
 use super::filter;
@@ -142,6 +143,7 @@ impl Engine {
         let service = Service { meta: self.meta(), spec, spec_version: 0, previous: None, update: None };
         fits_raft(&service.labels(), 0)?;
         let id = service.meta.id.clone();
+        self.allocate(&service);
         self.raft.services.insert(id.clone(), service);
         self.events.send("service", "create", &id, &name, self.clock());
         self.dirty.insert(id.clone());
@@ -165,6 +167,7 @@ impl Engine {
         if version != service.meta.version {
             return Err(Refusal::stale());
         }
+        let moved = spec["EndpointSpec"] != service.spec["EndpointSpec"];
         if request.query.get("rollback").is_some_and(|r| r == "previous") {
             self.roll_back_by_hand(&mut service)?;
         } else {
@@ -174,8 +177,19 @@ impl Engine {
             service.update = None;
         }
         fits_raft(&service.labels(), 0)?;
+        if moved {
+            self.allocate(&service);
+        }
         self.put_service(service);
         Ok(Answer::Json(200, json!({ "Warnings": null })))
+    }
+
+    /// Ports and virtual addresses are allocated a moment after a write, and that is a write too.
+    fn allocate(&mut self, service: &Service) {
+        if service.needs_allocation() {
+            let due = Due::Allocated(service.meta.id.clone());
+            self.agenda.add(self.now + self.options.timing.allocate, due);
+        }
     }
 
     fn roll_back_by_hand(&self, service: &mut Service) -> Result<(), Refusal> {

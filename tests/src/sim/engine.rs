@@ -230,6 +230,11 @@ impl Engine {
             Due::Withdraw(task) => self.withdraw(&task),
             Due::Term(task) => self.term(&task),
             Due::Stopped(task) => self.stopped(&task),
+            Due::Allocated(service) => {
+                if let Some(service) = self.raft.services.get(&service).cloned() {
+                    self.put_service(service);
+                }
+            }
             Due::Reap => self.reap(),
             Due::Settle => {}
             Due::NodeDown(node, since) => self.node_down(&node, since),

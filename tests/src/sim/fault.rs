@@ -158,10 +158,6 @@ impl Book {
         self.clients.get(client).map(|c| c.calls.clone()).unwrap_or_default()
     }
 
-    pub(super) fn all_calls(&self) -> Vec<Call> {
-        self.clients.values().flat_map(|c| c.calls.iter().cloned()).collect()
-    }
-
     pub(super) fn writes(&self, client: &str) -> usize {
         self.clients.get(client).map_or(0, |c| c.writes)
     }

@@ -27,13 +27,15 @@ pub mod postgres;
 mod rollout;
 mod scheduler;
 pub mod shop;
+#[cfg(test)]
+mod shop_tests;
 mod spec;
 #[cfg(test)]
 mod tests;
 mod users;
 mod workload;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -190,6 +192,11 @@ impl Sim {
     /// What users could see, since when: every change.
     pub fn timeline(&self) -> Vec<(Duration, BTreeSet<Answer>)> {
         self.with(|engine| engine.users.timeline.clone())
+    }
+
+    /// Lets users look now: after a change of what workloads hold that the Swarm does not see.
+    pub fn look(&self) {
+        self.with(Engine::look);
     }
 
     /// What goes wrong.
@@ -371,9 +378,13 @@ impl Faults<'_> {
         self.0.with(|engine| engine.book.calls(client))
     }
 
-    /// The endpoint templates that were called, by anybody.
-    pub fn endpoints(&self) -> BTreeSet<String> {
-        self.0.with(|engine| engine.book.all_calls().into_iter().map(|c| c.endpoint).collect())
+    /// How often each endpoint template was called by a client.
+    pub fn counts(&self, client: &str) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for call in self.calls(client) {
+            *counts.entry(call.endpoint).or_default() += 1;
+        }
+        counts
     }
 
     /// How many writes a client has made.

@@ -162,6 +162,12 @@ impl Service {
         if own.is_empty() { of(&self.spec["Networks"]) } else { own }
     }
 
+    /// Whether the managers have to allocate ports or virtual addresses for it.
+    pub(super) fn needs_allocation(&self) -> bool {
+        let endpoint = &self.spec["EndpointSpec"];
+        endpoint["Ports"].is_array() || endpoint["Mode"] != "dnsrr" && !self.networks().is_empty()
+    }
+
     /// Replicas wanted; none for a global service.
     pub(super) fn replicas(&self) -> Option<u64> {
         self.spec["Mode"]["Replicated"].as_object().map(|m| m["Replicas"].as_u64().unwrap_or(1))

@@ -22,6 +22,8 @@ pub struct SimOptions {
 /// How long things take in the simulated Swarm. The defaults are those measured on a small machine.
 #[derive(Clone, Debug)]
 pub struct Timing {
+    /// From a write of a service to the allocation of its ports and virtual addresses.
+    pub allocate: Duration,
     /// From a task's making to its placement.
     pub schedule: Duration,
     /// Until a node hears of a change.
@@ -60,6 +62,7 @@ impl Default for Timing {
     fn default() -> Timing {
         let ms = Duration::from_millis;
         Timing {
+            allocate: ms(3),
             schedule: ms(50),
             dispatch: ms(100),
             prepare: ms(70),

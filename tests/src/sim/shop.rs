@@ -122,6 +122,27 @@ impl Shop {
             .collect()
     }
 
+    /// What `docker stack deploy` does to one service: the stack file's spec, changed, over whatever is there.
+    ///
+    /// # Panics
+    /// When the service is not there, or changes all the time.
+    pub async fn deploy(&self, service: &str, change: impl Fn(&mut Value)) {
+        let specs = self.specs(&[], &[]);
+        let mut spec = specs.into_iter().find(|s| s["Name"] == service).expect("the stack has that service");
+        change(&mut spec);
+        for _ in 0..10 {
+            let found = self.raw.call("GET", &format!("/services/{service}"), None).await;
+            let found = found.expect("the simulated engine answers").json();
+            spec["TaskTemplate"]["ForceUpdate"] = found["Spec"]["TaskTemplate"]["ForceUpdate"].clone();
+            let path = format!("/services/{service}/update?version={}", found["Version"]["Index"]);
+            let reply = self.raw.call("POST", &path, Some(&spec)).await;
+            if reply.expect("the simulated engine answers").status == 200 {
+                return;
+            }
+        }
+        panic!("{service} changes all the time");
+    }
+
     /// The specs as `docker stack deploy` would post them.
     pub fn specs(&self, db_labels: &[(String, String)], app_labels: &[(String, String)]) -> Vec<Value> {
         let second = Duration::from_millis(500);

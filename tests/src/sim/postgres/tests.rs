@@ -7,8 +7,8 @@ use skep::swarm::object::TaskState;
 use skep_runner::line::FaultKind;
 use skep_runner::manifest::{MANIFEST, Manifest};
 use skep_runner::task::{
-    Connect, Discard, Named, NetCheck, NetChecks, PgDrop, PgDump, PgFence, PgInspect, PgRestore, PgSeal,
-    PgSwap, Probe, Stored,
+    Connect, Discard, Named, NetCheck, NetChecks, PgDrop, PgDump, PgFence, PgInPlace, PgInspect, PgRestore,
+    PgSeal, PgSwap, Probe, Stored,
 };
 use skep_runner::{Fault, Line, Report, SCHEMA, Task, Ticket};
 
@@ -188,6 +188,52 @@ async fn a_restore_killed_after_any_step_leaves_a_closed_side_and_converges_when
         let live = rig.shop.data.database("shop_db", DATABASE).unwrap();
         assert_eq!(side.properties, live.properties);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restore_in_place_killed_after_any_step_never_shows_half_a_database() {
+    for step in 1..=3 {
+        let mut rig = Rig::new().await;
+        let stored = rig.backup().await;
+        let oid = rig.shop.data.database("shop_db", DATABASE).unwrap().oid;
+        let properties = rig.shop.data.database("shop_db", DATABASE).unwrap().properties;
+        let live = DATABASE.to_owned();
+        let task = PgInPlace { connect: connect(), stored, live, properties, jobs: 1 };
+        rig.shop.sim.faults().kill_job(step, |t| t.fence.contains("inplace"));
+        assert!(rig.run("inplace", Task::PgInPlace(task.clone())).await.is_err());
+        assert_eq!(rig.shop.data.database("shop_db", DATABASE), None, "after step {step}");
+        rig.run("inplace", Task::PgInPlace(task)).await.unwrap();
+        assert_eq!(rig.shop.data.databases("shop_db"), [DATABASE]);
+        let live = rig.shop.data.database("shop_db", DATABASE).unwrap();
+        assert!(live.whole && live.allow && live.oid != oid);
+        rig.shop.sim.until(LONG, "users see it", |_| rig.shop.sees_only_app()).await;
+        assert_eq!(rig.shop.data.violations(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_database_under_the_live_name_does_not_go_unseen() {
+    let mut rig = Rig::new().await;
+    let stored = rig.backup().await;
+    rig.shop.sim.faults().kill_job(2, |t| t.fence.contains("beside"));
+    assert!(rig.run("beside", Rig::restore(&stored)).await.is_err());
+    let named = |rig: &Rig, name: &str| Named {
+        name: name.to_owned(),
+        oid: rig.shop.data.database("shop_db", name).unwrap().oid,
+    };
+    let swap = PgSwap {
+        connect: connect(),
+        name: DATABASE.to_owned(),
+        live: Some(named(&rig, DATABASE)),
+        new: named(&rig, "skep_side"),
+        away: "skep_old".to_owned(),
+        end_sessions: true,
+    };
+    let since = rig.shop.sim.elapsed();
+    rig.run("cut", Task::PgSwap(swap)).await.unwrap();
+    rig.shop.sim.look();
+    assert!(!rig.shop.data.violations().is_empty());
+    assert!(rig.shop.wrong_answers(since).iter().any(|(_, a)| matches!(a, Answer::Wrong(_))));
 }
 
 #[tokio::test(start_paused = true)]
