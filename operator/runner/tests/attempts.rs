@@ -127,14 +127,7 @@ fn as_process_1_the_runner_passes_the_signal_on_and_reaps_what_it_is_left_with()
     let stored = slow_backup(&cluster);
     let runner = Runner::new(&cluster, restore(&cluster, &stored, "skep_x_1"));
     // In a process namespace of its own, where an orphan is left to process 1 as well.
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    command.args(["sh", "-c", "(sleep 0.1 &) ; exec \"$0\" \"$@\""]);
-    command.arg(runner.command.get_program()).args(runner.command.get_args());
-    for (name, value) in runner.command.get_envs() {
-        command.env(name, value.unwrap());
-    }
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut command = runner.apart(&["--pid", "--fork", "--kill-child", "--mount-proc"], "(sleep 0.1 &)");
     let unshare = command.spawn().unwrap();
     until(|| is_loading(&cluster));
     let init = *children(unshare.id()).first().expect("unshare has a child");

@@ -16,7 +16,7 @@ use std::time::Instant;
 use skep_runner::task::{
     CheckOutcome, Connect, Expect, NetCheck, NetChecks, Probe, RedisFlush, Report, SqlCheck, SqlChecks, Task,
 };
-use support::{Cluster, run_with};
+use support::{Cluster, Outcome, Runner, run_with};
 
 /// Runs SQL checks named by their number.
 fn ask(cluster: &Cluster, checks: &[(&str, Expect)]) -> Vec<CheckOutcome> {
@@ -190,15 +190,22 @@ fn the_wrong_status_body_or_path_and_silence_are_told() {
 #[test]
 fn every_address_of_a_name_is_asked() {
     let cluster = Cluster::start();
-    // `localhost` has two addresses here; the listener is on one of them only.
-    let (port, _) = listener(|_| vec![]);
-    let outcome = ask_net(&cluster, check(port, Probe::Tcp), 0);
-    let addresses: Vec<_> = std::net::ToSocketAddrs::to_socket_addrs(&("localhost", port)).unwrap().collect();
-    let all_v4 = addresses.iter().all(std::net::SocketAddr::is_ipv4);
-    assert_eq!(outcome.passed, all_v4, "{addresses:?}: {}", outcome.detail);
+    let hosts = cluster.dir.join("hosts");
+    fs::write(&hosts, "127.0.0.1 two.test\n127.0.0.2 two.test\n").unwrap();
+    let (one, _) = listener(|_| vec![]);
+    let both = TcpListener::bind(("0.0.0.0", 0)).unwrap();
+    for (port, passed) in [(one, false), (both.local_addr().unwrap().port(), true)] {
+        let check = NetCheck { host: "two.test".into(), ..check(port, Probe::Tcp) };
+        let runner = Runner::new(&cluster, Task::NetChecks(NetChecks { checks: vec![check], deadline_s: 0 }));
+        let mount = format!("mount --bind '{}' /etc/hosts", hosts.display());
+        let outcome = Outcome::of(runner.apart(&["--mount"], &mount).spawn().unwrap());
+        let Report::Checks { outcomes } = outcome.done() else { panic!("no outcomes") };
+        assert_eq!(outcomes[0].passed, passed, "{}", outcomes[0].detail);
+        assert!(outcomes[0].detail.contains("127.0.0.2"), "{}", outcomes[0].detail);
+    }
 }
 
-fn flush(cluster: &Cluster, port: u16, user: &str, password: Option<&str>) -> support::Outcome {
+fn flush(cluster: &Cluster, port: u16, user: &str, password: Option<&str>) -> Outcome {
     let password_file = password.map(|password| {
         let path = cluster.dir.join("redis-password");
         fs::write(&path, password).unwrap();

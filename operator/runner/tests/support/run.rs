@@ -79,6 +79,21 @@ impl Runner {
         self
     }
 
+    /// The same in namespaces of its own, made by `unshare`; `first` is a shell command that prepares them.
+    pub fn apart(&self, namespaces: &[&str], first: &str) -> Command {
+        let mut command = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.args(namespaces).args(["sh", "-c", &format!("{first} && exec \"$0\" \"$@\"")]);
+        command.arg(self.command.get_program()).args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            command.env(name, value.unwrap());
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
     /// Starts it.
     pub fn spawn(mut self) -> Child {
         self.command.spawn().unwrap()
