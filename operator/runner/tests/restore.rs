@@ -1,9 +1,12 @@
 //! Backups of real databases come back whole.
 
+// A helper that cannot go on fails its test.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use skep_runner::task::{PgInPlace, PgRestore, PgSwap, Report, Stored, Task};
-use support::{Cluster, PASSWORD, run_with};
+use support::{Cluster, PASSWORD, Runner, run_with, until};
 
 /// A name that needs every kind of quoting, as an SQL identifier and as a literal.
 const LIVE: &str = "Shop \"dü\" d'b\\";
@@ -28,8 +31,9 @@ fn fill(cluster: &Cluster) {
         &format!("CREATE ROLE \"Shop Owner\" {role}"),
         &format!("CREATE ROLE shop_ro {role}"),
         "CREATE ROLE \"Grant,or\"",
+        &format!("CREATE TABLESPACE \"Fast Disk\" LOCATION '{}'", cluster.server_dir("space").display()),
         &format!(
-            "CREATE DATABASE {LIVE_IDENT} TEMPLATE template0 {locale} OWNER \"Shop Owner\" CONNECTION LIMIT 17"
+            "CREATE DATABASE {LIVE_IDENT} TEMPLATE template0 {locale} OWNER \"Shop Owner\" CONNECTION LIMIT 17 TABLESPACE \"Fast Disk\""
         ),
         &format!("COMMENT ON DATABASE {LIVE_IDENT} IS 'it''s the shop''s'"),
         &format!("REVOKE ALL ON DATABASE {LIVE_IDENT} FROM PUBLIC"),
@@ -163,4 +167,100 @@ fn a_database_restored_in_place_keeps_everything_and_may_be_restored_again() {
         assert_eq!(contents_of(&cluster, LIVE), contents);
         assert_eq!(cluster.databases(), LIVE);
     }
+}
+
+#[test]
+fn killed_at_any_statement_a_restore_in_place_leaves_no_half_database_and_converges_when_repeated() {
+    let cluster = Cluster::start();
+    cluster.sql("postgres", "CREATE DATABASE app CONNECTION LIMIT 9");
+    cluster
+        .sql("app", "CREATE TABLE t AS SELECT g FROM generate_series(1, 100) g; CREATE TABLE u AS TABLE t");
+    let stored = cluster.back_up("app", "b1");
+    let properties = cluster.dump("app", "b2").database;
+    let connect = cluster.connect();
+    let task = PgInPlace { connect, stored, live: "app".into(), properties, jobs: 2 };
+    let whole = "SELECT (SELECT count(*) FROM t) || ',' || (SELECT count(*) FROM u)";
+    let mut deaths = 0;
+    // Three moments a statement: this visits each statement once and each kind of moment in turn.
+    for at in (1..).step_by(4) {
+        assert!(at < 1000, "the runner never gets to its end");
+        let runner = Runner::new(&cluster, Task::PgInPlace(task.clone()));
+        let outcome = runner.env("SKEP_RUNNER_DIE_AT", at.to_string()).run();
+        let busy = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'skep-%'";
+        until(|| cluster.sql("postgres", busy) == "0");
+        let open =
+            "SELECT count(*) FROM pg_database WHERE datname = 'app' AND datallowconn AND datconnlimit <> -2";
+        if cluster.sql("postgres", open) == "1" {
+            assert_eq!(cluster.sql("app", whole), "100,100", "killed at {at}");
+        }
+        if outcome.code == Some(0) {
+            break;
+        }
+        assert_eq!(outcome.code, None, "{}", outcome.text);
+        deaths += 1;
+    }
+    assert!(deaths > 10, "only {deaths} statements were seen");
+    assert_eq!((cluster.sql("app", whole), cluster.databases()), ("100,100".into(), "app".into()));
+}
+
+#[test]
+fn a_live_database_that_cannot_be_dropped_stays_open() {
+    let cluster = Cluster::start();
+    cluster.sql("postgres", "CREATE DATABASE app");
+    let stored = cluster.back_up("app", "b1");
+    let properties = cluster.dump("app", "b2").database;
+    let task = PgInPlace { connect: cluster.connect(), stored, live: "app".into(), properties, jobs: 1 };
+    for (make, remove, why) in [
+        (
+            "SELECT pg_create_logical_replication_slot('s', 'pgoutput')",
+            "SELECT pg_drop_replication_slot('s')",
+            "slots",
+        ),
+        (
+            "CREATE SUBSCRIPTION s CONNECTION '' PUBLICATION p WITH (connect = false)",
+            "ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s",
+            "subscriptions",
+        ),
+        ("BEGIN; CREATE TABLE t (); PREPARE TRANSACTION 'p'", "ROLLBACK PREPARED 'p'", "prepared"),
+    ] {
+        cluster.sql("app", make);
+        let message = run_with(&cluster, Task::PgInPlace(task.clone())).refused();
+        assert!(message.contains(why), "{message}");
+        assert_eq!(cluster.sql("app", "SELECT 1"), "1");
+        for sql in remove.split("; ") {
+            cluster.sql("app", sql);
+        }
+    }
+    run_with(&cluster, Task::PgInPlace(task)).done();
+}
+
+#[test]
+fn bytes_of_a_database_without_an_encoding_come_back_as_they_are() {
+    let cluster = Cluster::start();
+    for encoding in ["SQL_ASCII", "LATIN1"] {
+        let name = encoding.to_lowercase();
+        let create = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'");
+        cluster.sql("postgres", &create);
+        cluster.sql(&name, "CREATE TABLE t (x text)");
+        cluster.sql(&name, "SET client_encoding = 'LATIN1'; INSERT INTO t VALUES (E'\\xe9')");
+        let stored = cluster.back_up(&name, &name);
+        let side = format!("skep_{name}");
+        run_with(&cluster, Task::PgRestore(restore(&cluster, &stored, &name, &side))).done();
+        for database in [&name, &side] {
+            assert_eq!(cluster.sql(database, "SELECT x::bytea FROM t"), "\\xe9", "{database}");
+        }
+    }
+}
+
+#[test]
+fn a_dump_tells_its_moment_its_tool_and_the_role_that_the_cluster_was_made_with() {
+    let cluster = Cluster::start();
+    cluster.sql("postgres", "CREATE DATABASE app");
+    cluster.sql("app", "CREATE TABLE t AS SELECT 1 AS i");
+    let dumped = cluster.dump("app", "b1");
+    assert!(dumped.started <= dumped.ended && dumped.started.ends_with('Z') && dumped.started.len() == 20);
+    assert_eq!(dumped.artefacts.len(), 1);
+    assert!(dumped.tool_version.starts_with("pg_dump (PostgreSQL)"));
+    assert_eq!(dumped.database.owner, "post gres");
+    assert!(dumped.database.roles.contains(&"post gres".to_owned()));
 }

@@ -40,7 +40,7 @@ fn outcome(server: &Server<'_>, database: &str, check: &SqlCheck) -> Result<Chec
     let mut session = Session::open(server, database, When::Working)?;
     let (passed, detail) = match answer(&mut session, sql) {
         Ok(answer) => judge(&mut session, expect, &answer)?,
-        Err(Error::Sql { message, .. }) => (false, message),
+        Err(Error::Sql { state, message }) if !is_away(&state) => (false, message),
         Err(error) => return Err(error),
     };
     Ok(CheckOutcome { name: name.clone(), passed, detail: server.job.out.redact(&detail) })
@@ -59,6 +59,11 @@ fn answer(session: &mut Session, sql: &str) -> Result<Answer> {
     let answer = session.json("SELECT pg_catalog.current_setting('skep.answer')")?;
     session.run("ROLLBACK")?;
     Ok(answer)
+}
+
+/// Whether an SQLSTATE tells of the server (connection, resources, shutdown) rather than of the statement.
+fn is_away(state: &str) -> bool {
+    ["08", "53", "57P"].iter().any(|class| state.starts_with(class))
 }
 
 /// Whether the answer is as expected, and what to tell.

@@ -13,7 +13,7 @@ use super::psql::Session;
 use super::quote::{array, literal};
 use super::restore::max_wal_size;
 use super::server::Admin;
-use super::swap::slots;
+use super::swap::{slots, subscriptions};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::store::Backup;
@@ -73,9 +73,7 @@ fn look_at_live(admin: &mut Admin<'_>, database: &str, found: &mut PgInspection)
     ))?;
     found.sessions.sort();
     found.slots = slots(&mut admin.session, oid)?;
-    found.subscriptions = admin.session.json(&format!(
-        "SELECT coalesce(json_agg(subname ORDER BY subname), '[]') FROM pg_subscription WHERE subdbid = {oid}"
-    ))?;
+    found.subscriptions = subscriptions(&mut admin.session, oid)?;
     found.live = Some(Named { name: database.to_owned(), oid });
     found.properties = Some(live.properties);
     Ok(())

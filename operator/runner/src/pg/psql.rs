@@ -81,18 +81,17 @@ impl Session {
             .map_err(|error| Error::Unready(format!("cannot read the server's answer: {error}")))
     }
 
-    /// The text up to the mark, none where psql ended before.
+    /// The text up to the mark, none where psql ended before. A database without an encoding may answer
+    /// with anything.
     fn read_to_mark(&mut self) -> Option<String> {
-        let mut text = String::new();
+        let mut text = Vec::new();
         loop {
             let start = text.len();
-            let read = self.stdout.read_line(&mut text).ok()?;
-            if read == 0 {
+            if self.stdout.read_until(b'\n', &mut text).ok()? == 0 {
                 return None;
             }
-            if text[start..].trim_end() == MARK {
-                text.truncate(start);
-                return Some(text.trim_end_matches('\n').to_owned());
+            if text[start..].trim_ascii_end() == MARK.as_bytes() {
+                return Some(String::from_utf8_lossy(&text[..start]).trim_end_matches('\n').to_owned());
             }
         }
     }
@@ -136,7 +135,9 @@ fn state_and_text(line: &str) -> Option<(&str, &str)> {
 
 fn psql(server: &Server<'_>, database: &str) -> Command {
     let mut command = server.tool("psql");
+    // Not for pg_dump: it would write bytes of a database without an encoding as if they were UTF-8.
     command
+        .env("PGCLIENTENCODING", "UTF8")
         .args(["-X", "-A", "-t", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose"])
         .args(["-d", &server.database(database)])
         .stdin(Stdio::piped())

@@ -18,14 +18,14 @@ use super::dump::{only_artefact, stdin_of};
 use super::properties;
 use super::quote::{ident, literal};
 use super::server::Admin;
-use super::swap::drop_database;
+use super::swap::{drop_database, reopened};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::stop;
 use crate::store::{Backup, Whole, sha256_of};
 use crate::tool::Tool;
 
-/// How often room is measured and the end looked for.
+/// Longest pause between two looks at the room and for the end.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often the server is asked for the size of what is being loaded.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
@@ -74,8 +74,10 @@ pub(crate) fn in_place(job: &Job, task: &PgInPlace) -> Result<Report> {
     let unfinished = format!("{OURS}in_place_{}", &sha256_of(live.as_bytes())[..12]);
     let mut admin = Admin::open_locked(job, connect, &[live, &unfinished])?;
     drop_earlier(&mut admin, &unfinished)?;
-    if let Some(live) = admin.named(live)? {
-        drop_database(&mut admin, &live)?;
+    if let Some(found) = admin.named(live)?
+        && let Err(error) = drop_database(&mut admin, &found)
+    {
+        return Err(reopened(admin, &found, &[live, &unfinished], error));
     }
     let load = Load { whole: &whole, jobs: *jobs, expected: Some(wanted.size) };
     let built = build(&mut admin, &unfinished, wanted, &load)?;
@@ -140,6 +142,7 @@ fn watch(
     let max_wal_size = max_wal_size(admin)?;
     let mut tool = Tool::start(command.stdout(Stdio::null()))?;
     let mut measured = Instant::now();
+    let mut pause = Duration::from_millis(2);
     while !tool.has_ended()? {
         if stop::is_stopping() {
             return Err(Error::Stopped);
@@ -149,7 +152,8 @@ fn watch(
             measured = Instant::now();
             job.out.progress(phase, size(admin, built)?, expected);
         }
-        thread::sleep(LOOK_EVERY);
+        thread::sleep(pause);
+        pause = (pause * 2).min(LOOK_EVERY);
     }
     tool.finish()
 }

@@ -74,7 +74,6 @@ impl<'a> Server<'a> {
             .env("PGUSER", &self.connect.user)
             .env("PGAPPNAME", &self.job.session)
             .env("PGCONNECT_TIMEOUT", "10")
-            .env("PGCLIENTENCODING", "UTF8")
             // libpq complains about one that is no plain file, not about one that is absent.
             .env("PGPASSFILE", "/nonexistent")
             .env(
@@ -154,10 +153,7 @@ impl<'a> Admin<'a> {
     /// Ends the sessions in databases until none is left.
     pub(crate) fn end_sessions(&mut self, oids: &[u32]) -> Result<()> {
         let ids = list(oids);
-        let sql = format!(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-             WHERE datid IN ({ids}) AND pid <> pg_backend_pid() AND backend_type <> 'autovacuum worker'"
-        );
+        let sql = ending(oids);
         let late = || Error::Unready(format!("sessions in databases {ids} do not end"));
         until(GONE_WITHIN, late, || Ok(self.session.query(&sql)? == "0"))
     }
@@ -178,6 +174,15 @@ pub(crate) fn oid_of(session: &mut Session, name: &str) -> Result<Option<u32>> {
     session.json(&format!(
         "SELECT coalesce((SELECT to_json(oid::int8) FROM pg_database WHERE datname = {name}), 'null')"
     ))
+}
+
+/// Ends sessions in databases; yields how many there were.
+pub(crate) fn ending(oids: &[u32]) -> String {
+    format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+         WHERE datid IN ({}) AND pid <> pg_backend_pid() AND backend_type <> 'autovacuum worker'",
+        list(oids)
+    )
 }
 
 /// `1,2,3`.

@@ -9,18 +9,23 @@
 //! as expected after the renames; whatever dies, the live name leads to one whole database or, until the
 //! step is repeated or undone, refuses connections.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use skep_runner::task::{Named, PgDrop, PgFence, PgSwap, Report};
 
 use super::psql::{Session, When};
 use super::quote::ident;
-use super::server::{Admin, list, oid_of, until};
+use super::server::{Admin, ending, list, oid_of, until};
 use crate::error::{Error, Result};
 use crate::job::Job;
 
 /// How long clients may take to leave by themselves where sessions are not ended at once.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// How often late sessions are ended during the renames.
+const SWEEP_EVERY: Duration = Duration::from_millis(20);
 
 /// Where a swap stands.
 enum Standing {
@@ -63,10 +68,16 @@ pub(crate) fn swap(job: &Job, task: &PgSwap) -> Result<Report> {
         }
         Standing::Before => {
             has_no_prepared(&mut admin, &oids(task))?;
+            let outside = [name.as_str(), &new.name, away];
+            let mut broom = admin.server.session_outside(&outside, When::Working)?;
             let began = Instant::now();
-            match cut_over(&mut admin, task) {
-                Ok(()) => Ok(Report::PgSwap { fenced_ms: began.elapsed().as_millis() as u64 }),
-                Err(error) => Err(reopened(admin, task, error)),
+            match (cut_over(&mut admin, &mut broom, task), live) {
+                (Ok(()), _) => Ok(Report::PgSwap { fenced_ms: began.elapsed().as_millis() as u64 }),
+                (Err(error), Some(live)) => {
+                    let live = Named { name: name.clone(), oid: live.oid };
+                    Err(reopened(admin, &live, &outside, error))
+                }
+                (Err(error), None) => Err(error),
             }
         }
     }
@@ -93,12 +104,18 @@ pub(crate) fn drop_all(job: &Job, task: &PgDrop) -> Result<Report> {
     Ok(Report::Done)
 }
 
-/// Drops one database, whoever is in it; refuses one with a logical replication slot.
+/// Drops one database, whoever is in it; refuses one with a logical replication slot, a subscription or an
+/// open prepared transaction before it is closed.
 pub(crate) fn drop_database(admin: &mut Admin<'_>, database: &Named) -> Result<()> {
     let Named { name, oid } = database;
     let slots = slots(&mut admin.session, *oid)?;
     if !slots.is_empty() {
         return Err(Error::refused(format!("`{name}` has replication slots: {}", slots.join(", "))));
+    }
+    has_no_prepared(admin, &[*oid])?;
+    let subscriptions = subscriptions(&mut admin.session, *oid)?;
+    if !subscriptions.is_empty() {
+        return Err(Error::refused(format!("`{name}` has subscriptions: {}", subscriptions.join(", "))));
     }
     // A drop that was interrupted leaves a limit of -2: nobody gets in, and nothing but another drop is allowed.
     let is_valid = format!("SELECT count(*) FROM pg_database WHERE oid = {oid} AND datconnlimit <> -2");
@@ -110,6 +127,13 @@ pub(crate) fn drop_database(admin: &mut Admin<'_>, database: &Named) -> Result<(
     admin.session.run(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", ident(name)))
 }
 
+/// Names of the subscriptions of a database.
+pub(crate) fn subscriptions(session: &mut Session, oid: u32) -> Result<Vec<String>> {
+    session.json(&format!(
+        "SELECT coalesce(json_agg(subname ORDER BY subname), '[]') FROM pg_subscription WHERE subdbid = {oid}"
+    ))
+}
+
 /// Names of the logical replication slots of a database.
 pub(crate) fn slots(session: &mut Session, oid: u32) -> Result<Vec<String>> {
     session.json(&format!(
@@ -117,8 +141,8 @@ pub(crate) fn slots(session: &mut Session, oid: u32) -> Result<Vec<String>> {
     ))
 }
 
-fn cut_over(admin: &mut Admin<'_>, task: &PgSwap) -> Result<()> {
-    let PgSwap { name, live, new, away, end_sessions, .. } = task;
+fn cut_over(admin: &mut Admin<'_>, broom: &mut Session, task: &PgSwap) -> Result<()> {
+    let PgSwap { name, live, new, end_sessions, .. } = task;
     let oids = oids(task);
     admin.session.run("BEGIN")?;
     if live.is_some() {
@@ -130,6 +154,26 @@ fn cut_over(admin: &mut Admin<'_>, task: &PgSwap) -> Result<()> {
         wait_for_leaving(admin, &oids)?;
     }
     admin.end_sessions(&oids)?;
+    let renamed = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| sweep(broom, &oids, &renamed));
+        let result = rename(admin, task);
+        renamed.store(true, Ordering::SeqCst);
+        result
+    })
+}
+
+/// Who was let in just before the door closed shows up a moment later; a rename would wait for such a session
+/// for five seconds and then give up.
+fn sweep(broom: &mut Session, oids: &[u32], renamed: &AtomicBool) {
+    let sql = ending(oids);
+    while !renamed.load(Ordering::SeqCst) && broom.run(&sql).is_ok() {
+        thread::sleep(SWEEP_EVERY);
+    }
+}
+
+fn rename(admin: &mut Admin<'_>, task: &PgSwap) -> Result<()> {
+    let PgSwap { name, live, new, away, .. } = task;
     admin.session.run("BEGIN")?;
     if live.is_some() {
         admin.session.run(&renaming(name, away))?;
@@ -149,13 +193,14 @@ fn wait_for_leaving(admin: &mut Admin<'_>, oids: &[u32]) -> Result<()> {
     until(LEAVE_WITHIN * 2, late, || Ok(began.elapsed() > LEAVE_WITHIN || admin.sessions(oids)? == 0))
 }
 
-/// The live database takes connections again before the job ends with `error`.
-fn reopened(admin: Admin<'_>, task: &PgSwap, error: Error) -> Error {
-    let PgSwap { name, live: Some(Named { oid, .. }), new, away, .. } = task else { return error };
+/// A database that was closed takes connections again, if it still bears its name, before the job ends with
+/// `error`.
+pub(crate) fn reopened(admin: Admin<'_>, database: &Named, outside: &[&str], error: Error) -> Error {
     let Admin { server, session, .. } = admin;
     drop(session);
+    let Named { name, oid } = database;
     let reopen = || -> Result<()> {
-        let mut session = server.session_outside(&[name, &new.name, away], When::Undoing)?;
+        let mut session = server.session_outside(outside, When::Undoing)?;
         if oid_of(&mut session, name)? == Some(*oid) { session.run(&allowing(name, true)) } else { Ok(()) }
     };
     match reopen() {

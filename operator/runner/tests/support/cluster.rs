@@ -74,6 +74,14 @@ impl Cluster {
         }
     }
 
+    /// A new directory that belongs to the server.
+    pub fn server_dir(&self, name: &str) -> PathBuf {
+        let dir = self.dir.join(name);
+        fs::create_dir(&dir).unwrap();
+        own(&self.dir, &dir);
+        dir
+    }
+
     /// Root of the backup store.
     pub fn store(&self) -> PathBuf {
         self.dir.join("store")
