@@ -1,6 +1,10 @@
 //! daemon
 use clap::Parser;
-#[derive(Parser)] struct A { #[command(flatten)] o: skep::cli::OperatorArgs }
+#[derive(Parser)]
+struct A {
+    #[command(flatten)]
+    o: skep::cli::OperatorArgs,
+}
 #[tokio::main]
 async fn main() {
     tracing_subscriber::fmt().with_env_filter("info").init();

@@ -51,11 +51,18 @@ pub(super) async fn feed(
         let live: Vec<&Operation> = known.iter().filter(|op| !op.journal.state.is_terminal()).collect();
         live.iter().for_each(|op| operations.add(op.id.clone()));
         known.iter().for_each(|op| mail.add(op.id.clone()));
+        if let Some(outbox) = &parts.outbox {
+            outbox.retain(|id| known.iter().any(|op| op.id == *id));
+        }
         let moving = live.iter().any(|op| op.journal.state.is_live());
         heat = moving.then(|| heat.unwrap_or_else(|| snapshots.heat()));
         world = tokio::select! {
             world = snapshots.changed() => world,
             () = stop.cancelled() => None,
         };
+    }
+    // Whoever leads next tells what is still to be told.
+    if let Some(outbox) = &parts.outbox {
+        outbox.retain(|_| false);
     }
 }

@@ -5,9 +5,47 @@ use super::record::{OpId, Work};
 use super::saga::{Cx, Fault};
 use crate::engines::{postgres, redis};
 use crate::policy::graph::Graph;
-use crate::policy::{self, CheckProbe, Engine as DataEngine, Policy, Restore};
+use crate::policy::{CheckProbe, Engine as DataEngine, Policies, Policy, Restore};
 use crate::swarm::error::Error;
 use crate::swarm::object::{ENABLE, Kind, Service, Task, TaskState};
+
+/// All services with what their labels ask for, read at one moment.
+pub struct Seen {
+    services: Vec<Service>,
+    policies: Policies,
+}
+
+impl Seen {
+    /// Reads the Swarm's services. All of them: a label may name one that has not opted in.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub async fn load(cx: &Cx<'_>) -> Result<Seen, Fault> {
+        let services = cx.engine().services(&[]).await?;
+        Ok(Seen { policies: Policies::of(&services), services })
+    }
+
+    fn find(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|s| s.name() == name)
+    }
+
+    fn find_managed(&self, name: &str) -> Option<&Service> {
+        self.find(name).filter(|s| s.spec["Labels"][ENABLE] == "true")
+    }
+
+    fn graph(&self) -> &Graph {
+        self.policies.graph()
+    }
+
+    /// Full names of what a label of `of` names.
+    fn names(&self, of: &Service, names: &[String]) -> Vec<String> {
+        names_in(self.graph(), of, names)
+    }
+
+    fn client_names(&self, of: &Service, restore: &Restore) -> Result<Vec<String>, Fault> {
+        self.graph().clients(of.name(), restore).map_err(|e| Fault::failed(e.to_string()))
+    }
+}
 
 /// The operation's service, which must still be the one that it was made for.
 ///
@@ -29,7 +67,7 @@ pub async fn service(cx: &Cx<'_>) -> Result<Service, Fault> {
 /// When its labels do not say what data it holds, or when it does not run.
 pub async fn target(cx: &Cx<'_>) -> Result<Target, Fault> {
     let service = service(cx).await?;
-    let policy = policy_of(cx, &service)?;
+    let policy = policy_of(cx, &Seen::load(cx).await?, &service)?;
     let tasks = cx.engine().tasks(&[&service.id]).await?;
     data_target(cx, &service, &policy, running(&tasks))
 }
@@ -40,12 +78,10 @@ pub async fn target(cx: &Cx<'_>) -> Result<Target, Fault> {
 /// When the labels do not tell, or what the engine says.
 pub async fn held(cx: &Cx<'_>) -> Result<Vec<String>, Fault> {
     let service = service(cx).await?;
-    let policy = policy_of(cx, &service)?;
+    let seen = Seen::load(cx).await?;
+    let policy = policy_of(cx, &seen, &service)?;
     let mut names = vec![service.name().to_owned()];
-    if let Some(restore) = &policy.restore.or_else(|| Some(Restore::default())) {
-        let services = managed(cx).await?;
-        names.extend(client_names(&services, &service, restore)?);
-    }
+    names.extend(seen.client_names(&service, &policy.restore.unwrap_or_default())?);
     Ok(names)
 }
 
@@ -55,11 +91,11 @@ pub async fn held(cx: &Cx<'_>) -> Result<Vec<String>, Fault> {
 /// When something stands against it, or what the engine says.
 pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
     let service = service(cx).await?;
-    let policy = policy_of(cx, &service)?;
+    let seen = Seen::load(cx).await?;
+    let policy = policy_of(cx, &seen, &service)?;
     let tasks = cx.engine().tasks(&[&service.id]).await?;
     let target = data_target(cx, &service, &policy, running(&tasks))?;
     let restore = policy.restore.clone().unwrap_or_default();
-    let services = managed(cx).await?;
     let Work::Restore { quiesce, .. } = &cx.op.intent.work else {
         return Err(Fault::failed("this is not a restore"));
     };
@@ -68,40 +104,32 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
     frozen.canary = restore.canary && frozen.quiesce;
     frozen.keep_old_s = restore.keep_old.as_secs();
     frozen.checks = sql_checks(&policy);
-    frozen.ignore = names_in(&services, &service, &restore.ignore_clients);
-    for name in client_names(&services, &service, &restore)? {
-        let client = services.iter().find(|s| s.name() == name);
+    frozen.ignore = seen.names(&service, &restore.ignore_clients);
+    for name in seen.client_names(&service, &restore)? {
+        let client = seen.find(&name);
         let client = client.ok_or_else(|| Fault::failed(format!("client {name} does not exist")))?;
-        frozen.clients.push(client_of(cx, client)?);
+        frozen.clients.push(client_of(cx, &seen, client)?);
     }
-    for name in names_in(&services, &service, &restore.flush) {
-        let cache = services.iter().find(|s| s.name() == name);
-        let cache =
-            cache.ok_or_else(|| Fault::failed(format!("cache {name} does not exist or lacks {ENABLE}")))?;
+    for name in seen.names(&service, &restore.flush) {
+        let cache = seen.find_managed(&name);
+        let cache = cache
+            .ok_or_else(|| Fault::failed(format!("cache {name} does not exist or lacks {ENABLE}=true")))?;
         frozen.caches.push(cache_of(cx, cache).await?);
     }
     if frozen.caches.is_empty() {
-        frozen.remarks.extend(unflushed(&services, &frozen.clients));
+        frozen.remarks.extend(unflushed(&seen.services, seen.graph(), &frozen.clients));
     }
     frozen.candidates = candidates(cx, &restore).await?;
     frozen.kept = kept(cx).await?;
     Ok(frozen)
 }
 
-/// The services that opted in.
-///
-/// # Errors
-/// What the engine says.
-pub async fn managed(cx: &Cx<'_>) -> Result<Vec<Service>, Fault> {
-    Ok(cx.engine().services(&[(ENABLE, Some("true"))]).await?)
-}
-
 /// How a service is stopped.
 ///
 /// # Errors
 /// When its labels have problems that stand against it.
-pub fn client_of(cx: &Cx<'_>, service: &Service) -> Result<Client, Fault> {
-    let policy = policy_of(cx, service)?;
+pub fn client_of(cx: &Cx<'_>, seen: &Seen, service: &Service) -> Result<Client, Fault> {
+    let policy = policy_of(cx, seen, service)?;
     let stop_first = has_host_port(service);
     Ok(Client {
         name: service.name().to_owned(),
@@ -111,9 +139,9 @@ pub fn client_of(cx: &Cx<'_>, service: &Service) -> Result<Client, Fault> {
     })
 }
 
-/// Parses the labels; problems that block destructive work stop here unless they were accepted.
-fn policy_of(cx: &Cx<'_>, service: &Service) -> Result<Policy, Fault> {
-    let parsed = policy::parse(&service.labels());
+/// What the labels ask for; problems that block destructive work stop here unless they were accepted.
+fn policy_of(cx: &Cx<'_>, seen: &Seen, service: &Service) -> Result<Policy, Fault> {
+    let parsed = seen.policies.get(service.name()).cloned().unwrap_or_default();
     let destructive = matches!(cx.op.intent.work, Work::Restore { .. });
     let blocking: Vec<String> = parsed.blocking().map(ToString::to_string).collect();
     if destructive && !cx.op.intent.accept_problems && !blocking.is_empty() {
@@ -170,14 +198,8 @@ fn running(tasks: &[Task]) -> Option<&Task> {
     tasks.iter().find(|t| t.state == TaskState::Running && t.desired == TaskState::Running)
 }
 
-fn client_names(services: &[Service], of: &Service, restore: &Restore) -> Result<Vec<String>, Fault> {
-    let graph = Graph::new(services);
-    graph.clients(of.name(), restore).map_err(|e| Fault::failed(e.to_string()))
-}
-
-/// Full names of what a label of `of` names.
-pub(crate) fn names_in(services: &[Service], of: &Service, names: &[String]) -> Vec<String> {
-    let graph = Graph::new(services);
+/// Full names of what a label of `of` names; a name that nothing bears stays as it is.
+pub fn names_in(graph: &Graph, of: &Service, names: &[String]) -> Vec<String> {
     names.iter().map(|n| graph.resolve(of.name(), n).unwrap_or_else(|| n.clone())).collect()
 }
 
@@ -197,8 +219,7 @@ fn sql_checks(policy: &Policy) -> Vec<skep_runner::task::SqlCheck> {
 }
 
 /// S21: caches that the clients use and nobody empties may hold rows from the future.
-pub(crate) fn unflushed(services: &[Service], clients: &[Client]) -> Vec<String> {
-    let graph = Graph::new(services);
+pub(crate) fn unflushed(services: &[Service], graph: &Graph, clients: &[Client]) -> Vec<String> {
     let mut caches: Vec<String> = clients
         .iter()
         .flat_map(|c| graph.dependencies_of(&c.name))

@@ -75,7 +75,8 @@ impl Saga for Maintenance {
             }
             Step::Plan => {
                 let service = freeze::service(cx).await?;
-                let client = freeze::client_of(cx, &service)?;
+                let seen = freeze::Seen::load(cx).await?;
+                let client = freeze::client_of(cx, &seen, &service)?;
                 let mut frozen = Frozen::of(nothing(&service));
                 frozen.clients = vec![client];
                 frozen::store(cx, &frozen).await?;

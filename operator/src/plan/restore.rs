@@ -120,7 +120,7 @@ fn clients<'a>(draft: &mut Draft<'a>, restore: &Restore, quiesce: bool) -> Vec<S
 }
 
 fn caches(draft: &mut Draft<'_>, restore: &Restore, clients: &[Stopping<'_>]) -> Vec<String> {
-    let caches = names_in(&draft.world.services, draft.service, &restore.flush);
+    let caches = names_in(draft.policies.graph(), draft.service, &restore.flush);
     for cache in &caches {
         match draft.world.service(cache) {
             None => draft.refuse(format!("cache {cache} does not exist")),
@@ -143,7 +143,7 @@ fn caches(draft: &mut Draft<'_>, restore: &Restore, clients: &[Stopping<'_>]) ->
                 checks: Vec::new(),
             })
             .collect();
-        draft.plan.mind.extend(unflushed(&draft.world.services, &frozen));
+        draft.plan.mind.extend(unflushed(&draft.world.services, draft.policies.graph(), &frozen));
     }
     draft.fact("Caches", caches.iter().map(|c| format!("{c}: emptied before the clients start")).collect());
     caches
