@@ -11,11 +11,11 @@ pub(super) type Moment = Duration;
 pub(super) enum Due {
     /// The scheduler looks at unplaced tasks.
     Schedule,
-    /// A node's agent begins to prepare a task.
+    /// A node begins to prepare a task.
     Prepare(String),
     /// The task's image and files are there.
     Prepared(String),
-    /// The manager told the agent to start a prepared task.
+    /// The manager told the node to start a prepared task.
     Start(String),
     /// The task's container starts.
     Started(String),
@@ -25,7 +25,7 @@ pub(super) enum Due {
     Exit(String, i64),
     /// A health check.
     Probe(String),
-    /// A node's agent begins to shut a task down.
+    /// A node begins to shut a task down.
     Stop(String),
     /// A task leaves the DNS.
     Withdraw(String),

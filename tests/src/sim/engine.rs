@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! API call ─▶ put_* (version, event, dirty marks) ─▶ settle: orchestrator · restarts · rollouts ─▶ users look
-//! agenda   ─▶ agent, scheduler, reaper ───────────▶ settle
+//! agenda   ─▶ nodes, scheduler, reaper ───────────▶ settle
 //! ```
 //!
 //! Invariants: every write takes the next version, shared by all kinds; `containers` is what runs on the nodes and
@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 use skep::swarm::object::TaskState;
 
 use super::agenda::{Agenda, Due, Moment};
-use super::agent::Running;
 use super::events::Events;
 use super::fault::Book;
+use super::lifecycle::Running;
 use super::logs::Logs;
 use super::object::{Meta, Network, Node, Service, Status, Stored, Task};
 use super::options::SimOptions;

@@ -9,7 +9,7 @@
 //! Time is tokio's: under `start_paused` a simulated hour takes milliseconds, otherwise it passes as it does.
 
 mod agenda;
-mod agent;
+
 mod api;
 mod api_service;
 pub mod build;
@@ -18,6 +18,7 @@ mod events;
 mod fault;
 mod filter;
 mod http;
+mod lifecycle;
 mod logs;
 mod node;
 mod object;

@@ -4,8 +4,8 @@ use serde_json::Value;
 use skep::swarm::object::TaskState;
 
 use super::agenda::{Due, Moment};
-use super::agent::container_id;
 use super::engine::Engine;
+use super::lifecycle::container_id;
 use super::object::Task;
 use super::workload::Container;
 
@@ -86,7 +86,7 @@ impl Engine {
         self.settle();
     }
 
-    /// What the agent of a node that came back does about one of its tasks.
+    /// What a node that came back does about one of its tasks.
     fn catch_up(&mut self, task: &Task) {
         let id = &task.meta.id;
         if let Some(status) = self.unheard.remove(id) {

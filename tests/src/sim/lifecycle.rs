@@ -1,4 +1,4 @@
-//! The nodes' agents: the life of a container from its preparation over health checks to its end.
+//! What the nodes do: the life of a container from its preparation over health checks to its end.
 //!
 //! ```text
 //! assigned ─▶ preparing ─▶ ready ─▶ starting ─▶ running ─▶ complete | failed
@@ -53,7 +53,7 @@ impl Engine {
         (!self.is_lost(task.node.as_deref())).then(|| task.clone())
     }
 
-    /// The agent accepts a task.
+    /// The node accepts a task.
     pub(super) fn prepare(&mut self, id: &str) {
         let Some(task) = self.task_in(id, TaskState::Assigned) else { return };
         if !task.is_wanted() {
@@ -262,7 +262,7 @@ impl Engine {
         }
     }
 
-    /// The agent hears that a task is to stop.
+    /// The node hears that a task is to stop.
     pub(super) fn stop(&mut self, id: &str) {
         if self.raft.tasks.get(id).is_some_and(|t| self.is_lost(t.node.as_deref())) {
             return;
