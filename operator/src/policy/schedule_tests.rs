@@ -256,7 +256,7 @@ proptest! {
     }
 
     #[test]
-    fn the_next_time_is_later_and_steady(text in any_cron(), second in 0_i64..4_000_000_000) {
+    fn the_next_time_is_later_and_steady(text in any_cron(), second in 0_i64..3_700_000_000) {
         let schedule = Schedule::parse(&text).unwrap();
         let after = Timestamp::from_second(second).unwrap();
         let next = schedule.next_after(after).unwrap();
