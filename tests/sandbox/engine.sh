@@ -33,6 +33,7 @@ up() {
     local keep=${1:-}
     down
     [ "$keep" = --keep ] || forget
+    unused "$address"
     machine_up "$state" "skep-$tag" "$address"
     wire
     : >"$state/dockerd.log"

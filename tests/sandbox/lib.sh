@@ -28,7 +28,6 @@ open_state() {
     sockets=$sandbox
     if [ ${#sandbox} -gt 85 ]; then
         sockets=/run/skep-$tag
-        mkdir -p "$sockets"
     fi
     # 10.200-10.249: far from what Swarm and Docker hand out, and only ever on links of our own.
     # Per checkout: a /26 of which the single engine uses the first four addresses.
@@ -72,7 +71,7 @@ machine_pid() {
 # machine_up STATE HOSTNAME RESOLVER: makes the namespaces; without any link yet.
 machine_up() {
     local state=$1 hostname=$2 resolver=$3 outer pid
-    mkdir -p "$state"
+    mkdir -p "$state" "$sockets"
     rm -f "$state/ready"
     setsid unshare --net --mount --uts --pid --fork --mount-proc --kill-child=KILL \
         "$here/machine.sh" "$state" "$sockets" "$hostname" "$resolver" \
@@ -136,6 +135,13 @@ JSON
         >>"$state/dockerd.log" 2>&1 </dev/null 8>&- 9>&- &
     disown $!
     eventually 60 "dockerd" docker -H "unix://$socket" version || { tail -n 20 "$state/dockerd.log" >&2 && return 1; }
+}
+
+# unused ADDRESS: refuses addresses that this host already has a way to.
+unused() {
+    local way
+    way=$(ip -4 route show match "$1" | grep -v '^default' || true)
+    [ -z "$way" ] || die "the address $1 is in use here ($way); choose another directory by SKEP_SANDBOX_DIR"
 }
 
 # The control groups of containers that died with their machine stay behind, empty.

@@ -40,6 +40,7 @@ exists() { [ -d "$nodes/n$1" ] || die "there is no node $1"; }
 
 switch_up() {
     local pid
+    unused "$outside"
     machine_up "$switch" switch "$outside"
     pid=$(machine_pid "$switch")
     inside "$switch" ip link add br0 type bridge

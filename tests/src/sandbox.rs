@@ -180,9 +180,10 @@ impl Stack<'_> {
         let sandbox = self.sandbox;
         sandbox.docker(&["stack", "rm", &self.name]).await;
         let label = format!("label=com.docker.stack.namespace={}", self.name);
-        for what in ["service", "container", "network"] {
+        // Containers too that have stopped: they hold on to volumes.
+        for (what, list) in [("service", "-q"), ("container", "-aq"), ("network", "-q")] {
             eventually(&format!("the end of every {what} of {}", self.name), PATIENCE, async || {
-                let left = sandbox.docker(&[what, "ls", "-q", "--filter", &label]).await;
+                let left = sandbox.docker(&[what, "ls", list, "--filter", &label]).await;
                 if left.is_empty() { Ok(()) } else { Err(left) }
             })
             .await;
