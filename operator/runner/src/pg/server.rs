@@ -69,6 +69,10 @@ impl<'a> Server<'a> {
         }
         let lock_timeout = LOCK_TIMEOUT.as_millis();
         command
+            // What tools say decides whether another attempt may help, so it has to be in one language.
+            .env("LC_MESSAGES", "C")
+            .env_remove("LC_ALL")
+            .env_remove("LANGUAGE")
             .env("PGHOST", &self.connect.host)
             .env("PGPORT", self.connect.port.to_string())
             .env("PGUSER", &self.connect.user)
