@@ -7,12 +7,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::client_spec::{self as spec, StartMove, StopMove};
 use super::frozen::{self, Client, Method};
 use super::page;
+use super::record::StepState;
 use super::saga::{Cx, Fault, Progress, Wait};
 use crate::swarm::error::Error;
 use crate::swarm::object::{Service, Task, TaskState, UpdateState, short_hash};
@@ -22,15 +24,20 @@ pub const STEP: &str = "stop";
 
 /// How long a rollout that somebody else began may delay a write of ours.
 const FOREIGN_ROLLOUT: Duration = Duration::from_secs(15);
+/// Swarm's own grace period where a spec names none.
+const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+/// What Swarm adds to it: it waits for gossip before it signals, and takes a while to remove a container.
+const FORGOTTEN: Duration = Duration::from_secs(5);
 
 /// What is journaled about clients.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClientsOut {
     /// Number of saved specs by service name.
     pub saved: BTreeMap<String, u32>,
-    /// Services that do not exist any more.
+    /// Until when tasks of a service may still be ending although Swarm has forgotten them: a write in the middle of a stop
+    /// makes it forget them, while their containers run on for their grace period.
     #[serde(default)]
-    pub gone: Vec<String>,
+    pub quiet: BTreeMap<String, Timestamp>,
 }
 
 /// How insistent a start is.
@@ -107,9 +114,22 @@ async fn stop_one(cx: &mut Cx<'_>, client: &Client) -> Result<Option<String>, Fa
         if let Some(why) = foreign_rollout(cx, client, &service) {
             return Ok(Some(why));
         }
+        note_rewrite(cx, client, &service).await?;
         cx.engine().update_service(&service.id, service.version, &wanted).await?;
     }
     Ok(Some(format!("{} keeps changing", client.name)))
+}
+
+/// Before a second stop of the same client: what the first one was ending may be forgotten by Swarm and run on.
+async fn note_rewrite(cx: &mut Cx<'_>, client: &Client, service: &Service) -> Result<(), Fault> {
+    let mut out = clients_out(cx)?;
+    if out.saved.get(&client.name).copied().unwrap_or(0) < 2 {
+        return Ok(());
+    }
+    let grace = service.spec["TaskTemplate"]["ContainerSpec"]["StopGracePeriod"].as_u64();
+    let grace = grace.map_or(DEFAULT_GRACE, Duration::from_nanos);
+    out.quiet.insert(client.name.clone(), cx.now() + grace + FORGOTTEN);
+    keep(cx, &out).await
 }
 
 async fn watch_stop(cx: &mut Cx<'_>, client: &Client, service: &Service) -> Result<Option<String>, Fault> {
@@ -121,6 +141,13 @@ async fn watch_stop(cx: &mut Cx<'_>, client: &Client, service: &Service) -> Resu
         .into_iter()
         .filter(|t| !t.state.is_terminal())
         .partition(|t| t.node.as_ref().is_some_and(|n| down.contains(n)));
+    let quiet = clients_out(cx)?.quiet.get(&client.name).copied();
+    if let Some(until) = quiet.filter(|until| *until > cx.now()) {
+        return Ok(Some(format!(
+            "{}: tasks that Swarm has forgotten may still be ending until {until}",
+            client.name
+        )));
+    }
     if !lost.is_empty() {
         cx.remark(format!(
             "{} task(s) of {} are on a node that does not answer and may still run; the database refuses their sessions during the cut-over",
@@ -159,7 +186,7 @@ async fn start_one(cx: &mut Cx<'_>, client: &Client, how: Start) -> Result<Optio
                 cx.engine().update_service(&service.id, service.version, &wanted).await?;
             }
             StartMove::Settle(exact) => {
-                if let Some(why) = unsettled(client, &service, how)? {
+                if let Some(why) = unsettled(cx, client, &service, how).await? {
                     return Ok(Some(why));
                 }
                 cx.engine().update_service(&service.id, service.version, &exact).await?;
@@ -170,20 +197,29 @@ async fn start_one(cx: &mut Cx<'_>, client: &Client, how: Start) -> Result<Optio
     Ok(Some(format!("{} keeps changing", client.name)))
 }
 
-/// Why the rollout back to the application's template has not come to rest yet.
-fn unsettled(client: &Client, service: &Service, how: Start) -> Result<Option<String>, Fault> {
-    let Some(update) = &service.update else {
-        return Ok(Some(format!("{}: rollout not begun", client.name)));
-    };
-    match update.state {
-        UpdateState::Completed => Ok(None),
-        UpdateState::Updating | UpdateState::RollbackStarted => {
-            Ok(Some(format!("{}: starting", client.name)))
+/// Why the rollout back to the application's template has not come to rest yet. Any write removes what Swarm tells of a
+/// rollout, so where it tells nothing the tasks do.
+async fn unsettled(
+    cx: &mut Cx<'_>,
+    client: &Client,
+    service: &Service,
+    how: Start,
+) -> Result<Option<String>, Fault> {
+    match service.update.as_ref().map(|u| u.state) {
+        Some(UpdateState::Completed) => Ok(None),
+        None | Some(UpdateState::Updating | UpdateState::RollbackStarted) => {
+            let up = up(cx, service).await?;
+            if service.update.is_none() && up.enough {
+                return Ok(None);
+            }
+            overdue(cx, client, &up, how)
         }
-        UpdateState::Paused | UpdateState::RollbackPaused | UpdateState::RollbackCompleted => match how {
+        Some(UpdateState::Paused | UpdateState::RollbackPaused | UpdateState::RollbackCompleted) => match how
+        {
             Start::BestEffort => Ok(None),
             Start::MustBeHealthy => {
-                Err(Fault::failed(format!("{} does not start: {}", client.name, update.message)))
+                let why = service.update.as_ref().map_or("", |u| u.message.as_str());
+                Err(Fault::failed(format!("{} does not start: {why}", client.name)))
             }
         },
     }
@@ -195,29 +231,47 @@ async fn watch_start(
     service: &Service,
     how: Start,
 ) -> Result<Option<String>, Fault> {
+    let up = up(cx, service).await?;
+    if up.enough && !service.is_rolling() {
+        return Ok(None);
+    }
+    overdue(cx, client, &up, how)
+}
+
+/// How many tasks of the application itself run.
+struct Up {
+    running: usize,
+    wanted: usize,
+    enough: bool,
+    error: String,
+}
+
+async fn up(cx: &Cx<'_>, service: &Service) -> Result<Up, Fault> {
     let tasks = cx.engine().tasks(&[&service.id]).await?;
-    let op = cx.op.id.clone();
-    let own = tasks.iter().filter(|t| t.desired == TaskState::Running && !spec::is_page(&t.spec, &op));
+    let own = tasks.iter().filter(|t| t.desired == TaskState::Running && !spec::is_page(&t.spec, &cx.op.id));
     let (up, coming): (Vec<&Task>, Vec<&Task>) = own.partition(|t| t.state == TaskState::Running);
     let wanted = usize::try_from(service.replicas().unwrap_or(1)).unwrap_or(usize::MAX);
     let enough = up.len() >= wanted && (service.replicas().is_some() || coming.is_empty());
-    if enough && !service.is_rolling() {
-        return Ok(None);
+    let error = tasks.iter().map(|t| t.error.as_str()).find(|e| !e.is_empty());
+    let error = error.unwrap_or("no reason is known").to_owned();
+    Ok(Up { running: up.len(), wanted, enough, error })
+}
+
+/// Waits on, until the deadline: then it is a failure, or only a remark.
+fn overdue(cx: &mut Cx<'_>, client: &Client, up: &Up, how: Start) -> Result<Option<String>, Fault> {
+    let waiting = format!("{}: {} of {} task(s) running", client.name, up.running, up.wanted);
+    let record = cx.record();
+    let since = if record.state == StepState::Undoing { record.changed } else { record.began };
+    if cx.now().duration_since(since).unsigned_abs() <= cx.env.settings.start_deadline {
+        return Ok(Some(waiting));
     }
-    let since = cx.record().began;
-    if cx.now().duration_since(since).unsigned_abs() > cx.env.settings.start_deadline {
-        let why =
-            tasks.iter().map(|t| t.error.as_str()).find(|e| !e.is_empty()).unwrap_or("no reason is known");
-        let text = format!("{} has {} of {wanted} task(s) running: {why}", client.name, up.len());
-        return match how {
-            Start::MustBeHealthy => Err(Fault::failed(text)),
-            Start::BestEffort => {
-                cx.remark(format!("its own spec is back, but {text}"));
-                Ok(None)
-            }
-        };
+    match how {
+        Start::MustBeHealthy => Err(Fault::failed(format!("{waiting}: {}", up.error))),
+        Start::BestEffort => {
+            cx.remark(format!("its own spec is back, but {waiting}: {}", up.error));
+            Ok(None)
+        }
     }
-    Ok(Some(format!("{}: {} of {wanted} task(s) running", client.name, up.len())))
 }
 
 /// A rollout that is not ours delays a write for a while (it would lose Swarm's memory of the previous spec), not for ever.
@@ -302,8 +356,12 @@ async fn save_base(cx: &mut Cx<'_>, client: &Client, base: &Value) -> Result<(),
         }
     }
     out.saved.insert(client.name.clone(), number + 1);
+    keep(cx, &out).await
+}
+
+async fn keep(cx: &mut Cx<'_>, out: &ClientsOut) -> Result<(), Fault> {
     let now = cx.now();
     cx.op.journal.step_mut(STEP, now).out =
-        serde_json::to_value(&out).map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
+        serde_json::to_value(out).map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
     cx.save().await
 }

@@ -173,10 +173,12 @@ async fn run<S: Saga>(env: &Env, op: &mut Operation, saga: &S, step: S::Step) ->
 
 async fn undo<S: Saga>(env: &Env, op: &mut Operation, saga: &S, step: S::Step) -> Result<Again, Error> {
     let name = step.name();
-    let record = op.journal.step_mut(name, env.now());
+    let now = env.now();
+    let record = op.journal.step_mut(name, now);
     if record.state != StepState::Undoing {
         // Why it failed stays readable in its note.
         record.state = StepState::Undoing;
+        record.changed = now;
         if record.note.is_empty() {
             record.note = "being undone".to_owned();
         }
