@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::Path;
 
+use super::out::Format;
 use crate::policy::lint::Environment;
 use crate::policy::{CheckReport, value};
 use crate::policy::{Code, check_files, check_service, check_services, explain, labels_reference};
@@ -19,19 +20,6 @@ pub struct CheckArgs {
     /// Name that the stack of the files will have.
     #[arg(long, value_name = "NAME")]
     pub stack: Option<String>,
-    /// How the report is written.
-    #[arg(long, value_enum, default_value_t)]
-    pub output: ReportFormat,
-}
-
-/// How a report is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum ReportFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// For programs.
-    Json,
 }
 
 /// `skep explain [CODE]`
@@ -59,7 +47,7 @@ impl CheckArgs {
     }
 
     /// Checks what was asked for. `services` are all services of the Swarm, where they are needed.
-    pub fn run(&self, environment: &Environment<'_>, services: &[Service]) -> Answer {
+    pub fn run(&self, environment: &Environment<'_>, services: &[Service], format: Format) -> Answer {
         let (files, names): (Vec<&String>, Vec<&String>) = self.targets.iter().partition(|t| is_file(t));
         let mut report = CheckReport::default();
         if !files.is_empty() {
@@ -75,9 +63,9 @@ impl CheckArgs {
                 None => return no_such_service(name, services),
             }
         }
-        let text = match self.output {
-            ReportFormat::Text => report.to_string(),
-            ReportFormat::Json => serde_json::to_string_pretty(&report).map(|t| t + "\n").unwrap_or_default(),
+        let text = match format {
+            Format::Human => report.to_string(),
+            Format::Json => serde_json::to_string_pretty(&report).map(|t| t + "\n").unwrap_or_default(),
         };
         Answer { text, exit_code: report.exit_code() }
     }
@@ -161,7 +149,7 @@ mod tests {
     fn a_stack_file_is_checked_without_the_swarm() {
         let check = args(&[TEN]);
         assert!(!check.needs_swarm() && !args(&["not-there.yml"]).needs_swarm());
-        let answer = check.run(&|_| None, &[]);
+        let answer = check.run(&|_| None, &[], Format::Human);
         assert_eq!(answer.exit_code, 1);
         assert!(
             answer.text.ends_with("10 problems, 0 warnings, 3 services with labels of Skep\n"),
@@ -173,21 +161,21 @@ mod tests {
     fn services_are_checked_by_name_or_all_together() {
         for words in [&["shop_db"][..], &[]] {
             assert!(args(words).needs_swarm());
-            let answer = args(words).run(&|_| None, &services());
+            let answer = args(words).run(&|_| None, &services(), Format::Human);
             assert_eq!(answer.exit_code, 1);
             assert!(
                 answer.text.starts_with("L004  service `shop_db`, `skep.data` = \"mysql\"\n"),
                 "{answer}"
             );
         }
-        let answer = args(&["shop_bd"]).run(&|_| None, &services());
+        let answer = args(&["shop_bd"]).run(&|_| None, &services(), Format::Human);
         assert_eq!(answer.exit_code, 2);
         assert!(answer.text.contains("did you mean `shop_db`?"), "{answer}");
     }
 
     #[test]
     fn files_and_services_can_be_asked_about_together_and_as_json() {
-        let answer = args(&[TEN, "shop_db", "--output", "json"]).run(&|_| None, &services());
+        let answer = args(&[TEN, "shop_db"]).run(&|_| None, &services(), Format::Json);
         let report: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
         assert_eq!(report["findings"].as_array().map(Vec::len), Some(11));
     }

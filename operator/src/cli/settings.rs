@@ -51,35 +51,35 @@ pub struct OperatorArgs {
 #[command(next_help_heading = "Operations")]
 pub struct WorkArgs {
     /// Name of this Swarm, for mails and pages.
-    #[arg(long, env = "SKEP_CLUSTER", value_name = "NAME", default_value = "swarm")]
+    #[arg(long, env = "SKEP_CLUSTER", value_name = "NAME", default_value = "swarm", hide_short_help = true)]
     pub cluster: String,
     /// A backup store, `name=bind:/path` or `name=volume:name[,driver=…][,opt.<name>=<value>…]`; may be repeated, or
     /// separated by `;`. The volume `skep-backups` as `default` where none is given.
-    #[arg(long = "store", env = "SKEP_STORES", value_name = "NAME=STORE", value_delimiter = ';')]
+    #[arg(long = "store", env = "SKEP_STORES", value_name = "NAME=STORE", value_delimiter = ';', hide_short_help = true)]
     pub stores: Vec<NamedStore>,
     /// The store of services that name none; the only one where there is only one, else `default`.
-    #[arg(long, env = "SKEP_DEFAULT_STORE", value_name = "NAME")]
+    #[arg(long, env = "SKEP_DEFAULT_STORE", value_name = "NAME", hide_short_help = true)]
     pub default_store: Option<String>,
     /// Image of the maintenance page's server.
-    #[arg(long, env = "SKEP_PAGE_IMAGE", value_name = "IMAGE", default_value = "nginx")]
+    #[arg(long, env = "SKEP_PAGE_IMAGE", value_name = "IMAGE", default_value = "nginx", hide_short_help = true)]
     pub page_image: String,
     /// The static runner binary that jobs run; `skep-runner` beside this program where absent.
-    #[arg(long, env = "SKEP_RUNNER", value_name = "FILE")]
+    #[arg(long, env = "SKEP_RUNNER", value_name = "FILE", hide_short_help = true)]
     pub runner: Option<PathBuf>,
     /// Longest time that clients may take to stop.
-    #[arg(long, env = "SKEP_STOP_DEADLINE", value_name = "DURATION", value_parser = positive)]
+    #[arg(long, env = "SKEP_STOP_DEADLINE", value_name = "DURATION", value_parser = positive, hide_short_help = true)]
     pub stop_deadline: Option<Duration>,
     /// Longest time that a client may take to become healthy again.
-    #[arg(long, env = "SKEP_START_DEADLINE", value_name = "DURATION", value_parser = positive)]
+    #[arg(long, env = "SKEP_START_DEADLINE", value_name = "DURATION", value_parser = positive, hide_short_help = true)]
     pub start_deadline: Option<Duration>,
     /// Longest time that an application's checks may take to pass.
-    #[arg(long, env = "SKEP_CHECK_DEADLINE", value_name = "DURATION", value_parser = positive)]
+    #[arg(long, env = "SKEP_CHECK_DEADLINE", value_name = "DURATION", value_parser = positive, hide_short_help = true)]
     pub check_deadline: Option<Duration>,
     /// Longest time for one data job.
-    #[arg(long, env = "SKEP_JOB_DEADLINE", value_name = "DURATION", value_parser = positive)]
+    #[arg(long, env = "SKEP_JOB_DEADLINE", value_name = "DURATION", value_parser = positive, hide_short_help = true)]
     pub job_deadline: Option<Duration>,
     /// How many ended operations are kept, at least those of the last 30 days.
-    #[arg(long, env = "SKEP_KEEP_OPERATIONS", value_name = "COUNT")]
+    #[arg(long, env = "SKEP_KEEP_OPERATIONS", value_name = "COUNT", hide_short_help = true)]
     pub keep_operations: Option<usize>,
 }
 

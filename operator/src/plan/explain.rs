@@ -12,7 +12,7 @@ use crate::operation::freeze::has_host_port;
 use crate::operation::frozen::Method;
 use crate::operation::journal::Compensation;
 use crate::operation::record::Work;
-use crate::policy::{self, Engine, MaintenanceMode, Policies, Policy, Problem};
+use crate::policy::{Engine, MaintenanceMode, Policies, Policy, Problem};
 use crate::swarm::object::Service;
 
 /// Everything that can be said beforehand about one operation.
@@ -122,13 +122,13 @@ impl Plan {
 // === impl Draft ===
 
 impl<'a> Draft<'a> {
-    /// What the labels of the service ask for: an operation too goes by its labels alone.
+    /// What the labels of the service ask for.
     pub(super) fn policy(&self) -> Policy {
-        policy::parse(&self.service.labels()).policy
+        self.policy_of(self.service.name()).cloned().unwrap_or_default()
     }
 
-    pub(super) fn policy_of(&self, service: &str) -> Option<Policy> {
-        self.world.service(service).map(|s| policy::parse(&s.labels()).policy)
+    pub(super) fn policy_of(&self, service: &str) -> Option<&Policy> {
+        self.policies.get(service).map(|p| &p.policy)
     }
 
     pub(super) fn refuse(&mut self, why: impl Into<String>) {
@@ -186,8 +186,7 @@ impl<'a> Draft<'a> {
     /// Problems of labels: those that block refuse what is destructive, the others are said.
     pub(super) fn labels(&mut self, service: &str, destructive: bool) {
         let Some(parsed) = self.policies.get(service).cloned() else { return };
-        let blocks =
-            |p: &&crate::policy::Problem| p.blocks_destructive && destructive && !self.accept_problems;
+        let blocks = |p: &&Problem| p.blocks_destructive && destructive && !self.accept_problems;
         let (refuse, say): (Vec<_>, Vec<_>) = parsed.problems.iter().partition(blocks);
         self.plan.refused.extend(refuse.iter().map(|p| p.of(service).to_string()));
         self.plan.mind.extend(say.iter().map(|p| p.of(service).to_string()));
@@ -217,7 +216,7 @@ impl<'a> Draft<'a> {
     /// How a service stops, with everything that is to be known about that.
     pub(super) fn stopping(&mut self, name: &str) -> Option<Stopping<'a>> {
         let service = self.world.service(name)?;
-        let maintenance = self.policy_of(name).and_then(|p| p.maintenance);
+        let maintenance = self.policy_of(name).and_then(|p| p.maintenance.clone());
         let host_port = has_host_port(service);
         let method = Method::of(maintenance.as_ref(), host_port);
         if let Some(mode @ (MaintenanceMode::StandIn | MaintenanceMode::Config(_))) =

@@ -174,7 +174,7 @@ fn checks(draft: &mut Draft<'_>, policy: &Policy, clients: &[Stopping<'_>]) -> u
 /// The client that tries the new data first: one with a check over the network.
 fn canary(draft: &Draft<'_>, clients: &[Stopping<'_>]) -> Option<String> {
     let asked = |name: &str| {
-        let checks = draft.policy_of(name).map(|p| p.checks).unwrap_or_default();
+        let checks = draft.policy_of(name).map(|p| p.checks.as_slice()).unwrap_or_default();
         checks.iter().any(|c| matches!(c.probe, CheckProbe::Http { .. } | CheckProbe::Tcp { .. }))
     };
     clients.iter().map(|c| c.service.name()).find(|name| asked(name)).map(str::to_owned)
@@ -266,11 +266,12 @@ fn words(step: &str, name: &str, choice: &Choice<'_>, restore: &Restore) -> (Str
             (does, "the new database is dropped")
         }
         "replace" => {
-            (format!("rebuild `{database}` from {id}, then run the checks"), "the safety backup is restored")
+            let does = format!("rebuild `{database}` from {id}, then run the checks{}", emptied(choice));
+            (does, "the safety backup is restored")
         }
         "cut" => {
             let does = format!("swap the names in one transaction: the new database becomes `{database}`");
-            (does, "the names are swapped back")
+            (does + &emptied(choice), "the names are swapped back")
         }
         "keep" => (format!("keep the old database for {}", duration::show(restore.keep_old)), ""),
         "release" => ("give the services back".to_owned(), ""),
@@ -287,8 +288,6 @@ fn around(step: &str, choice: &Choice<'_>) -> (String, &'static str) {
             (format!("stop {}, dependents first", list(&names)), "their exact specs are put back")
         }
         "stop" => ("stop nothing".to_owned(), ""),
-        "flush" if choice.caches.is_empty() => ("no cache to empty".to_owned(), ""),
-        "flush" => (format!("empty {}", list(&choice.caches)), JOBS),
         "canary" => match &choice.canary {
             Some(client) => {
                 (format!("try one task of {client}, out of reach of users, on the new data"), "removed")
@@ -304,6 +303,10 @@ fn around(step: &str, choice: &Choice<'_>) -> (String, &'static str) {
         "verify" => ("run the checks on the live data and through the clients".to_owned(), ""),
         other => (other.to_owned(), ""),
     }
+}
+
+fn emptied(choice: &Choice<'_>) -> String {
+    if choice.caches.is_empty() { String::new() } else { format!("; empty {}", list(&choice.caches)) }
 }
 
 fn expiring(choice: &Choice<'_>) -> String {

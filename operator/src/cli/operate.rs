@@ -1,0 +1,328 @@
+//! Asking for operations: backup, restore, maintenance; and the plan of each.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+use super::drive::DriveArgs;
+use super::failure::{Exit, Failure};
+use super::follow::{Until, follow, view};
+use super::session::Session;
+use super::settings::positive;
+use crate::operation::desk;
+use crate::operation::record::{Intent, OpId, SCHEMA, Trigger, Work};
+use crate::plan::{Plan, World, explain};
+use crate::policy::{self, Strategy, duration};
+use crate::swarm::object::Service;
+
+/// Options of everything that asks for an operation.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AskArgs {
+    /// Only say what would be done, as `plan` does.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Ask for it and do not wait.
+    #[arg(short, long, conflicts_with = "drive")]
+    pub detach: bool,
+    /// Who drives it.
+    #[command(flatten)]
+    pub drive: DriveArgs,
+}
+
+/// `backup`
+#[derive(Clone, Debug, clap::Args)]
+pub struct BackupArgs {
+    /// The service with the data, `stack_service`.
+    pub service: String,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// `restore`
+#[derive(Clone, Debug, clap::Args)]
+pub struct RestoreArgs {
+    /// What to restore.
+    #[command(flatten)]
+    pub what: RestoreWhat,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// What to restore, and how.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RestoreWhat {
+    /// The service with the data, `stack_service`.
+    pub service: String,
+    /// This backup and no other; `backups` lists them.
+    #[arg(long, value_name = "ID", conflicts_with = "before")]
+    pub backup: Option<String>,
+    /// The newest verified backup older than this: `2026-03-01T02:00:00Z`, `2026-03-01 02:00` or `2h` (ago).
+    #[arg(long, value_name = "TIME")]
+    pub before: Option<String>,
+    /// Replace the data in place instead of beside.
+    #[arg(long)]
+    pub in_place: bool,
+    /// Cut over under running clients.
+    #[arg(long)]
+    pub no_quiesce: bool,
+    /// Go on although labels have problems that stand against it.
+    #[arg(long)]
+    pub accept_problems: bool,
+}
+
+/// `maintenance`
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum MaintenanceCommand {
+    /// Put the maintenance page up.
+    On(MaintenanceOn),
+    /// Take it down.
+    Off(MaintenanceOff),
+}
+
+/// `maintenance on`
+#[derive(Clone, Debug, clap::Args)]
+pub struct MaintenanceOn {
+    /// The service, `stack_service`.
+    pub service: String,
+    /// Take it down again after this, as in `2h` or `30m`.
+    #[arg(long = "for", value_name = "DURATION", value_parser = positive)]
+    pub lasts: Option<Duration>,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// `maintenance off`
+#[derive(Clone, Debug, clap::Args)]
+pub struct MaintenanceOff {
+    /// The service, `stack_service`.
+    pub service: String,
+    /// Do not wait until it is down.
+    #[arg(short, long, conflicts_with = "drive")]
+    pub detach: bool,
+    /// Who drives it.
+    #[command(flatten)]
+    pub drive: DriveArgs,
+}
+
+/// `plan`
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum PlanCommand {
+    /// What a backup would do.
+    Backup {
+        /// The service with the data.
+        service: String,
+    },
+    /// What a restore would do.
+    Restore(RestoreWhat),
+    /// What putting the maintenance page up would do.
+    Maintenance {
+        /// The service.
+        service: String,
+        /// Take it down again after this.
+        #[arg(long = "for", value_name = "DURATION", value_parser = positive)]
+        lasts: Option<Duration>,
+    },
+}
+
+/// What is asked for.
+struct Wish {
+    service: String,
+    work: Work,
+    accept_problems: bool,
+    until: Until,
+}
+
+/// `skep backup`
+pub(super) async fn backup(session: &Session, args: &BackupArgs) -> Result<Exit, Failure> {
+    ask(session, Wish::new(&args.service, Work::Backup), &args.ask).await
+}
+
+/// `skep restore`
+pub(super) async fn restore(session: &Session, args: &RestoreArgs) -> Result<Exit, Failure> {
+    ask(session, args.what.wish(session)?, &args.ask).await
+}
+
+/// `skep maintenance`
+pub(super) async fn maintenance(session: &Session, command: &MaintenanceCommand) -> Result<Exit, Failure> {
+    match command {
+        MaintenanceCommand::On(args) => {
+            let mut wish = maintenance_wish(session, &args.service, args.lasts);
+            // Whoever drives it has to stay.
+            wish.until = if args.ask.drive.drive { Until::Rest } else { Until::Begun("hold") };
+            ask(session, wish, &args.ask).await
+        }
+        MaintenanceCommand::Off(args) => off(session, args).await,
+    }
+}
+
+/// `skep plan`
+pub(super) async fn plan(session: &Session, command: &PlanCommand) -> Result<Exit, Failure> {
+    let wish = match command {
+        PlanCommand::Backup { service } => Wish::new(service, Work::Backup),
+        PlanCommand::Restore(what) => what.wish(session)?,
+        PlanCommand::Maintenance { service, lasts } => maintenance_wish(session, service, *lasts),
+    };
+    let world = session.world().await?;
+    let (_, _, plan) = planned(session, &world, &wish)?;
+    Ok(show(session, &plan))
+}
+
+async fn off(session: &Session, args: &MaintenanceOff) -> Result<Exit, Failure> {
+    let world = session.world().await?;
+    let service = session.meant(&world, &args.service)?.name();
+    let open = world.operations.iter().find(|op| {
+        op.intent.service == service
+            && matches!(op.intent.work, Work::Maintenance { .. })
+            && !op.journal.state.is_terminal()
+    });
+    let open = open.ok_or_else(|| {
+        Failure::refused_but(
+            format!("{service} is not in maintenance"),
+            format!("`{} ps` shows what every service is doing", session.command),
+        )
+    })?;
+    desk::cancel(&session.engine, &open.id, &session.who).await?;
+    let driver = args.drive.start(session, std::slice::from_ref(&open.id))?;
+    if args.detach {
+        return announce(session, &open.id).await;
+    }
+    follow(session, &open.id, Until::Rest, driver).await
+}
+
+async fn ask(session: &Session, wish: Wish, args: &AskArgs) -> Result<Exit, Failure> {
+    let world = session.world().await?;
+    let (service, work, plan) = planned(session, &world, &wish)?;
+    if args.dry_run {
+        return Ok(show(session, &plan));
+    }
+    if !plan.is_fine() {
+        let hint = format!("`{} plan` shows the whole plan", session.command);
+        return Err(Failure::refused_but(plan.refused.join("\n      "), hint));
+    }
+    if !session.out.is_json() {
+        plan.mind.iter().for_each(|m| session.out.aside(format!("mind: {m}")));
+    }
+    let now = session.now();
+    let intent = Intent {
+        schema: SCHEMA,
+        service: service.name().to_owned(),
+        service_id: service.id.clone(),
+        work,
+        trigger: Trigger::Person { name: session.who.clone() },
+        created: now,
+        approval: false,
+        accept_problems: wish.accept_problems,
+    };
+    let id = OpId::new(now, &format!("{:032x}", rand::random::<u128>()));
+    // Settings that cannot work are found before anything is asked for.
+    let driver = args.drive.start(session, std::slice::from_ref(&id))?;
+    desk::create(&session.engine, &id, intent).await?;
+    if args.detach {
+        return announce(session, &id).await;
+    }
+    follow(session, &id, wish.until, driver).await
+}
+
+async fn announce(session: &Session, id: &OpId) -> Result<Exit, Failure> {
+    let op = desk::find(&session.engine, id).await?;
+    if session.out.is_json() {
+        session.out.json_whole(&view(&op));
+    } else {
+        session.out.say(format!("{id}"));
+        session.out.aside(format!("`{} ops show --follow {id}` follows it", session.command));
+    }
+    Ok(Exit::Fine)
+}
+
+/// What the service's labels make of a wish.
+fn planned<'w>(
+    session: &Session,
+    world: &'w World,
+    wish: &Wish,
+) -> Result<(&'w Service, Work, Plan), Failure> {
+    let service = session.meant(world, &wish.service)?;
+    let mut work = wish.work.clone();
+    if let Work::Restore { in_place: in_place @ None, .. } = &mut work {
+        let restore = policy::parse(&service.labels()).policy.restore;
+        *in_place = restore.map(|r| r.strategy == Strategy::InPlace);
+    }
+    let plan = explain(world, service.name(), &work, wish.accept_problems, session.now());
+    Ok((service, work, plan))
+}
+
+fn show(session: &Session, plan: &Plan) -> Exit {
+    if session.out.is_json() {
+        session.out.json_whole(plan);
+    } else {
+        session.out.write(&plan.to_string());
+    }
+    if plan.is_fine() { Exit::Fine } else { Exit::Refused }
+}
+
+fn maintenance_wish(session: &Session, service: &str, lasts: Option<Duration>) -> Wish {
+    Wish::new(service, Work::Maintenance { until: lasts.map(|lasts| session.now() + lasts) })
+}
+
+// === impl Wish ===
+
+impl Wish {
+    fn new(service: &str, work: Work) -> Wish {
+        Wish { service: service.to_owned(), work, accept_problems: false, until: Until::Rest }
+    }
+}
+
+// === impl RestoreWhat ===
+
+impl RestoreWhat {
+    fn wish(&self, session: &Session) -> Result<Wish, Failure> {
+        let before = self.before.as_deref().map(|text| {
+            time(text, session.now(), session.out.zone()).ok_or_else(|| {
+                let want = "want `2026-03-01T02:00:00Z`, `2026-03-01 02:00` or how long ago, as in `2h`";
+                Failure::refused(format!("--before: `{text}` is no time: {want}"))
+            })
+        });
+        let work = Work::Restore {
+            backup: self.backup.clone(),
+            before: before.transpose()?,
+            in_place: self.in_place.then_some(true),
+            quiesce: self.no_quiesce.then_some(false),
+        };
+        Ok(Wish { accept_problems: self.accept_problems, ..Wish::new(&self.service, work) })
+    }
+}
+
+/// A time as people write it: with its offset, without one in their own zone, or how long ago.
+fn time(text: &str, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    let local = || text.parse::<DateTime>().ok()?.to_zoned(zone.clone()).ok().map(|z| z.timestamp());
+    let ago = || duration::parse(text).ok().map(|ago| now - ago);
+    text.parse::<Timestamp>().ok().or_else(local).or_else(ago)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        let now: Timestamp = "2026-03-02T12:00:00Z".parse().unwrap();
+        let paris = TimeZone::get("Europe/Paris").unwrap();
+        for (text, meant) in [
+            ("2026-03-01T02:00:00Z", Some("2026-03-01T02:00:00Z")),
+            ("2026-03-01T02:00:00+02:00", Some("2026-03-01T00:00:00Z")),
+            ("2026-03-01 02:00", Some("2026-03-01T01:00:00Z")),
+            ("2026-03-01", Some("2026-02-28T23:00:00Z")),
+            ("2h", Some("2026-03-02T10:00:00Z")),
+            ("1d12h", Some("2026-03-01T00:00:00Z")),
+            ("yesterday", None),
+            ("", None),
+        ] {
+            let meant = meant.map(|m| m.parse::<Timestamp>().unwrap());
+            assert_eq!(time(text, now, &paris), meant, "{text}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Operations: list, show, approve, cancel, retry, sweep.
+
+use super::drive::DriveArgs;
+use super::failure::{Exit, Failure};
+use super::follow::{Until, follow, view};
+use super::out::Tone;
+use super::progress::{Look, current, lines, state_tone, summary};
+use super::session::Session;
+use super::sweep::{self, SweepArgs};
+use super::table::{Cell, Table};
+use crate::http::view::OperationView;
+use crate::operation::desk;
+use crate::operation::record::{Operation, State};
+use crate::plan::words::{ago, clock, exact};
+use crate::swarm::object::Kind;
+
+/// As many ended operations are listed.
+const ENDED: usize = 20;
+
+/// `ops`
+#[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct OpsArgs {
+    /// What to do with one; they are listed where nothing is said.
+    #[command(subcommand)]
+    pub command: Option<OpsCommand>,
+    /// What to list.
+    #[command(flatten)]
+    pub list: ListArgs,
+}
+
+/// `ops list`
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ListArgs {
+    /// Only those of this service.
+    #[arg(long, value_name = "SERVICE")]
+    pub service: Option<String>,
+    /// All that are kept, not only the open ones and the last 20.
+    #[arg(short, long)]
+    pub all: bool,
+}
+
+/// `ops …`
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum OpsCommand {
+    /// List operations, the newest last.
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
+    /// Show one with all its steps.
+    Show {
+        /// Its id, or the beginning of it.
+        id: String,
+        /// Follow it until it comes to rest.
+        #[arg(short, long)]
+        follow: bool,
+        /// Who drives it.
+        #[command(flatten)]
+        drive: DriveArgs,
+    },
+    /// Let one that waits for approval go on.
+    Approve(OneArgs),
+    /// Ask one to go back and end.
+    Cancel(OneArgs),
+    /// Try the step again at which one is stuck.
+    Retry(OneArgs),
+    /// Remove what no operation owns any more: jobs, tickets, secrets, claims, pages.
+    Sweep(SweepArgs),
+}
+
+/// `ops approve`, `cancel`, `retry`
+#[derive(Clone, Debug, clap::Args)]
+pub struct OneArgs {
+    /// Its id, or the beginning of it.
+    pub id: String,
+    /// Do not follow it.
+    #[arg(short, long, conflicts_with = "drive")]
+    pub detach: bool,
+    /// Who drives it.
+    #[command(flatten)]
+    pub drive: DriveArgs,
+}
+
+/// `skep ops`
+pub(super) async fn ops(session: &Session, args: &OpsArgs) -> Result<Exit, Failure> {
+    match &args.command {
+        None => list(session, &args.list).await,
+        Some(OpsCommand::List(args)) => list(session, args).await,
+        Some(OpsCommand::Show { id, follow, drive }) => show(session, id, *follow, drive).await,
+        Some(OpsCommand::Approve(args)) => {
+            let op = session.operation(&args.id).await?;
+            let op = desk::approve(&session.engine, &op.id, &session.who).await?;
+            go_on(session, &op, args).await
+        }
+        Some(OpsCommand::Cancel(args)) => {
+            let op = session.operation(&args.id).await?;
+            let op = desk::cancel(&session.engine, &op.id, &session.who).await?;
+            go_on(session, &op, args).await
+        }
+        Some(OpsCommand::Retry(args)) => {
+            let op = session.operation(&args.id).await?;
+            let op = desk::retry(&session.engine, &op.id, session.now()).await?;
+            go_on(session, &op, args).await
+        }
+        Some(OpsCommand::Sweep(args)) => sweep::sweep(session, args).await,
+    }
+}
+
+/// Follows what was changed, unless that is not wanted. An operation that was to be cancelled and was has ended well.
+async fn go_on(session: &Session, op: &Operation, args: &OneArgs) -> Result<Exit, Failure> {
+    let driver = args.drive.start(session, std::slice::from_ref(&op.id))?;
+    if args.detach {
+        if session.out.is_json() {
+            session.out.json_whole(&view(op));
+        } else {
+            let id = &op.id;
+            session.out.aside(format!("stored; `{} ops show --follow {id}` follows it", session.command));
+        }
+        return Ok(Exit::Fine);
+    }
+    let wants_end = op.journal.cancel.is_some();
+    let exit = follow(session, &op.id, Until::Rest, driver).await?;
+    let cancelled = || async {
+        let op = desk::find(&session.engine, &op.id).await?;
+        Ok::<bool, Failure>(op.journal.state == State::Cancelled)
+    };
+    Ok(if wants_end && exit == Exit::Failed && cancelled().await? { Exit::Fine } else { exit })
+}
+
+async fn show(session: &Session, id: &str, follows: bool, drive: &DriveArgs) -> Result<Exit, Failure> {
+    let op = session.operation(id).await?;
+    if follows || drive.drive {
+        let driver = drive.start(session, std::slice::from_ref(&op.id))?;
+        return follow(session, &op.id, Until::Rest, driver).await;
+    }
+    let (out, op) = (&session.out, view(&op));
+    if out.is_json() {
+        out.json_whole(&op);
+        return Ok(Exit::Fine);
+    }
+    let look = Look { paint: out.paint, width: if out.terminal { out.width } else { usize::MAX } };
+    lines(&op, look, session.now()).iter().for_each(|line| out.say(line));
+    let (at, since) = (clock(op.created, out.zone()), ago(op.created, session.now()));
+    out.say(format!("\nasked for by {}, {at} ({since})", op.asked_by));
+    for (what, by) in [("approved", &op.approved_by), ("cancelled", &op.cancelled_by)] {
+        by.iter().for_each(|who| out.say(format!("{what} by {who}")));
+    }
+    summary(&op, look, &session.command, session.now()).iter().for_each(|line| out.say(line));
+    Ok(Exit::Fine)
+}
+
+async fn list(session: &Session, args: &ListArgs) -> Result<Exit, Failure> {
+    let configs = session.engine.configs(Kind::Operation, &[]).await?;
+    let (mut operations, mut unreadable) = (Vec::new(), Vec::new());
+    for config in &configs {
+        match Operation::read(config) {
+            Ok(op) => operations.push(op),
+            Err(why) => unreadable.push(why.to_string()),
+        }
+    }
+    operations.sort_by(|a, b| a.id.cmp(&b.id));
+    if let Some(service) = &args.service {
+        let end = format!("_{service}");
+        operations.retain(|op| op.intent.service == *service || op.intent.service.ends_with(&end));
+    }
+    let hidden = if args.all { 0 } else { trim(&mut operations) };
+    let views: Vec<OperationView> = operations.iter().map(view).collect();
+    if session.out.is_json() {
+        session.out.json_whole(&views);
+        return Ok(Exit::Fine);
+    }
+    tabulate(session, &views);
+    if hidden > 0 {
+        session.out.aside(format!("{hidden} older ones: --all"));
+    }
+    unreadable.iter().for_each(|why| session.out.aside(format!("mind: {why}")));
+    Ok(Exit::Fine)
+}
+
+/// Leaves the open ones and the newest that have ended. Answers how many it took away.
+fn trim(operations: &mut Vec<Operation>) -> usize {
+    let ended = operations.iter().filter(|op| op.journal.state.is_terminal()).count();
+    let mut hide = ended.saturating_sub(ENDED);
+    let hidden = hide;
+    operations.retain(|op| {
+        let hides = hide > 0 && op.journal.state.is_terminal();
+        hide -= usize::from(hides);
+        !hides
+    });
+    hidden
+}
+
+fn tabulate(session: &Session, views: &[OperationView]) {
+    let now = session.now();
+    let mut table = Table::new(&["ID", "KIND", "SERVICE", "STATE", "STEP", "CREATED", "TOOK", "BY"]);
+    for op in views {
+        let step = current(op);
+        let step = if step.is_empty() { step } else { format!("{step} {}%", op.percent()) };
+        table.row(vec![
+            op.id.as_str().into(),
+            op.kind.into(),
+            op.service.as_str().into(),
+            Cell::new(state_tone(op.state), op.state.as_str()),
+            step.into(),
+            ago(op.created, now).into(),
+            op.ran(now).map(exact).unwrap_or_default().into(),
+            Cell::new(Tone::Faint, &op.asked_by),
+        ]);
+    }
+    match table.is_empty() {
+        true => session.out.say("no operations"),
+        false => session.out.say(table.render(session.out.paint)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::record::Work;
+    use crate::plan::testing::op;
+
+    #[test]
+    fn a_list_keeps_every_open_operation_and_the_newest_that_ended() {
+        let time = |i: usize| format!("2026-03-{:02}T00:00:00Z", i + 1);
+        let state = |i: usize| if i == 0 { State::Stuck } else { State::Succeeded };
+        let mut all: Vec<_> = (0..24).map(|i| op("shop_db", Work::Backup, &time(i), state(i))).collect();
+        let (first, last) = (all[0].id.clone(), all[23].id.clone());
+        assert_eq!(trim(&mut all), 3);
+        assert_eq!((all.len(), &all[0].id, &all[20].id), (21, &first, &last));
+    }
+}

@@ -1,0 +1,210 @@
+//! The managed services: what each is doing, and when its data was last safe.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::failure::{Exit, Failure};
+use super::out::Tone;
+use super::progress::{current, title};
+use super::session::Session;
+use super::table::{Cell, Table};
+use crate::http::view::{Condition, OperationView};
+use crate::operation::catalogue::Purpose;
+use crate::operation::record::{OpId, State};
+use crate::plan::words::ago;
+use crate::plan::{World, step_names};
+use crate::policy::{Level, Policies};
+use crate::swarm::object::{OP, Service};
+
+/// `ps`
+#[derive(Clone, Debug, clap::Args)]
+pub struct PsArgs {
+    /// Only services of this stack.
+    #[arg(value_name = "STACK")]
+    pub stack: Option<String>,
+}
+
+/// One managed service.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Row {
+    service: String,
+    state: Condition,
+    running: usize,
+    /// None for global services.
+    wanted: Option<u64>,
+    /// Whether users see Skep's maintenance page.
+    page: bool,
+    /// The operation that has it.
+    operation: Option<Holder>,
+    engine: Option<&'static str>,
+    last_backup: Option<Timestamp>,
+    last_verified: Option<Timestamp>,
+    last_proved: Option<Timestamp>,
+    problems: usize,
+    warnings: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Holder {
+    id: OpId,
+    title: String,
+    state: State,
+    step: String,
+}
+
+/// `skep ps`
+pub(super) async fn ps(session: &Session, args: &PsArgs) -> Result<Exit, Failure> {
+    let world = session.world().await?;
+    let rows = rows(&world, args.stack.as_deref());
+    if session.out.is_json() {
+        session.out.json_whole(&rows);
+    } else if rows.is_empty() {
+        session.out.say("no service has the label skep.enable=true");
+    } else {
+        session.out.say(table(&rows, session.now()).render(session.out.paint));
+        if rows.iter().any(|r| r.problems + r.warnings > 0) {
+            session.out.aside(format!("`{} check SERVICE` explains the problems", session.command));
+        }
+    }
+    Ok(Exit::Fine)
+}
+
+fn rows(world: &World, stack: Option<&str>) -> Vec<Row> {
+    let policies = Policies::of(&world.services);
+    let managed = policies.iter().filter(|(_, parsed)| parsed.policy.enabled);
+    let services = managed.filter_map(|(name, parsed)| Some((world.service(name)?, parsed)));
+    let rows = services.filter(|(s, _)| stack.is_none_or(|stack| s.stack() == Some(stack)));
+    rows.map(|(service, parsed)| {
+        let newest = |time: fn(&crate::operation::catalogue::Backup) -> Option<Timestamp>| {
+            let own = world.backups.iter().filter(|b| b.entry.service == service.name());
+            own.filter(|b| b.entry.purpose == Purpose::Regular).filter_map(time).max()
+        };
+        let problems = parsed.problems.iter().filter(|p| p.code.level() == Level::Problem).count();
+        Row {
+            service: service.name().to_owned(),
+            state: condition(world, service),
+            running: world.running(service),
+            wanted: service.replicas(),
+            page: has_page(service),
+            operation: world.holder(service.name()).map(|op| {
+                let view = OperationView::of(op, &step_names(&op.intent.work), None);
+                Holder { id: op.id.clone(), title: title(&view), state: view.state, step: current(&view) }
+            }),
+            engine: parsed.policy.data.as_ref().map(|d| d.engine.as_str()),
+            last_backup: newest(|b| Some(b.entry.taken)),
+            last_verified: newest(|b| b.verified),
+            last_proved: newest(|b| b.proved),
+            problems,
+            warnings: parsed.problems.len() - problems,
+        }
+    })
+    .collect()
+}
+
+fn condition(world: &World, service: &Service) -> Condition {
+    let holder = world.holder(service.name());
+    let running = u64::try_from(world.running(service)).unwrap_or(u64::MAX);
+    match holder.map(|op| op.journal.state) {
+        Some(State::Stuck) => Condition::Stuck,
+        _ if has_page(service) => Condition::Maintenance,
+        Some(State::Running) => Condition::Operating,
+        _ if service.replicas().is_some_and(|wanted| running < wanted) => Condition::Degraded,
+        _ => Condition::Healthy,
+    }
+}
+
+/// Its task template is a page of Skep's.
+fn has_page(service: &Service) -> bool {
+    service.spec["TaskTemplate"]["ContainerSpec"]["Labels"].get(OP).is_some()
+}
+
+fn table(rows: &[Row], now: Timestamp) -> Table {
+    let mut table = Table::new(&[
+        "SERVICE",
+        "STATE",
+        "REPLICAS",
+        "PAGE",
+        "OPERATION",
+        "BACKUP",
+        "VERIFIED",
+        "PROVED",
+        "PROBLEMS",
+    ]);
+    for row in rows {
+        let time = |at: Option<Timestamp>| match (at, row.engine) {
+            (Some(at), _) => Cell::from(ago(at, now)),
+            (None, Some(_)) => Cell::new(Tone::Mind, "never"),
+            (None, None) => Cell::from(""),
+        };
+        let wanted = row.wanted.map_or_else(|| "global".to_owned(), |w| w.to_string());
+        let operation =
+            row.operation.as_ref().map(|o| format!("{} {} {}", o.title, o.state.as_str(), o.step));
+        table.row(vec![
+            row.service.as_str().into(),
+            Cell::new(tone(row.state), row.state.as_str()),
+            format!("{}/{wanted}", row.running).into(),
+            if row.page { Cell::new(Tone::Mind, "on") } else { "".into() },
+            operation.unwrap_or_default().trim_end().into(),
+            time(row.last_backup),
+            time(row.last_verified),
+            row.last_proved.map_or_else(|| Cell::from(""), |at| ago(at, now).into()),
+            problems(row),
+        ]);
+    }
+    table
+}
+
+fn problems(row: &Row) -> Cell {
+    match (row.problems, row.warnings) {
+        (0, 0) => "".into(),
+        (0, warnings) => Cell::new(Tone::Mind, format!("{warnings} to mind")),
+        (problems, 0) => Cell::new(Tone::Bad, problems.to_string()),
+        (problems, warnings) => Cell::new(Tone::Bad, format!("{problems}, {warnings} to mind")),
+    }
+}
+
+const fn tone(state: Condition) -> Tone {
+    match state {
+        Condition::Healthy => Tone::Good,
+        Condition::Degraded | Condition::Stuck => Tone::Bad,
+        Condition::Operating => Tone::Live,
+        Condition::Maintenance | Condition::Asleep => Tone::Mind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::out::Paint;
+    use super::*;
+    use crate::operation::record::Work;
+    use crate::plan::testing::{op, service};
+
+    #[test]
+    fn a_row_says_what_the_service_does_and_when_its_data_was_last_safe() {
+        let mut db = service("shop_db");
+        db.spec["Labels"]["skep.data"] = json!("postgres");
+        db.spec["Mode"] = json!({ "Replicated": { "Replicas": 1 } });
+        let mut app = service("shop_app");
+        app.spec["TaskTemplate"]["ContainerSpec"]["Labels"] = json!({ OP: "x" });
+        app.spec["Labels"]["skep.nonsense"] = json!("1");
+        let mut other = service("other");
+        other.spec["Labels"] = json!({});
+        let maintenance =
+            op("shop_app", Work::Maintenance { until: None }, "2026-03-01T00:00:00Z", State::Running);
+        let world =
+            World { services: vec![db, app, other], operations: vec![maintenance], ..World::default() };
+        let rows = rows(&world, None);
+        let states: Vec<_> = rows.iter().map(|r| (r.service.as_str(), r.state)).collect();
+        assert_eq!(states, [("shop_app", Condition::Maintenance), ("shop_db", Condition::Degraded)]);
+        let text = table(&rows, "2026-03-02T00:00:00Z".parse().unwrap()).render(Paint::NONE);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[1].contains("0/global") && lines[1].contains("on    maintenance of shop_app running"),
+            "{text}"
+        );
+        assert!(lines[1].ends_with('1'), "one problem: {text}");
+        assert!(lines[2].contains("0/1") && lines[2].ends_with("never   never"), "{text}");
+    }
+}

@@ -1,0 +1,148 @@
+//! Gives everything back: ends what runs, takes pages down, puts exact specs back. The first step of the uninstall.
+//!
+//! ```text
+//! cancel all that is open ─▶ drive what nobody drives ─▶ (stuck, where asked for: put saved specs back) ─▶ report
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::drive::{self, Driver};
+use super::failure::{Exit, Failure};
+use super::follow::view;
+use super::progress::state_tone;
+use super::session::Session;
+use super::settings::WorkArgs;
+use super::sweep::still_paged;
+use super::table::{Cell, Table};
+use crate::operation::clients::{self, Start};
+use crate::operation::desk::{self, Refusal};
+use crate::operation::frozen;
+use crate::operation::record::{OpId, Operation, State};
+use crate::operation::saga::{Cx, Env, Fault};
+
+/// Time between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// `release`
+#[derive(Clone, Debug, clap::Args)]
+pub struct ReleaseArgs {
+    /// Every service; needed, so that nobody releases by mistake.
+    #[arg(long, required = true)]
+    pub all: bool,
+    /// Also what is stuck: the services get their own specs back, on whatever data there is now.
+    #[arg(long)]
+    pub stuck: bool,
+    /// Settings for driving what no operator drives.
+    #[command(flatten)]
+    pub work: WorkArgs,
+}
+
+/// `skep release --all`
+pub(super) async fn release(session: &Session, args: &ReleaseArgs) -> Result<Exit, Failure> {
+    let open: Vec<Operation> =
+        desk::list(&session.engine).await?.into_iter().filter(|o| !o.journal.state.is_terminal()).collect();
+    let (stuck, live): (Vec<_>, Vec<_>) = open.into_iter().partition(|o| o.journal.state == State::Stuck);
+    for op in &live {
+        match desk::cancel(&session.engine, &op.id, &session.who).await {
+            // It ended or got stuck at this moment.
+            Ok(_) | Err(Refusal::State { .. }) => {}
+            Err(other) => return Err(other.into()),
+        }
+    }
+    let ids: Vec<OpId> = live.iter().chain(&stuck).map(|o| o.id.clone()).collect();
+    if !ids.is_empty() {
+        let driver = Driver::start(session, &args.work, &ids)?;
+        let rested = rest(session, &ids).await;
+        let given_back = match (rested, args.stuck) {
+            (Ok(()), true) => give_back(session, &args.work, &ids).await,
+            (rested, _) => rested,
+        };
+        driver.stop().await;
+        given_back?;
+    }
+    report(session, &ids).await
+}
+
+/// Waits until every operation has come to rest.
+async fn rest(session: &Session, ids: &[OpId]) -> Result<(), Failure> {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut states: BTreeMap<OpId, State> = BTreeMap::new();
+    loop {
+        ticks.tick().await;
+        let operations = match desk::list(&session.engine).await {
+            Ok(operations) => operations,
+            Err(error) if error.is_retryable() => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let own: Vec<&Operation> = operations.iter().filter(|o| ids.contains(&o.id)).collect();
+        for op in &own {
+            if states.insert(op.id.clone(), op.journal.state) != Some(op.journal.state) {
+                session.out.aside(format!("{} {} is {}", op.title(), op.id, op.journal.state.as_str()));
+            }
+        }
+        if own.iter().all(|o| o.journal.state.is_terminal() || o.journal.state == State::Stuck) {
+            return Ok(());
+        }
+    }
+}
+
+/// Puts the saved specs of stuck operations back. Nobody else moves these; their records stay stuck, because what
+/// became of the data is for a person to judge.
+async fn give_back(session: &Session, work: &WorkArgs, ids: &[OpId]) -> Result<(), Failure> {
+    let env = drive::env(session, work)?;
+    let operations = desk::list(&session.engine).await?;
+    let stuck = operations.into_iter().filter(|o| ids.contains(&o.id) && o.journal.state == State::Stuck);
+    for mut op in stuck {
+        session.out.aside(format!("{} {}: putting specs back", op.title(), op.id));
+        if let Err(why) = put_back(&env, &mut op).await {
+            session.out.aside(format!("{} {}: {why}", op.title(), op.id));
+        }
+    }
+    Ok(())
+}
+
+async fn put_back(env: &Env, op: &mut Operation) -> Result<(), String> {
+    let mut cx = Cx { env, op, step: clients::STEP };
+    let frozen = frozen::load(&cx).await.map_err(|e| format!("its plan cannot be read: {e}"))?;
+    loop {
+        match clients::start(&mut cx, &frozen.clients, Start::BestEffort).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(wait)) => sleep(wait.again).await,
+            Err(Fault::Swarm(error)) if error.is_retryable() => {
+                sleep(LOOK_EVERY).await;
+                *cx.op = desk::find(&env.engine, &cx.op.id).await.map_err(|e| e.to_string())?;
+            }
+            Err(fault) => return Err(fault.to_string()),
+        }
+    }
+}
+
+async fn report(session: &Session, ids: &[OpId]) -> Result<Exit, Failure> {
+    let operations = desk::list(&session.engine).await?;
+    let own: Vec<&Operation> = operations.iter().filter(|o| ids.contains(&o.id)).collect();
+    let services = session.engine.services(&[]).await?;
+    let paged = still_paged(&services);
+    if session.out.is_json() {
+        let paged: Vec<&str> = paged.iter().map(|(s, _)| s.name()).collect();
+        let operations: Vec<_> = own.iter().map(|o| view(o)).collect();
+        session.out.json_whole(&serde_json::json!({ "operations": operations, "still_paged": paged }));
+    } else if own.is_empty() && paged.is_empty() {
+        session.out.say("nothing to give back: no operation is open, no page is on");
+    } else {
+        let mut table = Table::new(&["OPERATION", "OF", "STATE"]);
+        for op in &own {
+            let state = Cell::new(state_tone(op.journal.state), op.journal.state.as_str());
+            table.row(vec![op.id.as_str().into(), op.title().into(), state]);
+        }
+        session.out.say(table.render(session.out.paint));
+    }
+    for (service, op) in &paged {
+        session.out.aside(format!("mind: {} still shows the page of operation {op}", service.name()));
+    }
+    let stuck = own.iter().any(|o| o.journal.state == State::Stuck);
+    Ok(if stuck || !paged.is_empty() { Exit::Stuck } else { Exit::Fine })
+}
