@@ -55,13 +55,25 @@ pub struct WorkArgs {
     pub cluster: String,
     /// A backup store, `name=bind:/path` or `name=volume:name[,driver=…][,opt.<name>=<value>…]`; may be repeated, or
     /// separated by `;`. The volume `skep-backups` as `default` where none is given.
-    #[arg(long = "store", env = "SKEP_STORES", value_name = "NAME=STORE", value_delimiter = ';', hide_short_help = true)]
+    #[arg(
+        long = "store",
+        env = "SKEP_STORES",
+        value_name = "NAME=STORE",
+        value_delimiter = ';',
+        hide_short_help = true
+    )]
     pub stores: Vec<NamedStore>,
     /// The store of services that name none; the only one where there is only one, else `default`.
     #[arg(long, env = "SKEP_DEFAULT_STORE", value_name = "NAME", hide_short_help = true)]
     pub default_store: Option<String>,
     /// Image of the maintenance page's server.
-    #[arg(long, env = "SKEP_PAGE_IMAGE", value_name = "IMAGE", default_value = "nginx", hide_short_help = true)]
+    #[arg(
+        long,
+        env = "SKEP_PAGE_IMAGE",
+        value_name = "IMAGE",
+        default_value = "nginx",
+        hide_short_help = true
+    )]
     pub page_image: String,
     /// The static runner binary that jobs run; `skep-runner` beside this program where absent.
     #[arg(long, env = "SKEP_RUNNER", value_name = "FILE", hide_short_help = true)]
