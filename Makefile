@@ -1,7 +1,7 @@
 # The only entry: `make` lists the targets. Each is a call of cargo or of a script, which says more.
 static := x86_64-unknown-linux-musl
 .DEFAULT_GOAL := help
-.PHONY: help setup check runner images image sandbox-up sandbox-down sandbox-wipe
+.PHONY: help setup test test-unit check runner images image sandbox-up sandbox-down sandbox-wipe
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -9,10 +9,16 @@ help:
 setup: ## install the Debian packages and the Rust target that are missing
 	tests/sandbox/setup.sh
 
+test: setup ## all tests, those on a real private Swarm included
+	tests/run.sh
+
+test-unit: ## lints, unit tests and the simulated Swarm
+	tests/run.sh unit
+
 check: ## formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cd tests && shellcheck sandbox/*.sh images/*/[em]*.sh && shellcheck -s sh images/*/install.sh
+	cd tests && shellcheck *.sh sandbox/*.sh images/*/[em]*.sh && shellcheck -s sh images/*/install.sh
 
 runner: ## build the static runner and say how large it is
 	cargo build --profile runner -p skep-runner --target $(static)

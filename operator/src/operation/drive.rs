@@ -151,7 +151,11 @@ async fn run<S: Saga>(env: &Env, op: &mut Operation, saga: &S, step: S::Step) ->
             cx.record().out = out;
             finish(env, op, name, StepState::Done, "").await
         }
-        Ok(Progress::Wait(wait)) => note(env, op, name, &wait).await,
+        Ok(Progress::Wait(wait)) => {
+            let began = cx.record().began;
+            let elapsed = env.now().duration_since(began).unsigned_abs();
+            note(env, op, name, &Wait { again: unhurried(&wait, step.touches_live(), elapsed), ..wait }).await
+        }
         Ok(Progress::Approval { why }) => {
             op.journal.step_mut(name, env.now()).note = why;
             enter(env, op, State::AwaitingApproval).await
@@ -228,6 +232,12 @@ async fn finish(
     save(&env.engine, op).await?;
     info!(operation = %op.id, step, "is {state:?}");
     Ok(Again::After(Duration::ZERO))
+}
+
+/// The longer a step takes, the less often it is looked at; not where users wait for it.
+fn unhurried(wait: &Wait, users_wait: bool, elapsed: Duration) -> Duration {
+    let pause = if users_wait { Duration::ZERO } else { (elapsed / 20).min(Duration::from_secs(1)) };
+    if wait.again.is_zero() { wait.again } else { wait.again.max(pause) }
 }
 
 /// Tells people what a step waits for; not at every poll, since each write goes through raft.
