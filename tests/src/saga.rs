@@ -19,6 +19,7 @@ use skep::swarm::engine::Engine;
 use skep::swarm::error::Error;
 use skep::swarm::transport::Endpoint;
 
+use crate::sim::Answer;
 use crate::sim::postgres::Content;
 use crate::sim::shop::{DATABASE, PAGE_IMAGE, Shop, ShopOptions};
 
@@ -129,6 +130,32 @@ impl Scene {
     pub async fn operation(&self) -> Operation {
         let engine = connect(&self.shop, "looker").await;
         desk::find(&engine, &self.op).await.expect("the operation exists")
+    }
+
+    /// Checks what must hold when a failure after the point of no return waits for a person (S3): users see the page, the
+    /// restored data is live, and the old data is kept.
+    pub async fn check_stuck(&self, what: &str) {
+        let op = self.operation().await;
+        let told = format!("{what}: {:#?}", op.journal);
+        assert!(op.journal.step("start").is_some(), "stuck before the point of no return: {told}");
+        let kept = self.shop.data.databases("shop_db").iter().any(|d| d.ends_with("_old"));
+        let in_place = matches!(op.intent.work, Work::Restore { in_place: Some(true), .. });
+        assert!(kept || in_place, "the old data is gone: {told}");
+        let live = self.shop.data.database("shop_db", DATABASE);
+        assert_eq!(live.map(|l| l.content), Some(self.wanted.clone()), "the data: {told}");
+        let minute = Duration::from_secs(60);
+        let only_page = |timeline: Vec<(Duration, std::collections::BTreeSet<Answer>)>| {
+            timeline.last().is_some_and(|(_, seen)| seen.iter().all(|a| *a == Answer::Page))
+        };
+        self.shop.sim.until(minute, "users see the page", |sim| only_page(sim.timeline())).await;
+    }
+
+    /// Tries a stuck operation again, as a person does.
+    pub async fn retry(&self) {
+        let engine = connect(&self.shop, "person").await;
+        desk::retry(&engine, &self.op, self.shop.sim.now())
+            .await
+            .expect("it is stuck, so it can be tried again");
     }
 
     /// Checks everything that must hold at rest. `what` names the case.

@@ -91,6 +91,13 @@ async fn disturbed(kind: Kind, write: usize, fault: Fault) -> State {
     scene.shop.sim.faults().on("driver", Trigger::Write(write), fault);
     let env = scene.driver("driver").await;
     scene.drive(&env).await;
+    if scene.operation().await.journal.state == State::Stuck {
+        scene.check_stuck(&what).await;
+        scene.retry().await;
+        scene.drive(&env).await;
+        assert_eq!(scene.check(&what).await, State::Succeeded, "{what}, tried again");
+        return State::Stuck;
+    }
     scene.check(&what).await
 }
 
