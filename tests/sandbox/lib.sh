@@ -135,6 +135,8 @@ JSON
         >>"$state/dockerd.log" 2>&1 </dev/null 8>&- 9>&- &
     disown $!
     eventually 60 "dockerd" docker -H "unix://$socket" version || { tail -n 20 "$state/dockerd.log" >&2 && return 1; }
+    # Whoever asked for root by sudo may use the engine without it.
+    [ -z "${SUDO_UID:-}" ] || chown "$SUDO_UID" "$socket"
 }
 
 # unused ADDRESS: refuses addresses that this host already has a way to.
