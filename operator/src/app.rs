@@ -39,6 +39,7 @@ use crate::runtime::source::{Happening, Options as WatchOptions};
 use crate::runtime::{Controller, Snapshots, Watcher, clock};
 use crate::swarm::engine::Engine;
 use crate::swarm::error::Error as SwarmError;
+use crate::swarm::fence;
 use crate::swarm::lease::{Leadership, Lease};
 use crate::swarm::transport::Endpoint;
 use crate::swarm::world::{World, WorldSource};
@@ -115,7 +116,8 @@ pub async fn run(args: OperatorArgs, endpoint: &str, stop: CancellationToken) ->
     let listener = listener.map_err(|source| Error::Listen { address: args.listen, source })?;
 
     let engine = connect(endpoint, &metrics, &stop).await?;
-    let (lease, fence, leadership) = Lease::new(&engine, instance.clone());
+    let (lease, fence, leadership) =
+        Lease::with_term(&engine, instance.clone(), args.lease_term.unwrap_or(fence::TERM));
     let (watcher, snapshots) = watch_worlds(&engine, &metrics);
     let port = port::AlertPort {
         engine: engine.clone(),

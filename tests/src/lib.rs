@@ -11,3 +11,4 @@ pub mod saga;
 pub mod sandbox;
 pub mod sim;
 pub mod smtp;
+pub mod stage;

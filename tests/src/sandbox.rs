@@ -155,6 +155,16 @@ impl Sandbox {
         .await
     }
 
+    /// Removes a volume as soon as the last container that used it is gone: those of ended jobs go a little later.
+    pub async fn remove_volume(&self, name: &str) {
+        eventually(&format!("the end of volume {name}"), PATIENCE, async || {
+            let removed = self.try_docker(&["volume", "rm", "-f", name]).await;
+            let said = || String::from_utf8_lossy(&removed.stderr).into_owned();
+            if removed.status.success() { Ok(()) } else { Err(said()) }
+        })
+        .await;
+    }
+
     /// GET of a host-mode port of the node, from the host.
     pub async fn http_get(&self, port: u16, path: &str) -> Result<Answer, String> {
         http_get(SocketAddr::new(self.address, port), path).await
@@ -190,7 +200,7 @@ impl Stack<'_> {
         }
         let volumes = sandbox.docker(&["volume", "ls", "-q", "--filter", &label]).await;
         for volume in volumes.lines() {
-            sandbox.docker(&["volume", "rm", volume]).await;
+            sandbox.remove_volume(volume).await;
         }
     }
 }

@@ -32,6 +32,9 @@ pub struct OperatorArgs {
     /// Name of this process, unique among all replicas; made up where absent.
     #[arg(long, env = "SKEP_INSTANCE", value_name = "NAME")]
     pub instance: Option<String>,
+    /// How long the lease of the leading replica lasts; the same for all replicas.
+    #[arg(long, env = "SKEP_LEASE_TERM", value_name = "DURATION", value_parser = positive, hide = true)]
+    pub lease_term: Option<Duration>,
     /// How logs are written.
     #[arg(long, env = "SKEP_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,

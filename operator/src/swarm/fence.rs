@@ -12,8 +12,6 @@ use crate::runtime::clock;
 
 /// How long the lease lasts for those who watch it.
 pub const TERM: Duration = Duration::from_secs(30);
-/// How long after the sending of a good renewal its holder may start effects.
-pub const HOLD: Duration = Duration::from_secs(15);
 
 /// A clock that counts suspended time too, as a time since some fixed moment.
 pub type BootClock = Arc<dyn Fn() -> Duration + Send + Sync>;
@@ -26,8 +24,8 @@ pub struct Fence(Gate);
 enum Gate {
     /// Never closed: commands that hold no lease, and tests.
     Open,
-    /// Open for [`HOLD`] after the renewal that was sent at so many nanoseconds, closed where that is 0.
-    Leased { sent: Arc<AtomicU64>, clock: BootClock },
+    /// Open for `hold` after the renewal that was sent at so many nanoseconds, closed where that is 0.
+    Leased { sent: Arc<AtomicU64>, clock: BootClock, hold: Duration },
 }
 
 // === impl Fence ===
@@ -40,21 +38,30 @@ impl Fence {
 
     /// A closed fence that a lease opens.
     pub fn leased() -> Fence {
-        Fence::with_clock(Arc::new(clock::boot_time))
+        Fence::of_term(TERM)
+    }
+
+    /// Like [`Fence::leased`], for a lease that lasts `term`: its holder may start effects during the first half.
+    pub fn of_term(term: Duration) -> Fence {
+        Fence::new(Arc::new(clock::boot_time), term)
     }
 
     /// Like [`Fence::leased`], on another clock.
     pub fn with_clock(clock: BootClock) -> Fence {
-        Fence(Gate::Leased { sent: Arc::new(AtomicU64::new(0)), clock })
+        Fence::new(clock, TERM)
+    }
+
+    fn new(clock: BootClock, term: Duration) -> Fence {
+        Fence(Gate::Leased { sent: Arc::new(AtomicU64::new(0)), clock, hold: term / 2 })
     }
 
     /// Whether an effect may start now.
     pub fn is_open(&self) -> bool {
         match &self.0 {
             Gate::Open => true,
-            Gate::Leased { sent, clock } => {
+            Gate::Leased { sent, clock, hold } => {
                 let sent = sent.load(Ordering::Acquire);
-                sent != 0 && clock().saturating_sub(Duration::from_nanos(sent)) < HOLD
+                sent != 0 && clock().saturating_sub(Duration::from_nanos(sent)) < *hold
             }
         }
     }
@@ -117,6 +124,18 @@ mod tests {
         fence.renewed(sent);
         assert!(fence.is_open());
         *time.lock().unwrap() = sent + Duration::from_secs(15);
+        assert!(!fence.is_open());
+    }
+
+    #[test]
+    fn half_of_a_shorter_lease_is_shorter_too() {
+        let time = Arc::new(Mutex::new(Duration::from_secs(1000)));
+        let hand = time.clone();
+        let fence = Fence::new(Arc::new(move || *hand.lock().unwrap()), Duration::from_secs(4));
+        fence.renewed(Duration::from_secs(1000));
+        *time.lock().unwrap() = Duration::from_millis(1_001_999);
+        assert!(fence.is_open());
+        *time.lock().unwrap() = Duration::from_secs(1002);
         assert!(!fence.is_open());
     }
 

@@ -61,6 +61,7 @@ pub enum Leadership {
 pub struct Lease {
     engine: Engine,
     me: String,
+    term: Duration,
     fence: Fence,
     seen: Option<Sighting>,
     publish: watch::Sender<Leadership>,
@@ -103,7 +104,17 @@ impl Lease {
     /// Takes part under a name that no other process has, also not an earlier one of the same machine. Answers also the fence
     /// to put before all writes of this process.
     pub fn new(engine: &Engine, me: impl Into<String>) -> (Lease, Fence, watch::Receiver<Leadership>) {
-        Lease::with_fence(engine, me.into(), Fence::leased())
+        Lease::with_fence(engine, me.into(), TERM, Fence::leased())
+    }
+
+    /// Like [`Lease::new`], for a lease of another length, which all replicas must agree on: shorter than a change of
+    /// Swarm leader takes, it is lost at every one of them.
+    pub fn with_term(
+        engine: &Engine,
+        me: impl Into<String>,
+        term: Duration,
+    ) -> (Lease, Fence, watch::Receiver<Leadership>) {
+        Lease::with_fence(engine, me.into(), term, Fence::of_term(term))
     }
 
     /// Like [`Lease::new`], on another clock: for simulated time.
@@ -112,14 +123,19 @@ impl Lease {
         me: impl Into<String>,
         clock: BootClock,
     ) -> (Lease, Fence, watch::Receiver<Leadership>) {
-        Lease::with_fence(engine, me.into(), Fence::with_clock(clock))
+        Lease::with_fence(engine, me.into(), TERM, Fence::with_clock(clock))
     }
 
-    fn with_fence(engine: &Engine, me: String, fence: Fence) -> (Lease, Fence, watch::Receiver<Leadership>) {
+    fn with_fence(
+        engine: &Engine,
+        me: String,
+        term: Duration,
+        fence: Fence,
+    ) -> (Lease, Fence, watch::Receiver<Leadership>) {
         let (publish, leadership) = watch::channel(Leadership::Waiting { holder: None });
         // The lease's own writes are those that open the fence.
         let engine = engine.with_fence(Fence::open());
-        (Lease { engine, me, fence: fence.clone(), seen: None, publish }, fence, leadership)
+        (Lease { engine, me, term, fence: fence.clone(), seen: None, publish }, fence, leadership)
     }
 
     /// Takes part until told to stop, then releases the lease if it is held. Stop whatever writes *before* this, so that
@@ -149,7 +165,7 @@ impl Lease {
         };
         match result {
             Ok(Ok(Some(leadership))) => {
-                let pause = if leadership.is_leading() { RENEW } else { LOOK };
+                let pause = if leadership.is_leading() { RENEW.min(self.term / 6) } else { LOOK };
                 self.say(leadership);
                 pause
             }
@@ -174,7 +190,7 @@ impl Lease {
         };
         let now = self.fence.now();
         self.look(found.as_ref(), now);
-        let chosen = decide(found.as_ref(), &self.me, self.seen.as_ref(), now);
+        let chosen = decide(found.as_ref(), &self.me, self.seen.as_ref(), self.term, now);
         let (term, written) = match &chosen {
             Move::Wait => {
                 let holder = self.seen.as_ref().map(|s| s.holder.clone());
@@ -250,8 +266,8 @@ impl Lease {
 }
 
 /// What to do about the lease that was found at boot time `now`.
-fn decide(found: Option<&Config>, me: &str, seen: Option<&Sighting>, now: Duration) -> Move {
-    let expired = seen.is_none_or(|s| now.saturating_sub(s.since) >= TERM);
+fn decide(found: Option<&Config>, me: &str, seen: Option<&Sighting>, lasts: Duration, now: Duration) -> Move {
+    let expired = seen.is_none_or(|s| now.saturating_sub(s.since) >= lasts);
     let Some(config) = found else {
         // Somebody removed it. Whoever held it may act for a while yet.
         return if expired || seen.is_some_and(|s| s.holder == me) { Move::Create } else { Move::Wait };
@@ -380,7 +396,7 @@ mod tests {
         let start = Instant::now();
         let clock = Arc::new(move || start.elapsed() + Duration::from_secs(100));
         let (lease, fence, leadership) =
-            Lease::with_fence(&engine, name.to_owned(), Fence::with_clock(clock));
+            Lease::with_fence(&engine, name.to_owned(), TERM, Fence::with_clock(clock));
         let stop = CancellationToken::new();
         let running = tokio::spawn(lease.run(stop.clone()));
         Elector { link, fence, leadership, stop, running }

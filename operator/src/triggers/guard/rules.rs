@@ -8,7 +8,7 @@ use super::decision::{Ask, Decision};
 use super::history::{History, Incident, MOST_RESTORES, Phase, after, before};
 use super::situation::{Situation, Target};
 use crate::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
-use crate::policy::{CheckProbe, Restore, RestoreMode};
+use crate::policy::{CheckProbe, Restore, RestoreMode, Strategy};
 
 /// What stands in the way for now.
 pub(super) fn obstacle(
@@ -134,7 +134,8 @@ pub(super) fn act(
         work: Work::Restore {
             backup: None,
             before: Some(before(incident.since(), restore.lookback)),
-            in_place: None,
+            // Which steps there are depends on it, so it is chosen before the first.
+            in_place: Some(restore.strategy == Strategy::InPlace),
             quiesce: None,
         },
         trigger: Trigger::Alert {

@@ -4,7 +4,7 @@ use super::fixture::*;
 use super::history::{MOST_MEMBERS, Phase};
 use super::*;
 use crate::operation::record::{OpId, State, Trigger, Work};
-use crate::policy::{CheckProbe, RestoreMode};
+use crate::policy::{CheckProbe, RestoreMode, Strategy};
 use crate::swarm::object::Config;
 use crate::triggers::alertmanager::Status;
 
@@ -23,6 +23,17 @@ fn an_alert_named_on_both_sides_starts_a_restore_from_before_it() {
     assert!(matches!(&intent.trigger, Trigger::Alert { name, .. } if name == ALERT));
     let Work::Restore { before: Some(before), .. } = intent.work else { panic!() };
     assert_eq!(before, at(-30 * 60), "startsAt less the lookback");
+}
+
+#[test]
+fn the_restore_is_in_place_where_the_label_says_so() {
+    for (strategy, wanted) in [(Strategy::Beside, false), (Strategy::InPlace, true)] {
+        let mut s = situation();
+        s.restore_mut().strategy = strategy;
+        let Decision::Start { intent, .. } = s.hears(&fires(0), 5) else { panic!() };
+        let Work::Restore { in_place, .. } = intent.work else { panic!() };
+        assert_eq!(in_place, Some(wanted), "{strategy}");
+    }
 }
 
 #[test]

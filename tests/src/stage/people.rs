@@ -1,0 +1,47 @@
+//! Users: constant load from before an operation until after it.
+
+use std::net::SocketAddr;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::Stage;
+use crate::load::{Load, Report, run};
+
+/// Users at the shop's door.
+pub struct Users {
+    leave: oneshot::Sender<()>,
+    report: JoinHandle<Report>,
+}
+
+// === impl Users ===
+
+impl Users {
+    /// Sends the users away. What they saw.
+    pub async fn leave(self) -> Report {
+        let _ = self.leave.send(());
+        self.report.await.expect("the load ends")
+    }
+}
+
+// === impl Stage ===
+
+impl Stage {
+    /// Users who come at `rate` requests a second and place an order with one request of ten.
+    pub fn users(&self, rate: u32) -> Users {
+        let target = SocketAddr::new(self.sandbox.address(), self.port);
+        let load = Load { target, path: "/orders/last".to_owned(), rate, order_every: 10 };
+        let (leave, left) = oneshot::channel();
+        let report = tokio::spawn(async move { run(load, async { drop(left.await) }).await });
+        Users { leave, report }
+    }
+}
+
+impl Report {
+    /// Panics unless every request got the application's own answer or the page.
+    pub fn assert_nothing_wrong(&self) {
+        assert!(self.totals.all() > 0, "there were users");
+        let bad: Vec<_> = self.seconds.iter().enumerate().filter(|(_, s)| s.totals.wrong > 0).collect();
+        assert_eq!(self.totals.wrong, 0, "wrong answers {:?} in seconds {bad:?}", self.wrong);
+    }
+}
