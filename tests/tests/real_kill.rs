@@ -1,6 +1,6 @@
 //! The leading operator is killed in the middle of every step of a real restore, and another carries on.
 //!
-//! Run by: `make runner && cargo test -p skep-tests --test real_kill -- --test-threads=1`. Needs root and the Debian
+//! Run by: `make runner && cargo test -p skep-tests --test real_kill -- --ignored --test-threads 1`. Needs root and the Debian
 //! packages of `make setup`; it fails without them.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
@@ -68,11 +68,13 @@ async fn killed_at_every_step(setting: Setting) {
 }
 
 #[tokio::test]
+#[ignore = "needs the sandbox"]
 async fn a_killed_leader_at_any_step_costs_no_row_and_no_wrong_answer() {
     killed_at_every_step(Setting::default()).await;
 }
 
 #[tokio::test]
+#[ignore = "needs the sandbox"]
 async fn also_where_the_data_is_replaced_in_place_and_the_clients_are_at_zero() {
     killed_at_every_step(Setting { strategy: "in-place", mode: "proxy", ..Setting::default() }).await;
 }

@@ -1,6 +1,6 @@
 //! An alert restores the shop's database on a real Swarm, with nobody touching anything, while users keep coming.
 //!
-//! Run by: `make runner && cargo test -p skep-tests --test real_restore -- --test-threads=1`. Needs root and the
+//! Run by: `make runner && cargo test -p skep-tests --test real_restore -- --ignored --test-threads 1`. Needs root and the
 //! Debian packages of `make setup`; it fails without them.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
@@ -84,26 +84,31 @@ async fn story(setting: Setting) {
 }
 
 #[tokio::test]
+#[ignore = "needs the sandbox"]
 async fn with_the_page_swapped_in() {
     story(Setting::default()).await;
 }
 
 #[tokio::test]
+#[ignore = "needs the sandbox"]
 async fn with_the_clients_at_zero_behind_the_proxys_page() {
     story(Setting { mode: "proxy", ..Setting::default() }).await;
 }
 
 #[tokio::test]
+#[ignore = "needs the sandbox"]
 async fn with_the_clients_running() {
     story(Setting { quiesce: false, ..Setting::default() }).await;
 }
 
 #[tokio::test]
+#[ignore = "needs the sandbox"]
 async fn in_place() {
     story(Setting { strategy: "in-place", ..Setting::default() }).await;
 }
 
 #[tokio::test]
+#[ignore = "needs the sandbox"]
 async fn on_postgresql_17() {
     story(Setting { postgres: "skep-test/postgres:17", ..Setting::default() }).await;
 }

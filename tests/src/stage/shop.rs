@@ -52,7 +52,7 @@ impl<'a> Shop<'a> {
         rows.lines().map(|id| id.parse().expect("ids are numbers")).collect()
     }
 
-    /// The orders that a backup taken from now on surely holds: those placed before it begins.
+    /// The accident.
     pub async fn drop_orders(&self) {
         self.sql("shop", "DROP TABLE orders CASCADE").await;
     }
@@ -115,7 +115,9 @@ impl<'a> Shop<'a> {
             for label in ["label=skep.op", "label=skep.kind=ticket"] {
                 left += &docker("service", label).await;
             }
-            left += &docker("config", "label=skep.kind=ticket").await;
+            for label in ["label=skep.kind=ticket", "label=skep.kind=claim"] {
+                left += &docker("config", label).await;
+            }
             left += &docker("secret", "label=skep.op").await;
             if left.trim().is_empty() { Ok(()) } else { Err(left) }
         })
