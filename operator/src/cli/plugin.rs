@@ -49,7 +49,7 @@ pub(super) enum Called {
 
 /// Tells by name and arguments how this program was called.
 pub(super) fn called(args: Vec<OsString>) -> Called {
-    let stem = args.first().map(|a| Path::new(a)).and_then(Path::file_stem);
+    let stem = args.first().map(Path::new).and_then(Path::file_stem);
     if stem != Some(OsStr::new("docker-skep")) {
         return Called::Plainly(args);
     }

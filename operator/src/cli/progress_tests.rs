@@ -68,8 +68,9 @@ fn colours_only_wrap_what_is_there_without_them() {
     let view = view(&under_way());
     let coloured = lines(&view, Look { paint: Paint::COLOURS, ..LOOK }, at("12"));
     let plain = lines(&view, LOOK, at("12"));
+    let colours = regex::Regex::new("\x1b\\[[0-9;]*m").unwrap();
     for (coloured, plain) in coloured.iter().zip(&plain) {
-        let stripped = regex::Regex::new("\x1b\\[[0-9;]*m").unwrap().replace_all(coloured, "").into_owned();
+        let stripped = colours.replace_all(coloured, "").into_owned();
         assert_eq!(stripped, *plain);
         assert_ne!(coloured, plain);
     }

@@ -108,7 +108,7 @@ mod tests {
         let (from, path) = password(&variable, "POSTGRES_PASSWORD").unwrap();
         assert_eq!(from, Password::Env { variable: "POSTGRES_PASSWORD".to_owned() });
         assert_eq!(path.as_deref(), Some("/run/secrets/skep_password"));
-        assert_eq!(super::env(&variable, "POSTGRES_PASSWORD"), Some("a=b"));
+        assert_eq!(env(&variable, "POSTGRES_PASSWORD"), Some("a=b"));
     }
 
     #[test]
