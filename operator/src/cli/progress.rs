@@ -106,7 +106,7 @@ fn causes(op: &OperationView) -> impl Iterator<Item = String> {
 fn failed(step: &StepView) -> bool {
     match step.state {
         Progress::Failed | Progress::UndoFailed => true,
-        Progress::Undone | Progress::Undoing => step.note != "being undone",
+        Progress::Undone | Progress::Undoing => !step.note.is_empty() && step.note != "being undone",
         Progress::Waiting | Progress::Skipped | Progress::Started | Progress::Done => false,
     }
 }
@@ -158,6 +158,7 @@ fn step_change(old: Option<&StepView>, new: &StepView, now: Timestamp) -> Option
         Progress::Done => moved.then(|| format!("{name} done in {took}")),
         Progress::Failed => moved.then(|| format!("{name} failed after {took}: {}", new.note)),
         Progress::Undoing => moved.then(|| format!("{name} is being undone")),
+        Progress::Undone if failed(new) => moved.then(|| format!("{name} undone; it failed: {}", new.note)),
         Progress::Undone => moved.then(|| format!("{name} undone")),
         Progress::UndoFailed => moved.then(|| format!("{name} cannot be undone: {}", new.note)),
     }

@@ -98,6 +98,18 @@ fn where_nothing_is_redrawn_each_change_is_one_line() {
 }
 
 #[test]
+fn why_a_step_failed_is_told_also_when_it_is_undone_before_anybody_looked() {
+    let before = view(&under_way());
+    let mut op = under_way();
+    step(&mut op, "beside", StepState::Undone, "02", "09");
+    "no room".clone_into(&mut op.journal.step_mut("beside", at("02")).note);
+    step(&mut op, "plan", StepState::Undone, "01", "09");
+    "".clone_into(&mut op.journal.step_mut("plan", at("01")).note);
+    let lines = changes(Some(&before), &view(&op), &TimeZone::UTC, at("10"));
+    assert_eq!(lines, ["10:00:10   plan undone", "10:00:10   beside undone; it failed: no room"]);
+}
+
+#[test]
 fn of_the_percents_every_tenth_gets_a_line() {
     let mut op = under_way();
     let mut told = Vec::new();

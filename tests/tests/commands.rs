@@ -1,0 +1,381 @@
+//! The command line against a simulated Swarm: what it does, what it prints, what it exits with.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use skep::cli::{self, Exit, Out};
+use skep::operation::desk;
+use skep::operation::drive::{self, Again};
+use skep::operation::record::{Intent, OpId, SCHEMA, Trigger, Work};
+use skep::operation::saga::Env;
+use skep::operation::settings::Settings;
+use skep::swarm::object::{KIND, Kind, Labels, OP};
+use skep::swarm::transport::Endpoint;
+use skep_tests::saga::connect;
+use skep_tests::sim::Unhealthy;
+use skep_tests::sim::postgres::Application;
+use skep_tests::sim::shop::{DATABASE, PAGE_IMAGE, Shop, ShopOptions};
+use tokio::task::JoinHandle;
+
+/// A value of the database's environment that nobody may ever see.
+const PASSWORD: &str = "correct-horse-battery-staple";
+
+/// A shop, and somebody at the command line.
+struct Desk {
+    shop: Shop,
+    runner: PathBuf,
+    printed: Arc<Mutex<String>>,
+}
+
+/// What a command printed.
+struct Said {
+    exit: Exit,
+    out: String,
+    err: String,
+}
+
+#[derive(Clone, Default)]
+struct Paper(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Paper {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap()
+    }
+}
+
+impl Desk {
+    async fn open() -> Desk {
+        Desk::open_with(("skep.restore.flush", "cache")).await
+    }
+
+    async fn open_with((key, value): (&str, &str)) -> Desk {
+        let mut options = ShopOptions::default();
+        options.db_labels.push((key.to_owned(), value.to_owned()));
+        let shop = Shop::start(options).await;
+        let env = json!([
+            "POSTGRES_USER=shop",
+            format!("POSTGRES_DB={DATABASE}"),
+            format!("POSTGRES_PASSWORD={PASSWORD}"),
+        ]);
+        let labels = shop.sim.service("shop_db").unwrap()["Spec"]["Labels"].clone();
+        shop.deploy("shop_db", |spec| {
+            spec["Labels"] = labels.clone();
+            spec["TaskTemplate"]["ContainerSpec"]["Env"] = env.clone();
+        })
+        .await;
+        let minute = Duration::from_secs(60);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        shop.sim.until(minute, "the shop answers again", |_| shop.sees_only_app()).await;
+        let runner = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("runner");
+        std::fs::write(&runner, b"runner").unwrap();
+        Desk { shop, runner, printed: Arc::default() }
+    }
+
+    async fn say(&self, words: &[&str]) -> Said {
+        let line = std::iter::once("skep").chain(words.iter().copied());
+        let cli = cli::parse(line.map(Into::into)).unwrap_or_else(|_| panic!("no command: {words:?}"));
+        let (out, err) = (Paper::default(), Paper::default());
+        let connector = self.shop.sim.client("people");
+        let endpoint = Endpoint::in_process(move || connector());
+        let sim = self.shop.sim.clone();
+        let console = Out::to(cli.out.output, out.clone(), err.clone());
+        let exit = cli.run_with(console, Some(endpoint), Arc::new(move || sim.now())).await;
+        let said = Said { exit, out: out.text(), err: err.text() };
+        let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+        printed.push_str(&said.out);
+        printed.push_str(&said.err);
+        said
+    }
+
+    /// With `--drive`, and everything that it needs here.
+    async fn drive(&self, words: &[&str]) -> Said {
+        let runner = self.runner.to_str().unwrap();
+        self.say(&[words, &["--drive", "--runner", runner]].concat()).await
+    }
+
+    /// Something like an operator: drives whatever there is.
+    async fn operator(&self) -> JoinHandle<()> {
+        let sim = self.shop.sim.clone();
+        let settings = Settings { page_image: PAGE_IMAGE.to_owned(), ..Settings::default() };
+        let env = Env {
+            engine: connect(&self.shop, "operator").await,
+            settings: Arc::new(settings),
+            runner: Arc::from(&b"runner"[..]),
+            clock: Arc::new(move || sim.now()),
+        };
+        tokio::spawn(async move {
+            loop {
+                for op in desk::list(&env.engine).await.unwrap_or_default() {
+                    while let Ok(Again::After(pause)) = drive::poll(&env, &op.id).await {
+                        if !pause.is_zero() {
+                            break;
+                        }
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+    }
+
+    fn spec(&self, service: &str) -> Value {
+        let mut spec = self.shop.sim.service(service).unwrap()["Spec"].clone();
+        spec["TaskTemplate"]["ForceUpdate"] = Value::Null;
+        spec
+    }
+
+    async fn app_answers(&self) {
+        let minute = Duration::from_secs(60);
+        self.shop.sim.until(minute, "users get the application", |_| self.shop.sees_only_app()).await;
+    }
+
+    /// What all commands so far printed held no secret.
+    fn kept_the_secret(&self) {
+        let printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(!printed.contains(PASSWORD), "{printed}");
+    }
+}
+
+/// The first word of the last line of a table.
+fn last_id(table: &str) -> String {
+    table.lines().last().and_then(|l| l.split_whitespace().next()).unwrap_or_default().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_operator_runs_the_command_line_backs_up_and_restores_by_itself() {
+    let desk = Desk::open().await;
+    let (app, before) =
+        (desk.spec("shop_app"), desk.shop.data.database("shop_db", DATABASE).unwrap().content);
+    let said = desk.drive(&["backup", "db"]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    assert!(
+        said.out.contains("dump done in") && said.out.contains("backup of shop_db succeeded"),
+        "{}",
+        said.out
+    );
+    let backups = desk.say(&["backups", "shop_db"]).await.out;
+    assert!(backups.contains("regular") && backups.lines().count() == 2, "{backups}");
+
+    desk.shop.data.drop_table("shop_db", DATABASE, "users");
+    let plan = desk.say(&["plan", "restore", "db"]).await;
+    assert!(plan.exit == Exit::Fine && plan.out.contains(&last_id(&backups)), "{}", plan.out);
+    let since = desk.shop.sim.elapsed();
+    let said = desk.drive(&["restore", "db"]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    assert!(said.out.contains("cut done in") && said.out.contains("to go back by hand"), "{}", said.out);
+    assert_eq!(desk.shop.data.database("shop_db", DATABASE).unwrap().content, before);
+    assert_eq!(desk.spec("shop_app"), app);
+    assert_eq!(desk.shop.wrong_answers(since), []);
+
+    let ops = desk.say(&["ops"]).await.out;
+    assert!(ops.lines().count() == 3 && ops.contains("restore"), "{ops}");
+    let shown = desk.say(&["ops", "show", &last_id(&ops)]).await.out;
+    assert!(shown.contains("✔ canary") && shown.contains("restore of shop_db succeeded"), "{shown}");
+    desk.kept_the_secret();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_would_be_refused_is_refused_before_anything_is_stored() {
+    let desk = Desk::open().await;
+    for words in
+        [["restore", "db"].as_slice(), &["restore", "db", "--backup", "none"], &["backup", "shop_app"]]
+    {
+        let said = desk.say(words).await;
+        assert_eq!((said.exit, said.out.as_str()), (Exit::Refused, ""), "{}", said.err);
+    }
+    assert!(desk.say(&["restore", "db"]).await.err.contains("there is no verified backup of shop_db"));
+    let said = desk.say(&["restore", "shop_bd"]).await;
+    assert!(said.exit == Exit::Refused && said.err.contains("did you mean `shop_db`?"), "{}", said.err);
+    let said = desk.say(&["ops", "show", "2026"]).await;
+    assert!(said.exit == Exit::Refused && said.err.contains("`skep ops` lists them"), "{}", said.err);
+    let dry = desk.say(&["backup", "db", "--dry-run"]).await;
+    assert!(dry.exit == Exit::Fine && dry.out.starts_with("backup of shop_db\n"), "{}", dry.out);
+    assert_eq!(desk.say(&["ops"]).await.out, "no operations\n");
+    desk.kept_the_secret();
+}
+
+#[tokio::test(start_paused = true)]
+async fn maintenance_goes_on_and_off_and_leaves_the_exact_spec() {
+    let desk = Desk::open().await;
+    let operator = desk.operator().await;
+    let app = desk.spec("shop_app");
+    let since = desk.shop.sim.elapsed();
+    let on = desk.say(&["maintenance", "on", "app"]).await;
+    assert_eq!(on.exit, Exit::Fine, "{}{}", on.out, on.err);
+    assert!(on.out.contains("`skep maintenance off shop_app` takes it down"), "{}", on.out);
+    let ps = desk.say(&["ps"]).await.out;
+    let row = ps.lines().find(|l| l.starts_with("shop_app")).unwrap();
+    assert!(row.contains("maintenance") && row.contains(" on "), "{ps}");
+    let again = desk.say(&["maintenance", "off", "shop_db"]).await;
+    assert!(again.exit == Exit::Refused && again.err.contains("is not in maintenance"), "{}", again.err);
+
+    let off = desk.say(&["maintenance", "off", "app"]).await;
+    assert_eq!(off.exit, Exit::Fine, "{}{}", off.out, off.err);
+    assert_eq!(desk.spec("shop_app"), app);
+    desk.app_answers().await;
+    assert_eq!(desk.shop.wrong_answers(since), []);
+    operator.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_waits_for_a_person_is_approved_or_ended_from_here() {
+    let desk = Desk::open().await;
+    let operator = desk.operator().await;
+    let engine = connect(&desk.shop, "asker").await;
+    let ask = async |text: &str| {
+        let now = desk.shop.sim.now();
+        let intent = Intent {
+            schema: SCHEMA,
+            service: "shop_db".to_owned(),
+            service_id: engine.service("shop_db").await.unwrap().id,
+            work: Work::Backup,
+            trigger: Trigger::Person { name: "ann".to_owned() },
+            created: now,
+            approval: true,
+            accept_problems: false,
+        };
+        let id = OpId::new(now, text);
+        desk::create(&engine, &id, intent).await.unwrap();
+        id.to_string()
+    };
+    let id = ask("one").await;
+    let waits = desk.say(&["ops", "show", "--follow", &id]).await;
+    assert_eq!(waits.exit, Exit::Approval);
+    assert!(waits.out.contains(&format!("skep ops approve {id}")), "{}", waits.out);
+    let approved = desk.say(&["ops", "approve", &id]).await;
+    assert_eq!(approved.exit, Exit::Fine, "{}", approved.out);
+    let late = desk.say(&["ops", "approve", &id]).await;
+    assert!(late.exit == Exit::Refused && late.err.contains("does not wait for approval"), "{}", late.err);
+
+    let id = ask("two").await;
+    let cancelled = desk.say(&["ops", "cancel", &id]).await;
+    assert_eq!(cancelled.exit, Exit::Fine, "{}", cancelled.out);
+    assert!(cancelled.out.contains("was cancelled"), "{}", cancelled.out);
+    operator.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn programs_get_one_object_a_change_and_the_id_at_once_where_they_detach() {
+    let desk = Desk::open().await;
+    let operator = desk.operator().await;
+    let said = desk.say(&["backup", "db", "-o", "json"]).await;
+    let lines: Vec<Value> = said.out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert!(said.exit == Exit::Fine && lines.len() > 2, "{}", said.out);
+    assert_eq!(lines.last().unwrap()["state"], "succeeded");
+    let said = desk.say(&["backup", "db", "--detach"]).await;
+    let id = said.out.trim();
+    assert!(OpId::parse(id).is_some() && said.err.contains(id), "{}{}", said.out, said.err);
+    assert_eq!(desk.say(&["ops", "show", "--follow", id]).await.exit, Exit::Fine);
+    for words in [["ps"].as_slice(), &["ops"], &["backups"], &["plan", "backup", "db"], &["ops", "sweep"]] {
+        let said = desk.say(&[words, &["--output", "json"]].concat()).await;
+        assert!(serde_json::from_str::<Value>(&said.out).is_ok(), "{words:?}: {}", said.out);
+    }
+    desk.kept_the_secret();
+    operator.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_nobody_drives_says_so() {
+    let desk = Desk::open().await;
+    let waits = async { desk.say(&["backup", "db"]).await };
+    let drives = async {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        desk.operator().await
+    };
+    let (said, operator) = tokio::join!(waits, drives);
+    assert_eq!(said.exit, Exit::Fine);
+    assert!(said.err.contains("no operator seems to be running"), "{}", said.err);
+    operator.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn release_gives_everything_back_also_when_the_operator_is_gone() {
+    let desk = Desk::open().await;
+    let app = desk.spec("shop_app");
+    let operator = desk.operator().await;
+    assert_eq!(desk.say(&["maintenance", "on", "app"]).await.exit, Exit::Fine);
+    assert_eq!(desk.say(&["backup", "db", "--detach"]).await.exit, Exit::Fine);
+    operator.abort();
+    drop(operator.await);
+    assert_ne!(desk.spec("shop_app"), app);
+    let runner = desk.runner.to_str().unwrap();
+    let said = desk.say(&["release", "--all", "--runner", runner]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    assert_eq!(desk.spec("shop_app"), app);
+    desk.app_answers().await;
+    let again = desk.say(&["release", "--all", "--runner", runner]).await;
+    assert!(again.out.contains("nothing to give back"), "{}", again.out);
+    let left: Vec<String> =
+        desk.shop.sim.stored_names().into_iter().filter(|n| n.starts_with("skep-claim")).collect();
+    assert_eq!(left, [] as [String; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stuck_is_given_back_only_where_that_is_asked_for() {
+    let desk = Desk::open_with(("skep.restore.canary", "false")).await;
+    let operator = desk.operator().await;
+    assert_eq!(desk.say(&["backup", "db"]).await.exit, Exit::Fine);
+    let app = desk.spec("shop_app");
+    desk.shop.sim.workload("shop-app:1", Unhealthy);
+    let stuck = desk.say(&["restore", "db"]).await;
+    assert_eq!(stuck.exit, Exit::Stuck, "{}", stuck.out);
+    assert!(
+        stuck.out.contains("a person is needed") && stuck.out.contains("skep ops retry"),
+        "{}",
+        stuck.out
+    );
+    let ps = desk.say(&["ps"]).await.out;
+    assert!(ps.lines().any(|l| l.starts_with("shop_db") && l.contains("stuck")), "{ps}");
+
+    let application = Application {
+        data: desk.shop.data.clone(),
+        host: "db".to_owned(),
+        database: DATABASE.to_owned(),
+        user: "shop".to_owned(),
+    };
+    desk.shop.sim.workload("shop-app:1", application);
+    let runner = desk.runner.to_str().unwrap();
+    let said = desk.say(&["release", "--all", "--runner", runner]).await;
+    assert!(said.exit == Exit::Stuck && said.err.contains("shop_app still shows the page"), "{}", said.err);
+    assert_ne!(desk.spec("shop_app"), app);
+    desk.say(&["release", "--all", "--stuck", "--runner", runner]).await;
+    assert_eq!(desk.spec("shop_app"), app);
+    desk.app_answers().await;
+    operator.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_removes_what_nobody_owns_and_nothing_else() {
+    let desk = Desk::open().await;
+    let engine = connect(&desk.shop, "past").await;
+    let labels = |kind: Kind, op: &str| {
+        Labels::from([(KIND.to_owned(), kind.as_str().to_owned()), (OP.to_owned(), op.to_owned())])
+    };
+    let gone = "20260101t000000aaaaaa";
+    engine.create_config("skep-claim-old", &labels(Kind::Claim, gone), b"-").await.unwrap();
+    engine.create_secret("skep-job-old", &labels(Kind::Ticket, gone), b"-").await.unwrap();
+    let waiting = desk.say(&["backup", "db", "--detach"]).await.out;
+    engine.create_config("skep-claim-new", &labels(Kind::Claim, waiting.trim()), b"-").await.unwrap();
+
+    let dry = desk.say(&["ops", "sweep", "--dry-run"]).await;
+    assert!(dry.out.contains("skep-claim-old") && dry.out.contains("skep-job-old"), "{}", dry.out);
+    assert!(!dry.out.contains("skep-claim-new") && dry.err.contains("nothing was removed"), "{}", dry.out);
+    assert_eq!(desk.say(&["ops", "sweep"]).await.exit, Exit::Fine);
+    let left = desk.shop.sim.stored_names();
+    assert!(left.iter().any(|n| n == "skep-claim-new"), "{left:?}");
+    assert!(!left.iter().any(|n| n.ends_with("-old")), "{left:?}");
+    assert_eq!(desk.say(&["ops", "sweep"]).await.out, "nothing to sweep\n");
+}
