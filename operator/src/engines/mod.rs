@@ -9,6 +9,8 @@ use serde_json::Value;
 use skep_runner::task::Connect;
 use thiserror::Error;
 
+pub use crate::swarm::spec::env;
+
 /// How a job reaches a server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Access {
@@ -50,12 +52,6 @@ pub enum NoAccess {
 
 /// File under which a job finds a temporary secret.
 pub const TEMPORARY_SECRET: &str = "skep_password";
-
-/// Value of a variable in a service spec's environment.
-pub fn env<'a>(spec: &'a Value, variable: &str) -> Option<&'a str> {
-    let entries = spec["TaskTemplate"]["ContainerSpec"]["Env"].as_array()?;
-    entries.iter().rev().find_map(|e| e.as_str()?.strip_prefix(variable)?.strip_prefix('='))
-}
 
 /// Whether one of the service's secrets is mounted at `path`.
 pub fn has_secret_at(spec: &Value, path: &str) -> bool {
