@@ -1,13 +1,16 @@
 # The only entry: `make` lists the targets. Each is a call of cargo or of a script, which says more.
 static := x86_64-unknown-linux-musl
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-unit check runner images image sandbox-up sandbox-down sandbox-wipe
+.PHONY: help setup demo test test-unit check runner images image sandbox-up sandbox-down sandbox-wipe
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install the Debian packages and the Rust target that are missing
 	tests/sandbox/setup.sh
+
+demo: setup ## an alert restores a database on a private Swarm while you watch (DEMO_KEEP=1 leaves it running)
+	cargo run -q -p skep-tests --bin demo
 
 test: setup ## all tests, those on a real private Swarm included
 	tests/run.sh

@@ -2,6 +2,7 @@
 
 pub mod conformance;
 pub mod debian;
+pub mod demo;
 pub mod docker;
 pub mod grafana;
 pub mod load;
