@@ -288,7 +288,8 @@ async fn output(command: &mut Command) -> Output {
     command.kill_on_drop(true).stdin(Stdio::null()).output().await.expect("the program can be run")
 }
 
-async fn checked(what: &str, command: &mut Command) -> String {
+/// Runs a command, which must succeed. Returns its trimmed output.
+pub async fn checked(what: &str, command: &mut Command) -> String {
     let Output { status, stdout, stderr } = output(command).await;
     let shown = command.as_std();
     assert!(status.success(), "could not {what}: {shown:?}: {status}\n{}", String::from_utf8_lossy(&stderr));

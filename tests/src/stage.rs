@@ -16,7 +16,7 @@ use skep::swarm::object::TaskState;
 use skep::swarm::transport::Endpoint;
 use tokio::sync::{Mutex, MutexGuard};
 
-pub use operator::{Operator, Posted};
+pub use operator::{Operator, Posted, TOKEN};
 pub use people::Users;
 pub use shop::{Shop, Specs};
 
@@ -125,6 +125,11 @@ impl Stage {
             if running == 2 { Ok(()) } else { Err(format!("{running} run")) }
         })
         .await;
+    }
+
+    /// Name of the stack.
+    pub fn name(&self) -> &str {
+        self.stack.name()
     }
 
     /// Full name of one of the shop's services.

@@ -5,13 +5,20 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use skep::operation::record::{Operation, State};
 use skep::runtime::clock;
+use skep::swarm::engine::Engine;
+use skep::swarm::object::{Kind, OP};
 use skep_tests::load::Report;
 use skep_tests::sandbox::eventually;
 use skep_tests::stage::{Operator, Setting, Specs, Stage};
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 const OPERATOR: &str = env!("CARGO_BIN_EXE_operator");
 
@@ -66,12 +73,18 @@ fn assert_exact(played: &Played) {
     }
 }
 
-/// The whole story in one setting. Returns what was played, after what holds in every setting was checked.
+/// The whole story in one setting, and what holds in every one.
 async fn story(setting: Setting) {
-    let beside = setting.strategy == "beside";
-    let stage = Stage::set(setting).await;
+    let stage = Stage::set(setting.clone()).await;
     let operator = stage.operator(OPERATOR, &[]).await;
-    let played = play(&stage, &operator).await;
+    play_well(&stage, &operator, &setting).await;
+    drop(operator);
+    stage.strike().await;
+}
+
+async fn play_well(stage: &Stage, operator: &Operator, setting: &Setting) {
+    let beside = setting.strategy == "beside";
+    let played = play(stage, operator).await;
     played.report.assert_nothing_wrong();
     assert_exact(&played);
     stage.shop().is_tidy().await;
@@ -79,6 +92,62 @@ async fn story(setting: Setting) {
     let databases = stage.shop().databases().await;
     assert_eq!(databases.contains(&kept), beside, "{databases:?}");
     assert_eq!(databases.len(), 1 + usize::from(beside), "{databases:?}");
+    let asked = endpoints(&operator.metrics().await);
+    println!("endpoints: {asked:#?}");
+    assert!(asked.contains("/services/create"), "its requests are counted");
+    for forbidden in ["exec", "container", "volume", "image", "build", "commit", "plugin"] {
+        let found: Vec<_> = asked.iter().filter(|e| e.contains(forbidden)).collect();
+        assert_eq!(found, Vec::<&String>::new(), "Skep needs no such endpoint");
+    }
+}
+
+/// The engine's endpoints that an operator has called, from its metrics.
+fn endpoints(metrics: &str) -> BTreeSet<String> {
+    let counted = metrics.lines().filter(|line| line.starts_with("skep_docker_requests_total{"));
+    let named = counted.filter_map(|line| line.split_once("endpoint=\"")?.1.split_once('"'));
+    named.map(|(endpoint, _)| endpoint.to_owned()).collect()
+}
+
+/// Looks again and again whether a value can be read in what Skep makes in the Swarm, until told to stop. Returns where
+/// it was, and how many temporary secrets were seen.
+async fn spy(engine: Engine, value: &str, mut stopped: oneshot::Receiver<()>) -> (BTreeSet<String>, usize) {
+    let (mut found, mut secrets) = (BTreeSet::new(), BTreeSet::new());
+    let encoded = STANDARD.encode(value);
+    while stopped.try_recv() == Err(TryRecvError::Empty) {
+        for service in engine.services(&[(OP, None)]).await.unwrap() {
+            if service.spec.to_string().contains(value) {
+                found.insert(format!("the spec of {}", service.name()));
+            }
+        }
+        for kind in [Kind::Operation, Kind::Ticket, Kind::Backup, Kind::Guard, Kind::Claim] {
+            for config in engine.configs(kind, &[]).await.unwrap() {
+                let text = format!("{:?} {}", config.labels, String::from_utf8_lossy(&config.data));
+                if text.contains(value) || text.contains(&encoded) {
+                    found.insert(format!("config {}", config.name));
+                }
+            }
+        }
+        let temporary = engine.secrets(&[]).await.unwrap().into_iter().filter(|s| s.labels.contains_key(OP));
+        secrets.extend(temporary.map(|s| s.id));
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    (found, secrets.len())
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn with_the_password_in_the_environment_which_shows_nowhere() {
+    let setting = Setting { password: Some("correct-horse"), ..Setting::default() };
+    let stage = Stage::set(setting.clone()).await;
+    let operator = stage.operator(OPERATOR, &[]).await;
+    let (stop, stopped) = oneshot::channel();
+    let spying = tokio::spawn(spy(stage.engine.clone(), "correct-horse", stopped));
+    play_well(&stage, &operator, &setting).await;
+    stop.send(()).unwrap();
+    let (found, secrets) = spying.await.unwrap();
+    assert_eq!(found, BTreeSet::new(), "the password can be read there");
+    assert!(secrets > 0, "jobs were given it as a temporary secret");
+    assert!(!operator.log().contains("correct-horse"), "the password is in the log");
     drop(operator);
     stage.strike().await;
 }

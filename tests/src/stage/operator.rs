@@ -1,6 +1,6 @@
 //! An operator as a process, and what a suite asks of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use super::{LEASE, Stage};
 use crate::sandbox::{eventually, http_get, unique, unique_port};
 
 /// What the webhook expects.
-const TOKEN: &str = "a-token-of-the-suites";
+pub const TOKEN: &str = "a-token-of-the-suites";
 
 /// A running operator; ended when dropped, at the latest.
 pub struct Operator {
@@ -95,11 +95,16 @@ impl Drop for Operator {
 impl Stage {
     /// Starts an operator that acts on alerts at once, and waits until it serves.
     pub async fn operator(&self, program: &str, more: &[&str]) -> Operator {
+        self.operator_at(IpAddr::from([127, 0, 0, 1]), program, more).await
+    }
+
+    /// Like [`Stage::operator`], listening on another address of this host.
+    pub async fn operator_at(&self, host: IpAddr, program: &str, more: &[&str]) -> Operator {
         let directory = std::env::temp_dir();
         let name = unique("operator");
         let (log, token) = (directory.join(format!("{name}.log")), directory.join(format!("{name}.token")));
         std::fs::write(&token, TOKEN).expect("the temporary directory can be written");
-        let address = SocketAddr::from(([127, 0, 0, 1], unique_port()));
+        let address = SocketAddr::new(host, unique_port());
         let mut command = Command::new(program);
         command.args(["--listen", &address.to_string(), "--lease-term", LEASE, "--instance", &name]);
         command.args([
@@ -205,6 +210,20 @@ impl Stage {
     /// An operation once it has come to an end, also a stuck one.
     pub async fn ended(&self, id: &OpId) -> Operation {
         self.when(id, "to end", |op| op.journal.state.is_terminal() || op.journal.state == State::Stuck).await
+    }
+
+    /// Like [`Stage::when`], looking so often that even a short step is caught while it runs.
+    pub async fn caught(&self, id: &OpId, what: &str, reached: impl Fn(&Operation) -> bool) -> Operation {
+        let looking = async {
+            loop {
+                match desk::find(&self.engine, id).await {
+                    Ok(op) if reached(&op) => return op,
+                    Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        };
+        let caught = tokio::time::timeout(super::PATIENCE, looking).await;
+        caught.unwrap_or_else(|_| panic!("operation {id} never came to {what}"))
     }
 
     /// An operation as soon as `reached` holds of it.
