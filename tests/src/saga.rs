@@ -59,23 +59,40 @@ impl Scene {
 
     /// A shop that was backed up and then lost a table, with more orders written in between.
     pub async fn restore(options: ShopOptions, work: Work) -> Scene {
-        let shop = Shop::start(options).await;
-        let first = Scene::ask(shop, Work::Backup).await;
-        let env = first.driver("backup").await;
-        first.drive(&env).await;
-        let op = first.operation().await;
-        assert_eq!(op.journal.state, State::Succeeded, "the backup of the scene: {op:#?}");
-        let Scene { shop, before, .. } = first;
+        let (shop, wanted) = Scene::broken(options).await;
+        Scene::ask(shop, work).await.wanting(wanted)
+    }
+
+    /// The shop of [`Scene::restore`] and what its backup holds, before anybody asks for anything.
+    pub async fn broken(options: ShopOptions) -> (Shop, Content) {
+        let shop = Scene::back_up(Shop::start(options).await).await;
+        let wanted = live(&shop);
         shop.data.insert("shop_db", DATABASE, "orders", 7);
         shop.data.drop_table("shop_db", DATABASE, "users");
         tokio::time::sleep(Duration::from_secs(5)).await;
-        let mut scene = Scene::ask(shop, work).await;
-        scene.wanted = before;
-        scene
+        (shop, wanted)
+    }
+
+    /// Backs the shop up.
+    ///
+    /// # Panics
+    /// When that does not succeed.
+    pub async fn back_up(shop: Shop) -> Shop {
+        let scene = Scene::ask(shop, Work::Backup).await;
+        let env = scene.driver("backup").await;
+        scene.drive(&env).await;
+        let op = scene.operation().await;
+        assert_eq!(op.journal.state, State::Succeeded, "the backup of the scene: {op:#?}");
+        scene.shop
     }
 
     /// Asks for one more operation on a shop.
     pub async fn ask(shop: Shop, work: Work) -> Scene {
+        Scene::ask_by(shop, work, Trigger::Person { name: "somebody".to_owned() }).await
+    }
+
+    /// Asks for one more operation on a shop, on behalf of somebody or something.
+    pub async fn ask_by(shop: Shop, work: Work, trigger: Trigger) -> Scene {
         let engine = connect(&shop, "asker").await;
         let service = engine.service("shop_db").await.expect("the shop has a database");
         let now = shop.sim.now();
@@ -84,17 +101,41 @@ impl Scene {
             service: "shop_db".to_owned(),
             service_id: service.id,
             work,
-            trigger: Trigger::Person { name: "somebody".to_owned() },
+            trigger,
             created: now,
             approval: false,
             accept_problems: false,
         };
         let op = OpId::new(now, &format!("{intent:?}"));
         desk::create(&engine, &op, intent).await.expect("the operation is stored");
-        let content = shop.data.database("shop_db", DATABASE).expect("the shop has data").content;
+        let content = live(&shop);
         let specs = specs(&shop);
         let since = shop.sim.elapsed();
         Scene { shop, op, since, specs, before: content.clone(), wanted: content }
+    }
+
+    /// Says what the live database must hold once the operation has succeeded.
+    pub fn wanting(mut self, content: Content) -> Scene {
+        self.wanted = content;
+        self
+    }
+
+    /// Says that the specs of the services are meant as they are now: somebody deployed them.
+    pub fn meant(&mut self, service: &str, spec: Value) {
+        self.specs.insert(service.to_owned(), spec);
+    }
+
+    /// Drives to rest, and looks at the shop every ten milliseconds of simulated time.
+    pub async fn drive_watched(&self, env: &Env, mut look: impl FnMut(&Shop)) -> Driven {
+        let drive = self.drive(env);
+        tokio::pin!(drive);
+        loop {
+            tokio::select! {
+                biased;
+                driven = &mut drive => return driven,
+                () = tokio::time::sleep(Duration::from_millis(10)) => look(&self.shop),
+            }
+        }
     }
 
     /// A driver, known to the simulation by its name.
@@ -202,6 +243,11 @@ impl Scene {
         assert!(wrong.is_empty(), "users saw {wrong:?}: {told}");
         assert_eq!(self.shop.data.violations(), [] as [String; 0], "applications saw: {told}");
     }
+}
+
+/// What the live database holds.
+fn live(shop: &Shop) -> Content {
+    shop.data.database("shop_db", DATABASE).expect("the shop has data").content
 }
 
 /// Connects to the simulated engine under a name.

@@ -1,0 +1,242 @@
+//! S1, S2, S3, S12: who is stopped, how, and what happens when that goes wrong.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use skep::operation::desk;
+use skep::operation::record::{State, StepState};
+use skep_tests::saga::{Scene, connect};
+use skep_tests::sim::build::{on_network, service_spec};
+use skep_tests::sim::postgres::Application;
+use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
+use skep_tests::sim::Answer;
+
+use super::{
+    SHORT_LOOKBACK, alert, app_runs, beside, driven, exists, live, once, page_runs, remarks, spec, step,
+    update, with_labels,
+};
+
+#[tokio::test(start_paused = true)]
+async fn s1_nothing_is_cut_over_while_a_task_of_a_client_may_still_run() {
+    let scene = Scene::restore(ShopOptions::default(), beside()).await;
+    let env = scene.driver("driver").await;
+    let mut cuts = 0;
+    scene
+        .drive_watched(&env, |shop| {
+            if exists(shop, "-cut-swap-") {
+                cuts += 1;
+                assert!(!app_runs(shop), "the names are swapped under a client that has not ended");
+            }
+        })
+        .await;
+    assert!(cuts > 0, "the cut-over was not seen");
+    assert_eq!(scene.check("s1").await, State::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s1_a_canary_that_fails_its_checks_takes_everything_back_before_a_client_starts() {
+    // The old data has no such table, the restored data has: only an application on the old data would pass.
+    let options = with_labels(&[], &[("skep.check.health.body", "orders=17")]);
+    let scene = Scene::restore(options, beside()).await;
+    let op = driven(&scene).await;
+    assert_eq!(op.journal.state, State::RolledBack, "{:#?}", op.journal);
+    assert_eq!(step(&op, "start"), None, "{:#?}", op.journal);
+    scene.check("s1 canary").await;
+    let on_new_data = |a: &Answer| matches!(a, Answer::App(data) if data.contains("users="));
+    let seen = scene.shop.sim.timeline();
+    let seen = seen.iter().filter(|(at, _)| *at > scene.since).flat_map(|(_, answers)| answers);
+    assert_eq!(seen.filter(|a| on_new_data(a)).count(), 0, "users reached a client on the new data");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s1_a_client_that_sleeps_at_zero_needs_no_page_and_sleeps_on() {
+    let (shop, wanted) = Scene::broken(ShopOptions::default()).await;
+    update(&shop, "shop_app", |s| s["Mode"]["Replicated"]["Replicas"] = json!(0)).await;
+    once(&shop, "the application is at zero", |shop| !app_runs(shop)).await;
+    let before = spec(&shop, "shop_app");
+    let scene = Scene::ask(shop, beside()).await;
+    let op = driven(&scene).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    assert_eq!(live(&scene.shop), wanted);
+    assert_eq!(spec(&scene.shop, "shop_app"), before);
+}
+
+async fn with_report_service(options: ShopOptions) -> Scene {
+    let (shop, wanted) = Scene::broken(options).await;
+    let data = shop.data.clone();
+    let (database, user) = (DATABASE.to_owned(), "shop".to_owned());
+    shop.sim.workload("bi:1", Application { data, host: "db".to_owned(), database, user });
+    let service = on_network(service_spec("bi_report", "bi:1", &[]), &shop.network, &["report"]);
+    let reply = shop.raw.call("POST", "/services/create", Some(&service)).await.expect("the engine answers");
+    assert_eq!(reply.status, 201, "{}", reply.message());
+    once(&shop, "the report service runs", |shop| !shop.sim.containers("bi_report").is_empty()).await;
+    let trigger = alert(&shop);
+    Scene::ask_by(shop, beside(), trigger).await.wanting(wanted)
+}
+
+#[tokio::test(start_paused = true)]
+async fn s2_an_undeclared_service_in_the_database_makes_an_alert_wait_for_a_person() {
+    let scene = with_report_service(with_labels(&[SHORT_LOOKBACK], &[])).await;
+    let op = driven(&scene).await;
+    assert_eq!(op.journal.state, State::AwaitingApproval, "{:#?}", op.journal);
+    assert!(remarks(&op, "bi_report uses the database"), "{:?}", op.journal.remarks);
+    assert_eq!(step(&op, "safety"), None);
+    let engine = connect(&scene.shop, "person").await;
+    desk::approve(&engine, &scene.op, "somebody").await.unwrap();
+    driven(&scene).await;
+    assert_eq!(scene.check("s2 approved").await, State::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s2_a_declared_service_in_the_database_stops_no_alert() {
+    let options = with_labels(&[SHORT_LOOKBACK, ("skep.restore.ignore-clients", "bi_report")], &[]);
+    let scene = with_report_service(options).await;
+    driven(&scene).await;
+    assert_eq!(scene.check("s2 declared").await, State::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s2_what_only_reaches_the_data_through_a_client_is_never_stopped() {
+    let (shop, wanted) = Scene::broken(ShopOptions::default()).await;
+    shop.deploy("shop_proxy", |s| s["Labels"]["skep.depends-on"] = json!("app")).await;
+    once(&shop, "the proxy is allocated", |shop| shop.sees_only_app()).await;
+    let tasks = |shop: &Shop| {
+        shop.sim.containers("shop_proxy").into_iter().map(|c| c.task).collect::<BTreeSet<_>>()
+    };
+    let first = tasks(&shop);
+    let scene = Scene::ask(shop, beside()).await.wanting(wanted);
+    let env = scene.driver("driver").await;
+    scene.drive_watched(&env, |shop| assert_eq!(tasks(shop), first, "the proxy was touched")).await;
+    assert_eq!(scene.check("s2 proxy").await, State::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s3_a_failure_after_a_client_started_keeps_both_databases_behind_the_page_until_a_person_retries() {
+    let scene = Scene::restore(ShopOptions::default(), beside()).await;
+    let env = scene.driver("driver").await;
+    let (mut canary, mut harmed) = (false, false);
+    scene
+        .drive_watched(&env, |shop| {
+            canary |= exists(shop, "skep-canary-");
+            if canary && !harmed && app_runs(shop) {
+                shop.data.drop_table("shop_db", DATABASE, "users");
+                harmed = true;
+            }
+        })
+        .await;
+    let op = scene.operation().await;
+    assert_eq!(op.journal.state, State::Stuck, "{:#?}", op.journal);
+    assert_eq!(step(&op, "verify"), Some(StepState::Failed));
+    assert!(page_runs(&scene.shop) && !app_runs(&scene.shop), "users do not see the page");
+    assert_eq!(scene.shop.data.databases("shop_db").len(), 2, "a database was thrown away");
+    // A person mends the data and lets it go on.
+    scene.shop.data.insert("shop_db", DATABASE, "users", 3);
+    let engine = connect(&scene.shop, "person").await;
+    desk::retry(&engine, &scene.op, scene.shop.sim.now()).await.unwrap();
+    driven(&scene).await;
+    assert_eq!(scene.check("s3 retried").await, State::Succeeded);
+}
+
+fn is_cut_over(shop: &Shop) -> bool {
+    shop.data.databases("shop_db").iter().any(|d| d.ends_with("_old"))
+}
+
+type Moment = (&'static str, fn(&Shop) -> bool);
+
+const MOMENTS: [Moment; 4] = [
+    ("the stop", page_runs),
+    ("the cut", |shop| exists(shop, "-cut-swap-")),
+    ("the canary", |shop| exists(shop, "skep-canary-")),
+    ("the start", |shop| {
+        let template = &spec(shop, "shop_app")["TaskTemplate"]["ContainerSpec"];
+        is_cut_over(shop) && template["Image"] == "shop-app:1"
+    }),
+];
+
+#[tokio::test(start_paused = true)]
+async fn s12_a_stack_deploy_in_the_middle_is_kept_and_never_meets_the_cut() {
+    for (what, moment) in MOMENTS {
+        let mut scene = Scene::restore(ShopOptions::default(), beside()).await;
+        let env = scene.driver("driver").await;
+        let meddle = async {
+            once(&scene.shop, what, moment).await;
+            let version = |s: &mut serde_json::Value| {
+                s["TaskTemplate"]["ContainerSpec"]["Env"] = json!(["VERSION=2"]);
+                s["Mode"]["Replicated"]["Replicas"] = json!(3);
+            };
+            scene.shop.deploy("shop_app", version).await;
+            spec(&scene.shop, "shop_app")
+        };
+        let watched = scene.drive_watched(&env, |shop| {
+            let cutting = exists(shop, "-cut-swap-") && !is_cut_over(shop);
+            assert!(!(what == "the stop" && cutting && app_runs(shop)), "{what}: it meets the cut");
+        });
+        let (_, deployed) = tokio::join!(watched, meddle);
+        assert_eq!(deployed["TaskTemplate"]["ContainerSpec"]["Env"], json!(["VERSION=2"]), "{what}");
+        scene.meant("shop_app", deployed);
+        assert_eq!(scene.check(what).await, State::Succeeded);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s12_an_image_and_a_number_changed_on_the_page_go_to_the_application() {
+    let mut scene = Scene::restore(ShopOptions::default(), beside()).await;
+    let data = scene.shop.data.clone();
+    let (database, user) = (DATABASE.to_owned(), "shop".to_owned());
+    scene.shop.sim.workload("shop-app:2", Application { data, host: "db".to_owned(), database, user });
+    let mut wanted = spec(&scene.shop, "shop_app");
+    wanted["TaskTemplate"]["ContainerSpec"]["Image"] = json!("shop-app:2");
+    wanted["Mode"]["Replicated"]["Replicas"] = json!(3);
+    let env = scene.driver("driver").await;
+    let meddle = async {
+        once(&scene.shop, "the page", page_runs).await;
+        update(&scene.shop, "shop_app", |s| {
+            s["TaskTemplate"]["ContainerSpec"]["Image"] = json!("shop-app:2");
+            s["Mode"]["Replicated"]["Replicas"] = json!(3);
+        })
+        .await;
+    };
+    tokio::join!(scene.drive(&env), meddle);
+    scene.meant("shop_app", wanted);
+    assert_eq!(scene.check("s12 on the page").await, State::Succeeded);
+    assert!(remarks(&scene.operation().await, "was changed by somebody"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn s12_a_client_that_a_person_scales_up_at_zero_is_stopped_again_and_comes_back_at_that_number() {
+    let mut options = with_labels(&[], &[("skep.maintenance.mode", "proxy")]);
+    options.own_page = true;
+    let mut scene = Scene::restore(options, beside()).await;
+    let mut wanted = spec(&scene.shop, "shop_app");
+    wanted["Mode"]["Replicated"]["Replicas"] = json!(3);
+    let env = scene.driver("driver").await;
+    let meddle = async {
+        let at_zero =
+            |shop: &Shop| spec(shop, "shop_app")["Mode"]["Replicated"]["Replicas"].as_u64() == Some(0);
+        once(&scene.shop, "it is at zero", at_zero).await;
+        update(&scene.shop, "shop_app", |s| s["Mode"]["Replicated"]["Replicas"] = json!(3)).await;
+    };
+    let watched = scene.drive_watched(&env, |shop| {
+        assert!(!exists(shop, "-cut-swap-") || !app_runs(shop), "the cut-over under a client");
+    });
+    tokio::join!(watched, meddle);
+    scene.meant("shop_app", wanted);
+    assert_eq!(scene.check("s12 scaled").await, State::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s11_going_back_is_two_writes_and_the_engines_own_rollback_leads_to_the_application() {
+    let scene = Scene::restore(ShopOptions::default(), beside()).await;
+    let writes = |client: &str| {
+        let id = scene.shop.sim.service("shop_app").expect("it is there")["ID"].clone();
+        let path = format!("/services/{}/update", id.as_str().unwrap_or_default());
+        let calls = scene.shop.sim.faults().calls(client);
+        calls.iter().filter(|c| c.path.starts_with(&path) && c.status == Some(200)).count()
+    };
+    driven(&scene).await;
+    assert_eq!(scene.check("s11").await, State::Succeeded);
+    assert_eq!(writes("driver"), 3, "the page on, the template back, the exact spec");
+    let service = scene.shop.sim.service("shop_app").expect("it is there");
+    let previous = &service["PreviousSpec"]["TaskTemplate"]["ContainerSpec"]["Image"];
+    assert_eq!(previous, "shop-app:1", "a rollback would bring the page");
+}

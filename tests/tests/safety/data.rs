@@ -1,0 +1,187 @@
+//! S5, S6, S9, S20, S21: which data, and what must not happen to it.
+
+use jiff::SignedDuration;
+use skep::operation::desk;
+use skep::operation::record::State;
+use skep_runner::Task;
+use skep_tests::saga::{Scene, connect};
+use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
+
+use super::{
+    SHORT_LOOKBACK, alert, app_runs, beside, driven, exists, failed_with, live, page_runs, remarks, restore,
+    step, with_labels,
+};
+
+fn kept(shop: &Shop) -> Vec<String> {
+    shop.data.databases("shop_db").into_iter().filter(|n| n.ends_with("_old")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn s5_a_slot_makes_an_alert_wait_for_a_person_and_its_database_is_never_dropped() {
+    let (shop, wanted) = Scene::broken(with_labels(&[SHORT_LOOKBACK], &[])).await;
+    shop.data.with(|world| {
+        let server = world.servers.get_mut("shop_db").unwrap();
+        server.databases.get_mut(DATABASE).unwrap().slots.push("cdc".to_owned());
+    });
+    let trigger = alert(&shop);
+    let scene = Scene::ask_by(shop, beside(), trigger).await.wanting(wanted);
+    let op = driven(&scene).await;
+    assert_eq!(op.journal.state, State::AwaitingApproval, "{:#?}", op.journal);
+    assert!(remarks(&op, "slot `cdc`"), "{:?}", op.journal.remarks);
+    let engine = connect(&scene.shop, "person").await;
+    desk::approve(&engine, &scene.op, "somebody").await.unwrap();
+    driven(&scene).await;
+    assert_eq!(scene.check("s5 approved").await, State::Succeeded);
+    let with_slot = kept(&scene.shop);
+    // The next restore would drop what the first kept.
+    let wanted = live(&scene.shop);
+    scene.shop.data.drop_table("shop_db", DATABASE, "users");
+    let again = Scene::ask(scene.shop, beside()).await.wanting(wanted);
+    driven(&again).await;
+    assert_eq!(again.check("s5 again").await, State::Succeeded);
+    assert!(with_slot.iter().all(|name| kept(&again.shop).contains(name)), "{:?}", kept(&again.shop));
+}
+
+#[tokio::test(start_paused = true)]
+async fn s6_a_cut_over_that_is_killed_half_way_is_repeated_to_its_end() {
+    let scene = Scene::restore(ShopOptions::default(), beside()).await;
+    scene.shop.sim.faults().kill_job(1, |ticket| matches!(ticket.task, Task::PgSwap(_)));
+    driven(&scene).await;
+    assert_eq!(scene.check("s6").await, State::Succeeded);
+    let old = scene.shop.data.database("shop_db", &kept(&scene.shop)[0]).unwrap();
+    assert!(!old.allow, "clients may write to the old data");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s6_a_database_other_than_the_journaled_one_is_not_renamed() {
+    let scene = Scene::restore(ShopOptions::default(), beside()).await;
+    let env = scene.driver("driver").await;
+    let mut exchanged = false;
+    scene
+        .drive_watched(&env, |shop| {
+            if !exchanged && page_runs(shop) {
+                // Somebody drops the database and makes another one of the same name.
+                shop.data.with(|world| {
+                    let server = world.servers.get_mut("shop_db").unwrap();
+                    server.databases.get_mut(DATABASE).unwrap().oid = 99_999;
+                });
+                exchanged = true;
+            }
+        })
+        .await;
+    let op = scene.operation().await;
+    assert!(matches!(op.journal.state, State::Stuck | State::RolledBack), "{:#?}", op.journal);
+    let live = scene.shop.data.database("shop_db", DATABASE).unwrap();
+    assert_eq!(live.oid, 99_999, "a database that nobody has looked at was replaced");
+    assert_eq!(kept(&scene.shop), [] as [String; 0]);
+}
+
+async fn with_two_backups(options: ShopOptions) -> (Shop, skep_tests::sim::postgres::Content) {
+    let shop = Scene::back_up(Shop::start(options).await).await;
+    let good = live(&shop);
+    shop.data.drop_table("shop_db", DATABASE, "users");
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    let shop = Scene::back_up(shop).await;
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    (shop, good)
+}
+
+#[tokio::test(start_paused = true)]
+async fn s9_a_whole_backup_of_broken_data_gives_way_to_the_next_older_one() {
+    let (shop, good) = with_two_backups(ShopOptions::default()).await;
+    let scene = Scene::ask(shop, beside()).await.wanting(good);
+    let op = driven(&scene).await;
+    assert_eq!(scene.check("s9").await, State::Succeeded);
+    assert!(remarks(&op, "was not used: check `users`"), "{:?}", op.journal.remarks);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s9_a_damaged_backup_gives_way_to_the_next_older_one_before_anything_is_touched() {
+    let shop = Scene::back_up(Shop::start(ShopOptions::default()).await).await;
+    let good = live(&shop);
+    shop.data.insert("shop_db", DATABASE, "orders", 1);
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    let shop = Scene::back_up(shop).await;
+    shop.data.with(|world| {
+        let newest = world.store.backups().into_iter().next_back().unwrap();
+        world.store.corrupt(&newest, "shop.dump");
+    });
+    let scene = Scene::ask(shop, beside()).await.wanting(good);
+    let op = driven(&scene).await;
+    assert_eq!(scene.check("s9 damaged").await, State::Succeeded);
+    assert!(remarks(&op, "cannot be used"), "{:?}", op.journal.remarks);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s9_an_alert_uses_no_backup_from_after_its_beginning_less_the_lookback() {
+    let (shop, _) = Scene::broken(ShopOptions::default()).await;
+    let trigger = alert(&shop);
+    let scene = Scene::ask_by(shop, beside(), trigger).await;
+    let op = driven(&scene).await;
+    assert!(failed_with(&op, "no verified backup"), "{:#?}", op.journal);
+    scene.check("s9 too young").await;
+    // The same alert an hour later is old enough.
+    let (shop, wanted) = Scene::broken(ShopOptions::default()).await;
+    let skep::operation::record::Trigger::Alert { name, fingerprint, starts_at } = alert(&shop) else {
+        unreachable!("an alert was made");
+    };
+    let starts_at = starts_at + SignedDuration::from_hours(1);
+    let later = skep::operation::record::Trigger::Alert { name, fingerprint, starts_at };
+    let scene = Scene::ask_by(shop, beside(), later).await.wanting(wanted);
+    driven(&scene).await;
+    assert_eq!(scene.check("s9 old enough").await, State::Succeeded);
+}
+
+fn cache(shop: &Shop) -> Vec<String> {
+    shop.data.with(|world| world.caches["shop_cache"].clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn s21_caches_are_empty_before_a_client_sees_the_restored_data() {
+    let options = with_labels(&[("skep.restore.flush", "cache")], &[]);
+    let scene = Scene::restore(options, beside()).await;
+    assert!(!cache(&scene.shop).is_empty());
+    let env = scene.driver("driver").await;
+    let mut seen = 0;
+    scene
+        .drive_watched(&env, |shop| {
+            if !kept(shop).is_empty() && (app_runs(shop) || exists(shop, "skep-canary-")) {
+                seen += 1;
+                assert_eq!(cache(shop), [] as [String; 0], "a client may read rows from the future");
+            }
+        })
+        .await;
+    assert!(seen > 0);
+    assert_eq!(scene.check("s21").await, State::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s21_under_running_clients_caches_are_emptied_after_the_cut() {
+    let options = with_labels(&[("skep.restore.flush", "cache")], &[]);
+    let scene = Scene::restore(options, restore(false, Some(false))).await;
+    let env = scene.driver("driver").await;
+    scene
+        .drive_watched(&env, |shop| {
+            let early = cache(shop).is_empty() && kept(shop).is_empty();
+            assert!(!early, "clients that still run on the old data fill the cache again");
+        })
+        .await;
+    assert_eq!(scene.check("s21 hot").await, State::Succeeded);
+    assert_eq!(cache(&scene.shop), [] as [String; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s21_a_cache_that_nobody_empties_is_told() {
+    let scene = Scene::restore(ShopOptions::default(), beside()).await;
+    let op = driven(&scene).await;
+    assert!(remarks(&op, "cache shop_cache was not emptied"), "{:?}", op.journal.remarks);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s20_a_restore_says_how_to_go_back_by_hand() {
+    let scene = Scene::restore(ShopOptions::default(), beside()).await;
+    let op = driven(&scene).await;
+    let old = kept(&scene.shop).remove(0);
+    assert!(remarks(&op, &format!("ALTER DATABASE \"{old}\" RENAME TO \"{DATABASE}\"")), "{op:#?}");
+    assert_eq!(step(&op, "keep"), Some(skep::operation::record::StepState::Done));
+}

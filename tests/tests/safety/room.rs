@@ -1,0 +1,128 @@
+//! S10, S17: the safety copy, and room.
+
+use std::time::Duration;
+
+use skep::operation::desk;
+use skep::operation::record::State;
+use skep_runner::Task;
+use skep_tests::saga::{Scene, connect};
+use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
+
+use super::{beside, driven, exists, failed_with, live, remarks, restore, step, with_settings};
+
+/// Every attempt of the safety backup dies.
+fn no_safety_backup(shop: &Shop) {
+    for _ in 0..3 {
+        let safety = |task: &Task| matches!(task, Task::PgDump(dump) if dump.dir.ends_with('s'));
+        shop.sim.faults().kill_job(1, move |ticket| safety(&ticket.task));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s10_nothing_is_replaced_in_place_without_a_safety_backup() {
+    let scene = Scene::restore(ShopOptions::default(), restore(true, None)).await;
+    no_safety_backup(&scene.shop);
+    let op = driven(&scene).await;
+    assert_eq!(scene.check("s10 in place").await, State::Failed);
+    assert_eq!(step(&op, "stop"), None, "{:#?}", op.journal);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s10_beside_the_old_database_is_the_safety_copy() {
+    let scene = Scene::restore(ShopOptions::default(), beside()).await;
+    no_safety_backup(&scene.shop);
+    let op = driven(&scene).await;
+    assert_eq!(scene.check("s10 beside").await, State::Succeeded);
+    assert!(remarks(&op, "no safety backup"), "{:?}", op.journal.remarks);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s10_where_the_live_database_is_gone_only_a_restore_beside_goes_on() {
+    for in_place in [true, false] {
+        let (shop, wanted) = Scene::broken(ShopOptions::default()).await;
+        let data = shop.data.clone();
+        let scene = Scene::ask(shop, restore(in_place, None)).await.wanting(wanted);
+        data.with(|world| world.servers.get_mut("shop_db").unwrap().databases.remove(DATABASE));
+        let op = driven(&scene).await;
+        if in_place {
+            assert!(failed_with(&op, "restore beside instead"), "{:#?}", op.journal);
+            assert_eq!(step(&op, "stop"), None);
+        } else {
+            assert_eq!(scene.check("s10 gone").await, State::Succeeded);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s10_a_restore_in_place_that_takes_too_long_is_taken_back_however_long_it_took() {
+    let scene = Scene::restore(ShopOptions::default(), restore(true, None)).await;
+    let limit = Duration::from_secs(20);
+    let env = with_settings(scene.driver("driver").await, |s| s.job_deadline = limit);
+    let pace = |seconds| scene.shop.data.with(|w| w.pace.load = Duration::from_secs(seconds));
+    pace(15);
+    scene
+        .drive_watched(&env, |shop| {
+            if exists(shop, "-replace-undo-") {
+                shop.data.with(|w| w.pace.load = Duration::from_secs(1));
+            }
+        })
+        .await;
+    assert_eq!(scene.check("s10 slow").await, State::RolledBack);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s10_a_person_who_retries_a_stuck_undo_gets_the_old_data_back() {
+    let scene = Scene::restore(ShopOptions::default(), restore(true, None)).await;
+    let before = live(&scene.shop);
+    let env = scene.driver("driver").await;
+    let flip = |shop: &Shop| {
+        shop.data.with(|world| {
+            for dir in world.store.backups() {
+                world.store.corrupt(&dir, "shop.dump");
+            }
+        });
+    };
+    let mut damaged = false;
+    scene
+        .drive_watched(&env, |shop| {
+            if !damaged && shop.data.database("shop_db", DATABASE).is_none() {
+                flip(shop);
+                damaged = true;
+            }
+        })
+        .await;
+    let op = scene.operation().await;
+    assert_eq!(op.journal.state, State::Stuck, "{:#?}", op.journal);
+    // The store is mended.
+    flip(&scene.shop);
+    let engine = connect(&scene.shop, "person").await;
+    desk::retry(&engine, &scene.op, scene.shop.sim.now()).await.unwrap();
+    driven(&scene).await;
+    assert_eq!(scene.check("s10 retried").await, State::RolledBack);
+    assert_eq!(live(&scene.shop), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s17_without_room_a_restore_is_refused_before_anything_is_made() {
+    let scene = Scene::restore(ShopOptions::default(), beside()).await;
+    // The model's write-ahead log may grow to 1 GiB.
+    scene.shop.data.with(|world| world.room = ((1 << 30) + (1 << 20), 100 << 30));
+    let op = driven(&scene).await;
+    assert_eq!(scene.check("s17").await, State::Failed);
+    assert!(failed_with(&op, "no room"), "{:#?}", op.journal);
+    assert_eq!((step(&op, "safety"), step(&op, "beside")), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn s17_a_second_restore_drops_what_the_first_kept() {
+    let scene = Scene::restore(ShopOptions::default(), beside()).await;
+    driven(&scene).await;
+    let kept = |shop: &Shop| shop.data.databases("shop_db").iter().filter(|n| n.ends_with("_old")).count();
+    assert_eq!((scene.check("s17 first").await, kept(&scene.shop)), (State::Succeeded, 1));
+    let wanted = live(&scene.shop);
+    scene.shop.data.drop_table("shop_db", DATABASE, "users");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let again = Scene::ask(scene.shop, beside()).await.wanting(wanted);
+    driven(&again).await;
+    assert_eq!((again.check("s17 second").await, kept(&again.shop)), (State::Succeeded, 1));
+}
