@@ -165,7 +165,9 @@ async fn watch_stop(cx: &mut Cx<'_>, client: &Client, service: &Service) -> Resu
                 client.name
             )));
         }
-        if !left.is_empty() || !pages.iter().any(|t| t.state == TaskState::Running) {
+        // A client that sleeps at zero has no task that could show the page, and nobody to show it to.
+        let shown = service.replicas() == Some(0) || pages.iter().any(|t| t.state == TaskState::Running);
+        if !left.is_empty() || !shown {
             return Ok(Some(format!("{}: page on, {} task(s) left", client.name, left.len())));
         }
         return Ok(None);

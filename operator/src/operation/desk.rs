@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use super::record::{Intent, JobRecordState, Journal, OpId, Operation, State, StepState};
 use super::saga::save;
+use super::work::is_undo;
 use crate::swarm::engine::Engine;
 use crate::swarm::error::Error;
 use crate::swarm::object::Kind;
@@ -120,9 +121,11 @@ pub async fn retry(engine: &Engine, id: &OpId, now: Timestamp) -> Result<Operati
                 other => other,
             };
             if matches!(record.state, StepState::Started | StepState::Undoing) {
+                let undoing = record.state == StepState::Undoing;
                 record.began = now;
                 record.changed = now;
-                record.jobs.retain(|_, j| j.state != JobRecordState::Closed || j.report.is_some());
+                // What the step did forward stays on record: an undo reads from it what there is to undo.
+                record.jobs.retain(|key, j| j.state != JobRecordState::Closed || (undoing && !is_undo(key)));
             }
         }
         op.journal.state = State::Running;

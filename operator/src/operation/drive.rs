@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::backup::Backup;
 use super::expire::Expire;
-use super::journal::{Next, Step as _, next};
+use super::journal::{Compensation, Next, Step, next};
 use super::maintenance::Maintenance;
 use super::record::{OpId, Operation, State, StepState, Work};
 use super::restore::Restore;
@@ -118,11 +118,11 @@ async fn advance<S: Saga>(env: &Env, op: &mut Operation, saga: &S) -> Result<Aga
             let mut cx = Cx { env, op, step: step.name() };
             match saga.make_safe(&mut cx).await {
                 Ok(Progress::Wait(wait)) => Ok(Again::After(wait.again)),
-                Ok(Progress::Done(_) | Progress::Approval { .. }) => end(env, op, State::Stuck).await,
+                Ok(Progress::Done(_) | Progress::Approval { .. }) => block(env, op, saga.steps()).await,
                 Err(Fault::Swarm(error)) if error.is_retryable() => Err(error),
                 Err(fault) => {
                     cx.remark(format!("it could not be made safe for users either: {fault}"));
-                    end(env, op, State::Stuck).await
+                    block(env, op, saga.steps()).await
                 }
             }
         }
@@ -132,6 +132,18 @@ async fn advance<S: Saga>(env: &Env, op: &mut Operation, saga: &S) -> Result<Aga
             Ok(Again::Idle)
         }
     }
+}
+
+/// Waits for a person. Making things safe took back what the point of no return did, so a retry begins again there.
+async fn block<S: Step>(env: &Env, op: &mut Operation, steps: &[S]) -> Result<Again, Error> {
+    for step in steps.iter().filter(|s| s.compensation() == Compensation::PointOfNoReturn) {
+        let record = op.journal.step_mut(step.name(), env.now());
+        if record.state == StepState::Done {
+            record.state = StepState::Failed;
+            "taken back, since what came after it failed".clone_into(&mut record.note);
+        }
+    }
+    end(env, op, State::Stuck).await
 }
 
 fn has(op: &Operation, state: StepState) -> bool {

@@ -90,7 +90,7 @@ pub async fn abandon(cx: &mut Cx<'_>) -> Result<Option<Wait>, Fault> {
         .record()
         .jobs
         .iter()
-        .filter(|(key, r)| r.state != JobRecordState::Closed && !key.starts_with('u'))
+        .filter(|(key, r)| r.state != JobRecordState::Closed && !is_undo(key))
         .map(|(k, r)| (k.clone(), r.clone()))
         .collect();
     for (key, record) in open {
@@ -104,6 +104,11 @@ pub async fn abandon(cx: &mut Cx<'_>) -> Result<Option<Wait>, Fault> {
     };
     let running = left.iter().filter(of_step).filter(|t| !t.state.is_terminal()).count();
     Ok((running > 0).then(|| Wait::new(format!("{running} job(s) still ending"))))
+}
+
+/// Whether a job takes its step back: its key says so.
+pub fn is_undo(key: &str) -> bool {
+    key.starts_with('u')
 }
 
 async fn closed(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Result<Outcome, Fault> {
@@ -174,7 +179,7 @@ async fn observe(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Resul
         Err(other) => return Err(other.into()),
     };
     match job::observe(cx.engine(), &service).await? {
-        JobState::Pending { why } => Ok(Outcome::Wait(Wait::new(why))),
+        JobState::Pending { why } => past_deadline(cx, order, record, Wait::new(why)).await,
         JobState::Running { progress, .. } => {
             let mut wait = Wait::new(progress.as_ref().map_or("working", |p| p.phase.as_str()));
             wait.percent = progress.and_then(|p| percent(p.done, p.total));
@@ -195,7 +200,8 @@ async fn past_deadline(
     record: JobRecord,
     wait: Wait,
 ) -> Result<Outcome, Fault> {
-    let began = cx.record().began;
+    // What takes a step back has its own time, however long the step took.
+    let began = if is_undo(order.key) { cx.record().changed } else { cx.record().began };
     if cx.now().duration_since(began).unsigned_abs() < cx.env.settings.job_deadline {
         return Ok(Outcome::Wait(wait));
     }

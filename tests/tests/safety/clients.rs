@@ -6,10 +6,10 @@ use serde_json::json;
 use skep::operation::desk;
 use skep::operation::record::{State, StepState};
 use skep_tests::saga::{Scene, connect};
+use skep_tests::sim::Answer;
 use skep_tests::sim::build::{on_network, service_spec};
 use skep_tests::sim::postgres::Application;
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
-use skep_tests::sim::Answer;
 
 use super::{
     SHORT_LOOKBACK, alert, app_runs, beside, driven, exists, live, once, page_runs, remarks, spec, step,
@@ -100,9 +100,8 @@ async fn s2_what_only_reaches_the_data_through_a_client_is_never_stopped() {
     let (shop, wanted) = Scene::broken(ShopOptions::default()).await;
     shop.deploy("shop_proxy", |s| s["Labels"]["skep.depends-on"] = json!("app")).await;
     once(&shop, "the proxy is allocated", |shop| shop.sees_only_app()).await;
-    let tasks = |shop: &Shop| {
-        shop.sim.containers("shop_proxy").into_iter().map(|c| c.task).collect::<BTreeSet<_>>()
-    };
+    let tasks =
+        |shop: &Shop| shop.sim.containers("shop_proxy").into_iter().map(|c| c.task).collect::<BTreeSet<_>>();
     let first = tasks(&shop);
     let scene = Scene::ask(shop, beside()).await.wanting(wanted);
     let env = scene.driver("driver").await;

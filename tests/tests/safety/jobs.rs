@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use skep::operation::drive;
 use skep::operation::record::{State, StepState};
 use skep::swarm::error::Error;
-use skep::swarm::lease::{Lease, Leadership};
+use skep::swarm::lease::{Leadership, Lease};
 use skep_runner::Task;
 use skep_tests::saga::{Scene, connect};
 use skep_tests::sim::shop::{Shop, ShopOptions};

@@ -33,13 +33,12 @@ pub(super) async fn cut(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         away: away_name(cx),
         end_sessions: true,
     };
-    // Side by side, since users wait: no client runs, so nothing can fill a cache from the old data any more.
-    let flushed = flush(cx, &frozen).await?;
+    // Side by side where no client runs, since users wait. A client that runs fills a cache again until the cut.
+    let beforehand = if frozen.quiesce { flush(cx, &frozen).await? } else { None };
     let swapped = swap_names(cx, &frozen, swap, "swap").await?;
-    Ok(match (swapped, flushed) {
-        (Progress::Done(_), Some(wait)) => Progress::Wait(wait),
-        (progress, _) => progress,
-    })
+    let Progress::Done(_) = swapped else { return Ok(swapped) };
+    let left = if frozen.quiesce { beforehand } else { flush(cx, &frozen).await? };
+    Ok(left.map_or(swapped, Progress::Wait))
 }
 
 /// Swaps the names back. Where they were never swapped, the runner finds them as wanted and only allows connections.

@@ -13,7 +13,7 @@ use crate::operation::backup::{self, Place, Sealed};
 use crate::operation::catalogue::{Entry, Purpose};
 use crate::operation::frozen::{self, Frozen};
 use crate::operation::record::Trigger;
-use crate::operation::saga::{Cx, Fault, Progress};
+use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Access, Order, Outcome};
 
 /// What preflight found.
@@ -251,9 +251,28 @@ pub(super) async fn beside(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         Err(why) => why,
     };
     cx.remark(format!("backup {} was not used: {why}", entry.id));
+    if let Some(wait) = drop_rejected(cx, &frozen, state.candidate).await? {
+        return Ok(Progress::Wait(wait));
+    }
     state.candidate += 1;
     cx.keep(&state).await?;
     Ok(Progress::wait("trying the next older backup"))
+}
+
+/// What was built from a backup that is not used goes at once: it takes room, and no later step knows of it.
+async fn drop_rejected(cx: &mut Cx<'_>, frozen: &Frozen, candidate: usize) -> Result<Option<Wait>, Fault> {
+    let side = Named { name: side_name(cx, candidate), oid: 0 };
+    let task = Task::PgDrop(PgDrop { connect: frozen.target.access.connect.clone(), databases: vec![side] });
+    let key = format!("drop{candidate}");
+    let order = Order { key: &key, target: &frozen.target, task, store: None, data: false };
+    match work::run(cx, &order).await? {
+        Outcome::Wait(wait) => Ok(Some(wait)),
+        Outcome::Done(_) => Ok(None),
+        Outcome::Failed(fault) => {
+            cx.remark(format!("database `{}` is left: {}", side_name(cx, candidate), fault.message));
+            Ok(None)
+        }
+    }
 }
 
 /// Outer `Ok` = still at it; inner = the report, or why this backup cannot be restored.
