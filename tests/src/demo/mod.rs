@@ -78,10 +78,7 @@ pub async fn play(stage: &Stage) -> Outcome<String> {
     let report = users.leave().await?;
     heading("what users saw");
     bar(&report);
-    println!(
-        "  without a good answer of the application: {:.1} s in all",
-        report.downtime_total_s
-    );
+    println!("  without a good answer of the application: {:.1} s in all", report.downtime_total_s);
     let mails = mails(stage).await?;
     let rows = verify(stage, &before, booked, &ended).await?;
     if report.totals.wrong > 0 {

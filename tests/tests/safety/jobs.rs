@@ -15,7 +15,7 @@ use skep_tests::sim::shop::{Shop, ShopOptions};
 use skep_tests::sim::{Cut, Fault, Loss, Trigger};
 use tokio_util::sync::CancellationToken;
 
-use super::{beside, driven, exists, live, once, step, with_settings};
+use super::{beside, driven, exists, live, once, step};
 
 #[tokio::test(start_paused = true)]
 async fn s7_a_driver_that_sleeps_between_ticket_and_job_cannot_bring_a_closed_job_back() {
@@ -60,27 +60,6 @@ async fn s8_a_job_on_a_lost_node_is_taken_up_under_a_new_name() {
     assert!(op.journal.step("beside").unwrap().jobs["load0"].attempt > 1);
     assert_eq!(live(&scene.shop), wanted);
     assert_eq!(scene.shop.data.violations(), [] as [String; 0]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn s8_a_job_that_no_node_can_run_ends_at_its_deadline() {
-    let mut options = ShopOptions::default();
-    (options.sim.nodes, options.sim.managers) = (3, 3);
-    let scene = Scene::restore(options, beside()).await;
-    scene.shop.data.with(|w| w.pace.load = Duration::from_secs(3600));
-    let limit = Duration::from_secs(300);
-    let env = with_settings(scene.driver("driver").await, |s| s.job_deadline = limit);
-    let lost = async {
-        once(&scene.shop, "the load", |shop| exists(shop, "-beside-load0-1")).await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let job = scene.shop.sim.services().into_iter().find(|n| n.contains("-load0-1")).unwrap();
-        let node = scene.shop.sim.containers(&job)[0].node.clone();
-        scene.shop.sim.faults().lose_node(&node, Loss::PowerCut);
-    };
-    tokio::join!(scene.drive(&env), lost);
-    let op = scene.operation().await;
-    assert_eq!(op.journal.state, State::Failed, "{:#?}", op.journal);
-    assert_eq!(step(&op, "stop"), None);
 }
 
 const SECRET: &str = "planted-hunter22";
