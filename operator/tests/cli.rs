@@ -27,10 +27,10 @@ fn skep(args: &[&str]) -> (i32, String, String) {
 /// The program under the name of a docker plugin.
 fn plugin(name: &str) -> PathBuf {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::create_dir_all(&dir).expect("a directory for the link");
     let link = dir.join("docker-skep");
     drop(std::fs::remove_file(&link));
-    std::os::unix::fs::symlink(SKEP, &link).unwrap();
+    std::os::unix::fs::symlink(SKEP, &link).expect("the link is made");
     link
 }
 

@@ -215,7 +215,7 @@ async fn maintenance_goes_on_and_off_and_leaves_the_exact_spec() {
     let since = desk.shop.sim.elapsed();
     let on = desk.say(&["maintenance", "on", "app"]).await;
     assert_eq!(on.exit, Exit::Fine, "{}{}", on.out, on.err);
-    assert!(on.out.contains("`skep maintenance off shop_app` takes it down"), "{}", on.out);
+    assert!(on.out.contains("`skep maintenance off shop_app` ends it"), "{}", on.out);
     let ps = desk.say(&["ps"]).await.out;
     let row = ps.lines().find(|l| l.starts_with("shop_app")).unwrap();
     assert!(row.contains("maintenance") && row.contains(" on "), "{ps}");

@@ -63,10 +63,18 @@ pub(super) async fn follow(
 ) -> Result<Exit, Failure> {
     let mut screen = Screen::new(session);
     let result = watch(session, id, until, driver.is_some(), &mut screen).await;
+    let driven = driver.is_some();
     if let Some(driver) = driver {
         driver.stop().await;
     }
     let (op, exit) = result?;
+    if exit == Exit::Detached && !session.out.is_json() {
+        session.out.say(if driven {
+            "no longer driven from here, nor followed"
+        } else {
+            "no longer followed"
+        });
+    }
     if let Some(op) = op {
         screen.end(&view(&op), until, exit);
     }
@@ -183,11 +191,8 @@ impl<'a> Screen<'a> {
         }
         if matches!(until, Until::Begun(_)) && exit == Exit::Fine {
             let off = format!("{} maintenance off {}", session.command, op.service);
-            self.out.say(format!("the page is on; `{off}` takes it down"));
+            self.out.say(format!("{} is in maintenance; `{off}` ends it", op.service));
             return;
-        }
-        if exit == Exit::Detached {
-            self.out.say("no longer followed");
         }
         for line in summary(op, self.look(), &session.command, session.now()) {
             self.out.say(line);

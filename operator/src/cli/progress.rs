@@ -33,7 +33,14 @@ pub(super) struct Look {
 /// The whole operation, a line a step, none longer than the width.
 pub(super) fn lines(op: &OperationView, look: Look, now: Timestamp) -> Vec<String> {
     let mut lines = vec![heading(op, look, now)];
-    lines.extend(op.steps.iter().map(|step| step_line(step, look, now)));
+    let back = is_going_back(op);
+    lines.extend(op.steps.iter().map(|step| match step.state {
+        // What was begun and has no undo is simply left.
+        Progress::Started if back => {
+            step_line(&StepView { state: Progress::Skipped, began: None, ..step.clone() }, look, now)
+        }
+        _ => step_line(step, look, now),
+    }));
     lines
 }
 
@@ -88,7 +95,9 @@ fn next(op: &OperationView, command: &str) -> Vec<String> {
         State::Stuck => vec![say("retry", "    tries the step again once the cause is mended")],
         State::AwaitingApproval => vec![say("approve", "    lets it go on"), say("cancel", "    ends it")],
         State::Pending | State::Running => {
-            vec![say("show", " --follow    follows it again"), say("cancel", "    ends it")]
+            let mut next = vec![say("show", " --follow    follows it again")];
+            next.extend(op.can_cancel().then(|| say("cancel", "    ends it")));
+            next
         }
     }
 }
@@ -221,8 +230,14 @@ fn cut(text: &str, width: usize) -> String {
 
 /// The steps that are under way, for a list.
 pub(super) fn current(op: &OperationView) -> String {
-    let names: Vec<&str> = op.steps.iter().filter(|s| is_under_way(s)).map(|s| s.name.as_str()).collect();
-    list(&names)
+    let back = is_going_back(op);
+    let moving = op.steps.iter().filter(|s| is_under_way(s) && !(back && s.state == Progress::Started));
+    list(&moving.map(|s| s.name.as_str()).collect::<Vec<_>>())
+}
+
+/// Whether steps are being undone.
+fn is_going_back(op: &OperationView) -> bool {
+    op.steps.iter().any(|s| matches!(s.state, Progress::Undoing | Progress::Undone))
 }
 
 #[cfg(test)]

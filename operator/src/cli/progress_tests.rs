@@ -110,6 +110,18 @@ fn why_a_step_failed_is_told_also_when_it_is_undone_before_anybody_looked() {
 }
 
 #[test]
+fn a_step_that_was_left_when_it_went_back_is_not_shown_as_under_way() {
+    let mut op = under_way();
+    step(&mut op, "plan", StepState::Undoing, "01", "09");
+    op.journal.cancel = Some("ann".to_owned());
+    let view = view(&op);
+    assert_eq!(current(&view), "plan");
+    let lines = lines(&view, LOOK, at("12"));
+    assert!(lines[2].starts_with("  ↩ plan") && lines[3].starts_with("  - beside"), "{lines:#?}");
+    assert_eq!(summary(&view, LOOK, "skep", at("12")).len(), 2, "it cannot be cancelled twice");
+}
+
+#[test]
 fn of_the_percents_every_tenth_gets_a_line() {
     let mut op = under_way();
     let mut told = Vec::new();

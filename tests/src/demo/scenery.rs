@@ -44,7 +44,9 @@ pub(super) async fn build(stage: &Stage) -> Outcome<()> {
     stage.deploy("shop", &["manifests/shop.yml"], &[]).await?;
     let socket = stage.variable("DOCKER_HOST")?.trim_start_matches("unix://");
     let skep = [&SKEP[..], &[("SKEP_DOCKER_SOCKET", socket)]].concat();
-    stage.deploy("skep", &["manifests/skep.yml", "tests/demo/skep.yml"], &skep).await?;
+    stage
+        .deploy("skep", &["manifests/skep.yml", "manifests/skep-mail.yml", "tests/demo/skep.yml"], &skep)
+        .await?;
     stage.deploy("monitoring", &["manifests/monitoring.yml"], &[]).await?;
     until("all services to be there", PATIENCE, async || complete(stage).await).await?;
     until("the shop to answer", PATIENCE, async || {
