@@ -79,7 +79,7 @@ fn table(session: &Session, backups: &[Backup]) -> Table {
             entry.id.as_str().into(),
             entry.service.as_str().into(),
             clock(entry.taken, session.out.zone()).into(),
-            ago(entry.taken, now).into(),
+            ago(entry.taken, now).trim_end_matches(" ago").into(),
             size(entry.size).into(),
             backup
                 .verified

@@ -52,7 +52,7 @@ use session::Session;
 
 /// An operator for Docker Swarm: backs up, restores and maintains labelled services.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "skep", version, arg_required_else_help = true, max_term_width = 110)]
+#[command(name = "skep", version, arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 as wanted · 1 failed, rolled back or cancelled · 2 refused · 3 stuck · \
                         4 waits for approval"

@@ -191,7 +191,7 @@ fn trim(operations: &mut Vec<Operation>) -> usize {
 
 fn tabulate(session: &Session, views: &[OperationView]) {
     let now = session.now();
-    let mut table = Table::new(&["ID", "KIND", "SERVICE", "STATE", "STEP", "CREATED", "TOOK", "BY"]);
+    let mut table = Table::new(&["ID", "KIND", "SERVICE", "STATE", "STEP", "ASKED FOR", "AGO", "TOOK", "BY"]);
     for op in views {
         let step = current(op);
         let step = if step.is_empty() { step } else { format!("{step} {}%", op.percent()) };
@@ -201,7 +201,8 @@ fn tabulate(session: &Session, views: &[OperationView]) {
             op.service.as_str().into(),
             Cell::new(state_tone(op.state), op.state.as_str()),
             step.into(),
-            ago(op.created, now).into(),
+            clock(op.created, session.out.zone()).into(),
+            ago(op.created, now).trim_end_matches(" ago").into(),
             op.ran(now).map(exact).unwrap_or_default().into(),
             Cell::new(Tone::Faint, &op.asked_by),
         ]);
