@@ -1,7 +1,7 @@
 # The only entry: `make` lists the targets. Each is a call of cargo or of a script, which says more.
 static := x86_64-unknown-linux-musl
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit bench-restore check runner images image sandbox-up sandbox-down sandbox-wipe
+.PHONY: soak help setup demo test test-unit bench-restore check runner images image sandbox-up sandbox-down sandbox-wipe
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test-unit: ## lints, unit tests and the simulated Swarm
 bench-restore: setup runner ## downtime of a restore: a runbook's shell commands, and Skep's ways, at two sizes
 	cargo build --release -p skep-tests --bins
 	target/release/bench_restore
+
+soak: setup ## the long suites: a kill at every step of a restore, deploys in the middle, real alerts
+	tests/run.sh soak
 
 check: ## formatting and lints
 	cargo fmt --all --check

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Runs all tests, those of the real Swarm included, and closes with the counts.
 #
-# usage: run.sh [unit|real|all]
+# usage: run.sh [unit|real|all|soak]
 #   unit   lints, unit tests, the simulated Swarm: no engine needed
 #   real   the suites marked "needs the sandbox", on a private Swarm that is started here and ended here
+#   soak   the long ones among them, which the others leave out: a kill at every step, deploys in the middle, real alerts
 #
 # SKEP_TEST_KEEP=1 leaves the private Swarm running.
 set -uo pipefail
@@ -45,8 +46,13 @@ unit() {
     tests "unit tests and the simulated Swarm" cargo test --workspace --no-fail-fast
 }
 
+long='real_kill real_deploy real_alertmanager'
+
 # The suites of the real Swarm, each in its own process and one after the other: they share one engine.
 real() {
+    local suites=${1:-}
+    [ -n "$suites" ] || suites=$(grep -l 'needs the sandbox' tests/tests/*.rs | xargs -n1 basename -s .rs |
+        grep -v -x -F "$(tr ' ' '\n' <<<"$long")")
     tests/sandbox/engine.sh up || { failed=$((failed + 1)); return; }
     step "images" tests/sandbox/images.sh
     step "the runner, static and under 1,000,000 bytes" tests/runner-size.sh
@@ -54,7 +60,7 @@ real() {
     eval "$(tests/sandbox/engine.sh env)"
     export SKEP_DOCKER_SOCKET=${DOCKER_HOST#unix://}
     local suite
-    for suite in $(grep -l 'needs the sandbox' tests/tests/*.rs | xargs -n1 basename -s .rs); do
+    for suite in $suites; do
         tests "$suite, on the real Swarm" cargo test -p skep-tests --test "$suite" -- --ignored --test-threads 1
     done
     [ -n "${SKEP_TEST_KEEP:-}" ] || tests/sandbox/engine.sh down
@@ -64,7 +70,8 @@ case ${1:-all} in
 unit) unit ;;
 real) real ;;
 all) unit && real ;;
-*) echo "usage: run.sh [unit|real|all]" >&2 && exit 2 ;;
+soak) real "$long" ;;
+*) echo "usage: run.sh [unit|real|all|soak]" >&2 && exit 2 ;;
 esac
 printf '\n%s passed, %s failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]

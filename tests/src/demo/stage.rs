@@ -150,7 +150,8 @@ impl Stage {
         let mut ports = Vec::new();
         for container in tasks.await?.lines() {
             let id = self.docker(&["inspect", "-f", task, container]).await?;
-            let format = "{{range .Status.PortStatus.Ports}}{{.PublishedPort}}{{end}}";
+            // Each port is listed twice, for IPv4 and IPv6.
+            let format = "{{with .Status.PortStatus.Ports}}{{(index . 0).PublishedPort}}{{end}}";
             let port = self.docker(&["inspect", "--type", "task", "-f", format, &id]).await?;
             ports.extend(port.parse::<u16>());
         }

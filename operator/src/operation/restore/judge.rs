@@ -35,9 +35,11 @@ pub fn judge(seen: &PgInspection, known: &Known<'_>, needed: u64) -> Judgement {
     judgement
 }
 
-/// S17: room for 1.2 × the size, and the write-ahead log that loading makes.
+/// S17: room for 1.2 × the size, and the write-ahead log that loading makes; and so that loading never comes near to the
+/// floor at which the job would stop itself.
 fn room(seen: &PgInspection, needed: u64, judgement: &mut Judgement) {
-    let want = needed + needed / 5 + seen.max_wal_size;
+    let floor = (seen.capacity / 10).max(2 * seen.max_wal_size);
+    let want = needed + needed / 5 + seen.max_wal_size.max(floor);
     if seen.capacity == 0 {
         judgement
             .remarks
@@ -118,6 +120,14 @@ mod tests {
         let unmeasured = PgInspection { free: 0, capacity: 0, ..seen() };
         let judged = judge(&unmeasured, &Known::default(), 1 << 30);
         assert!(judged.refuse.is_empty() && judged.remarks.len() == 1);
+    }
+
+    #[test]
+    fn a_disk_that_loading_would_fill_to_the_floor_is_refused_beforehand() {
+        let nearly_full = PgInspection { free: 25 << 30, capacity: 252 << 30, ..seen() };
+        assert_eq!(judge(&nearly_full, &Known::default(), 8 << 20).refuse.len(), 1);
+        let roomier = PgInspection { free: 26 << 30, ..nearly_full };
+        assert!(judge(&roomier, &Known::default(), 8 << 20).refuse.is_empty());
     }
 
     #[test]
