@@ -1,5 +1,7 @@
 //! The modules of the operator depend on each other in one direction only.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

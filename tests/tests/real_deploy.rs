@@ -37,6 +37,7 @@ async fn disturbed(stage: &Stage, step: &str, disturb: impl AsyncFnOnce(&Stage))
 }
 
 /// The stack file with another environment and three replicas of the application.
+#[expect(clippy::needless_pass_by_value, reason = "the stage passes what it has read")]
 fn changed(text: String) -> String {
     let changed = text.replace("CACHE_HOST: cache", "CACHE_HOST: cache\n      RELEASE: \"2\"");
     let changed = changed.replace("replicas: 2", "replicas: 3");

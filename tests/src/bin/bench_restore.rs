@@ -117,7 +117,7 @@ async fn by_hand(stage: &Stage) -> f64 {
     let took = began.elapsed();
     stage.settled().await;
     let _ = std::fs::remove_file(dump);
-    told("runbook", took, users.leave().await)
+    told("runbook", took, &users.leave().await)
 }
 
 fn shell(stage: &Stage, script: &str) -> Command {
@@ -149,10 +149,10 @@ async fn by_skep(stage: &Stage, run: Run) -> f64 {
     .await;
     let report = users.leave().await;
     assert_eq!(report.totals.wrong, 0, "wrong answers: {:?}", report.wrong);
-    told(if run.quiesce { run.mode } else { "hot" }, took, report)
+    told(if run.quiesce { run.mode } else { "hot" }, took, &report)
 }
 
-fn told(what: &str, took: Duration, report: skep_tests::load::Report) -> f64 {
+fn told(what: &str, took: Duration, report: &skep_tests::load::Report) -> f64 {
     let seen = report.totals;
     say(&format!(
         "{what}: done after {:.1} s; users without the application for {:.2} s (longest {:.2} s; {} of {} answers were the \

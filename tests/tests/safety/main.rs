@@ -1,5 +1,11 @@
-//! The safety rules on the simulated shop: for each a test that fails without it. `operator/docs/safety.md` says which
+//! The safety rules on the simulated shop. `operator/docs/safety.md` says which
 //! test stands for which rule, also those that are elsewhere.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::type_complexity,
+    reason = "a test may panic, and its tables may be typed in place"
+)]
 
 mod clients;
 mod data;
