@@ -34,6 +34,7 @@ use crate::notify::meter::Meter;
 use crate::notify::outbox::Outbox;
 use crate::notify::{settings as mail, smtp};
 use crate::operation::saga::Env;
+use crate::plan::scheduled::Rules;
 use crate::runtime::controller::{Ended, Options};
 use crate::runtime::source::{Happening, Options as WatchOptions};
 use crate::runtime::{Controller, Snapshots, Watcher, clock};
@@ -91,6 +92,7 @@ struct Parts {
     meter: Arc<Meter>,
     outbox: Option<Arc<Outbox>>,
     port: port::AlertPort,
+    rules: Rules,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -125,7 +127,8 @@ pub async fn run(args: OperatorArgs, endpoint: &str, stop: CancellationToken) ->
         listening_since: clock::now(),
     };
     let env = Env { engine: engine.with_fence(fence), settings, runner, clock: Arc::new(clock::now) };
-    let parts = Arc::new(Parts { engine, env, snapshots, leadership, metrics, meter, outbox, port });
+    let rules = args.schedules.rules();
+    let parts = Arc::new(Parts { engine, env, snapshots, leadership, metrics, meter, outbox, port, rules });
     info!(instance, listen = %args.listen, "skep {} is here", env!("CARGO_PKG_VERSION"));
 
     let last = CancellationToken::new();

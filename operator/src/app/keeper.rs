@@ -9,13 +9,15 @@ use tracing::info;
 
 use super::Parts;
 use super::port::AlertPort;
-use crate::operation::desk::{self, Refusal};
+use crate::operation::desk;
 use crate::operation::saga::Env;
 use crate::plan;
+use crate::plan::scheduled::Rules;
 use crate::plan::sweep::{Objects, SWEPT, What};
 use crate::runtime::{Action, Disposition, Fault, Reconcile, clock};
 use crate::swarm::error::Error;
-use crate::swarm::object::{ENABLE, Kind, OP};
+use crate::swarm::object::{Kind, OP};
+use crate::triggers::cron;
 use crate::triggers::guard::History;
 use crate::triggers::intake::{self, Unstored};
 
@@ -34,6 +36,7 @@ pub(super) enum Chore {
 pub(super) struct Keeper {
     env: Env,
     port: AlertPort,
+    rules: Rules,
 }
 
 /// A chore that could not be done now.
@@ -76,21 +79,7 @@ impl fmt::Display for Chore {
 impl Keeper {
     pub(super) fn new(parts: &Parts) -> Keeper {
         let port = AlertPort { engine: parts.env.engine.clone(), ..parts.port.clone() };
-        Keeper { env: parts.env.clone(), port }
-    }
-
-    async fn due(&self) -> Result<(), Error> {
-        let engine = &self.env.engine;
-        let operations = desk::list(engine).await?;
-        let services = engine.services(&[(ENABLE, Some("true"))]).await?;
-        for (id, intent) in plan::due(&operations, &services, clock::now()) {
-            match desk::create(engine, &id, intent).await {
-                Ok((op, true)) => info!(operation = %id, "{} is due", op.title()),
-                Ok((_, false)) | Err(Refusal::Absent(_) | Refusal::State { .. }) => {}
-                Err(Refusal::Swarm(error)) => return Err(error),
-            }
-        }
-        Ok(())
+        Keeper { env: parts.env.clone(), port, rules: parts.rules }
     }
 
     async fn tidy(&self) -> Result<(), Error> {
@@ -139,7 +128,7 @@ impl Reconcile for Keeper {
                     info!(alert = decided.alert, service = decided.service, "{}", decided.sentence);
                 }
             }
-            Chore::Due => self.due().await?,
+            Chore::Due => drop(cron::ask(&self.env, &self.rules).await?),
             Chore::Tidy => self.tidy().await?,
         }
         Ok(Action::After(key.every()))

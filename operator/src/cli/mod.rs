@@ -24,6 +24,7 @@ mod plugin;
 mod progress;
 mod ps;
 mod release;
+mod schedules;
 mod session;
 pub mod settings;
 mod ssh;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::schedules::ScheduleArgs;
 use crate::notify::MailSettings;
 use crate::operation::settings::{Settings, Store};
 use crate::policy::duration;
@@ -44,6 +45,9 @@ pub struct OperatorArgs {
     /// How alerts are judged.
     #[command(flatten)]
     pub alerts: AlertArgs,
+    /// What runs by itself.
+    #[command(flatten)]
+    pub schedules: ScheduleArgs,
     /// How mail is sent.
     #[command(flatten)]
     pub mail: MailSettings,
@@ -343,6 +347,7 @@ mod tests {
         assert_eq!(settings.stop_deadline, base.stop_deadline);
         assert_eq!(settings.instance, "here");
         assert_eq!(args.alerts.settings(), guard::Settings::default());
+        assert_eq!(args.schedules.rules(), crate::plan::scheduled::Rules::default());
         assert_eq!(args.listen.port(), 9180);
         assert_eq!(args.mail().cluster.as_deref(), Some("swarm"));
         assert!(args.mail().validate().unwrap().is_none());
@@ -379,6 +384,7 @@ mod tests {
             (["--store", "a b=bind:/mnt"], "is no name"),
             (["--store", "a=s3://x"], "want `bind:/path` or `volume:name"),
             (["--settle", "10"], "want a duration"),
+            (["--backups-at-once", "0"], "want a whole number from 1"),
             (["--stop-deadline", "0s"], "longer than nothing"),
             (["--listen", "9180"], "invalid"),
         ] {

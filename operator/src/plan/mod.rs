@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! World, Work ──▶ explain ──▶ Plan        what would be done, undone, refused, and what users would notice
-//! operations  ──▶ due                     operations that time itself asks for
+//! operations  ──▶ due                     kept data whose time is over
+//! labels, operations, catalogue ──▶ scheduled    backups that are to begin
 //! operations  ──▶ prune                   records that nobody needs any more
 //! objects     ──▶ sweep                   objects that no living operation owns
 //! ```
@@ -14,6 +15,7 @@ pub mod due;
 pub mod explain;
 pub mod prune;
 mod restore;
+pub mod scheduled;
 pub mod steps;
 pub mod sweep;
 #[cfg(test)]
@@ -25,6 +27,7 @@ pub mod world;
 pub use due::due;
 pub use explain::{Plan, explain};
 pub use prune::prune;
+pub use scheduled::scheduled;
 pub use steps::{step_names, steps};
 pub use sweep::{Objects, Orphan, sweep};
 pub use world::World;

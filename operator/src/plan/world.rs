@@ -48,12 +48,17 @@ impl World {
 
     /// The operation that has a service now, or that people must decide about.
     pub fn holder(&self, service: &str) -> Option<&Operation> {
-        let open = |op: &&Operation| !op.journal.state.is_terminal();
-        let holds = |op: &&Operation| {
-            let claimed = op.journal.step("claim").map(|r| &r.out["services"]);
-            let listed = claimed.and_then(|c| c.as_array()).into_iter().flatten();
-            op.intent.service == service || listed.filter_map(|s| s.as_str()).any(|s| s == service)
-        };
-        self.operations.iter().filter(open).find(holds)
+        holder(&self.operations, service)
     }
+}
+
+/// The open operation that has a service now, or that people must decide about.
+pub(super) fn holder<'a>(operations: &'a [Operation], service: &str) -> Option<&'a Operation> {
+    let open = |op: &&Operation| !op.journal.state.is_terminal();
+    let holds = |op: &&Operation| {
+        let claimed = op.journal.step("claim").map(|r| &r.out["services"]);
+        let listed = claimed.and_then(|c| c.as_array()).into_iter().flatten();
+        op.intent.service == service || listed.filter_map(|s| s.as_str()).any(|s| s == service)
+    };
+    operations.iter().filter(open).find(holds)
 }

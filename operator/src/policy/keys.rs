@@ -144,7 +144,7 @@ pub static KEYS: &[KeySpec] = &[
     key("skep.data.dump.command", Section::Data, Kind::Command, "mytool export", "Writes the data to its standard output.").later(),
     key("skep.data.load.command", Section::Data, Kind::Command, "mytool import", "Reads the data from its standard input.").later(),
     // --- backup
-    key("skep.backup.schedule", Section::Backup, Kind::Schedules, "CRON_TZ=Europe/Paris 15 2 * * *", "When backups are taken. By hand only, where absent.")
+    key("skep.backup.schedule", Section::Backup, Kind::Schedules, "CRON_TZ=Europe/Paris 15 2 * * *", "When backups are taken, by the clock of the zone that `CRON_TZ` names, else of UTC: a time that a change of clocks skips runs right after it, one that occurs twice runs once. A run that was missed is made up once, the newest only. By hand only, where absent.")
         .into(|d, _, t| put(&mut d.backup.schedules, t, value::schedules)),
     key("skep.backup.store", Section::Backup, Kind::Store, "nas", "The store, as named in Skep's configuration. Its default store, where absent.")
         .into(|d, _, t| put(&mut d.backup.store, t, value::short_name)),

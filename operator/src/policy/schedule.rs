@@ -41,6 +41,8 @@ const WORDS: [(&str, &str); 7] = [
 const WEEKDAYS: [&str; 7] = ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];
 /// Nothing runs more often than cron itself could.
 const SHORTEST: Duration = Duration::from_secs(60);
+/// Nothing runs less often: a 29 February on one weekday comes every 40 years at the latest.
+const RAREST: Duration = Duration::from_secs(60 * 366 * 86_400);
 
 /// When something is due.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +94,28 @@ impl Schedule {
                 let count = after.as_second().checked_div_euclid(step)?.checked_add(1)?;
                 Timestamp::from_second(count.checked_mul(step)?).ok()
             }
+        }
+    }
+
+    /// The last time at or before `now` at which it was due.
+    pub fn last_at(&self, now: Timestamp) -> Option<Timestamp> {
+        // Looks back ever further, so that few times are counted through, whatever the rhythm.
+        let mut back = SHORTEST;
+        while back < RAREST {
+            let due = |after: Timestamp| self.next_after(after).filter(|t| *t <= now);
+            if let Some(first) = due(now.checked_sub(back).ok()?) {
+                return std::iter::successors(Some(first), |t| due(*t)).last();
+            }
+            back *= 2;
+        }
+        None
+    }
+
+    /// The zone in which its days begin and end.
+    pub fn zone(&self) -> TimeZone {
+        match self {
+            Schedule::Cron(Cron { zone: Some(zone), .. }) => zone.clone(),
+            Schedule::Cron(_) | Schedule::Every(_) => TimeZone::UTC,
         }
     }
 

@@ -175,6 +175,24 @@ fn a_whole_day_that_a_zone_skipped_does_not_stop_the_schedule() {
 }
 
 #[test]
+fn the_last_time_is_found_however_long_ago_it_was() {
+    let last = |text: &str, now: &str| {
+        let due = Schedule::parse(text).unwrap().last_at(now.parse().unwrap());
+        due.map(|t| t.to_string()).unwrap_or_default()
+    };
+    assert_eq!(last("* * * * *", "2026-11-21T02:00:59Z"), "2026-11-21T02:00:00Z");
+    assert_eq!(last("@daily", "2026-11-21T00:00:00Z"), "2026-11-21T00:00:00Z");
+    assert_eq!(last("@every 90m", "2026-11-21T02:00:00Z"), "2026-11-21T01:30:00Z");
+    assert_eq!(last("0 0 29 2 *", "2028-02-28T00:00:00Z"), "2024-02-29T00:00:00Z");
+    // A Monday on the 1st or the 29th of February.
+    assert_eq!(last("0 0 */28 2 MON", "2044-01-31T00:00:00Z"), "2038-02-01T00:00:00Z");
+    // In the middle of the hour that New York has twice, and of the one that it skips.
+    assert_eq!(last("CRON_TZ=America/New_York 30 1 * * *", "2026-11-01T06:31:00Z"), "2026-11-01T05:30:00Z");
+    assert_eq!(last("CRON_TZ=America/New_York 30 2 * * *", "2026-03-08T07:00:00Z"), "2026-03-08T07:00:00Z");
+    assert_eq!(last("CRON_TZ=America/New_York 30 2 * * *", "2026-03-08T06:59:59Z"), "2026-03-07T07:30:00Z");
+}
+
+#[test]
 fn leap_days_are_met_and_impossible_days_refused() {
     assert_eq!(times("0 0 29 2 *", "2026-01-01T00:00:00Z", 1), ["2028-02-29T00:00:00Z"]);
     for never in ["0 0 30 2 *", "0 0 31 4,6,9,11 *"] {
@@ -264,6 +282,16 @@ proptest! {
         // Asked from anywhere in between, the answer is the same.
         let between = Timestamp::from_second(i64::midpoint(second, next.as_second())).unwrap();
         prop_assert_eq!(schedule.next_after(between), Some(next));
+    }
+
+    #[test]
+    fn the_last_time_is_the_one_before_the_next(text in any_cron(), second in 200_000_000_i64..3_700_000_000) {
+        let schedule = Schedule::parse(&text).unwrap();
+        let now = Timestamp::from_second(second).unwrap();
+        let last = schedule.last_at(now).unwrap();
+        prop_assert!(last <= now);
+        prop_assert!(schedule.next_after(last).unwrap() > now);
+        prop_assert_eq!(schedule.last_at(last), Some(last));
     }
 
     #[test]

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! Alertmanager ─▶ http ─▶ alertmanager (payload → alerts) ─▶ intake ─▶ guard::judge (pure) ─▶ an operation, or not
+//! time ─▶ cron ─▶ plan::scheduled, plan::due (pure) ─▶ operations
 //! ```
 //!
 //! Invariant: nothing here works on a service; the most that a trigger does is to store an operation.
 
 pub mod alertmanager;
+pub mod cron;
 pub mod guard;
 pub mod intake;

@@ -1,0 +1,56 @@
+//! Asks for the operations that time itself asks for: scheduled backups, and dropping what restores kept.
+//!
+//! Everything is read anew, so the leader that does this needs to know nothing of what another one did before.
+
+use tracing::{info, warn};
+
+use crate::operation::catalogue::Backup;
+use crate::operation::desk::{self, Refusal};
+use crate::operation::record::{Intent, OpId, Operation};
+use crate::operation::saga::Env;
+use crate::plan::scheduled::{Rules, Seen};
+use crate::plan::{due, scheduled};
+use crate::swarm::error::Error;
+use crate::swarm::object::{ENABLE, Kind};
+
+/// Stores the operations that are due now. Returns those that nobody had stored before.
+///
+/// # Errors
+/// What the engine says.
+pub async fn ask(env: &Env, rules: &Rules) -> Result<Vec<Operation>, Error> {
+    let (engine, now) = (&env.engine, env.now());
+    let operations = desk::list(engine).await?;
+    let services = engine.services(&[(ENABLE, Some("true"))]).await?;
+    let mut wanted = due(&operations, &services, now);
+    let mut seen = Seen { services: &services, operations: &operations, backups: &[] };
+    // The catalogue only ever says that nothing needs to be done, and it is long.
+    if !scheduled(&seen, rules, now).is_empty() {
+        let backups = engine.configs(Kind::Backup, &[]).await?;
+        let backups: Vec<Backup> = backups.iter().filter_map(Backup::read).collect();
+        seen.backups = &backups;
+        wanted.extend(scheduled(&seen, rules, now));
+    }
+    let mut created = Vec::new();
+    for (id, intent) in wanted {
+        created.extend(create(env, &id, intent).await?);
+    }
+    Ok(created)
+}
+
+async fn create(env: &Env, id: &OpId, intent: Intent) -> Result<Option<Operation>, Error> {
+    let service = intent.service_id.clone();
+    match desk::create(&env.engine, id, intent).await {
+        Ok((op, true)) => {
+            info!(operation = %id, "{} is due", op.title());
+            Ok(Some(op))
+        }
+        Ok((op, false)) => {
+            if op.intent.service_id != service {
+                warn!(operation = %id, service, "not asked for: the id is that of the {}", op.title());
+            }
+            Ok(None)
+        }
+        Err(Refusal::Absent(_) | Refusal::State { .. }) => Ok(None),
+        Err(Refusal::Swarm(error)) => Err(error),
+    }
+}

@@ -1,0 +1,181 @@
+//! Scheduled backups on a simulated Swarm: weeks of them, whoever leads and whatever happens.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use skep::operation::desk;
+use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
+use skep_tests::farm::Farm;
+use skep_tests::sim::{self, Cut, Fault};
+
+/// Until when each run was due, by service.
+type Runs = BTreeMap<String, Vec<String>>;
+
+async fn runs(farm: &Farm) -> Runs {
+    let mut runs = Runs::new();
+    for op in farm.operations().await {
+        let Trigger::Schedule { due, .. } = &op.intent.trigger else { continue };
+        assert_eq!(op.journal.state, State::Succeeded, "{op:#?}");
+        runs.entry(op.intent.service).or_default().push(due.to_string());
+    }
+    runs
+}
+
+/// Every scheduled run made a backup, and every backup has its files.
+async fn whole(farm: &Farm) {
+    let (backups, operations) = (farm.backups().await, farm.operations().await);
+    assert_eq!(backups.len(), operations.iter().filter(|o| o.intent.work == Work::Backup).count());
+    for backup in backups {
+        assert!(farm.data.with(|w| w.store.is_sealed(&backup.entry.dir)), "{}", backup.entry.dir);
+    }
+    let left: Vec<String> = farm
+        .sim
+        .stored_names()
+        .into_iter()
+        .filter(|n| n.contains("-claim-") || n.contains("-job-"))
+        .collect();
+    assert_eq!(left, [] as [String; 0]);
+}
+
+fn daily(days: &[&str], time: &str) -> Vec<String> {
+    days.iter().map(|day| format!("{day}T{time}:00Z")).collect()
+}
+
+/// The clocks of Paris go back on 25 October 2026, from 03:00 to 02:00 at 01:00 UTC: 02:30 is there twice.
+#[tokio::test(start_paused = true)]
+async fn a_week_with_several_leaders_and_a_change_of_clocks_makes_each_run_exactly_once() {
+    let keep = ("skep.backup.keep", "100 last");
+    let farm = Farm::start(
+        "2026-10-22T12:01:00Z",
+        &[
+            ("night_db", &[("skep.backup.schedule", "CRON_TZ=Europe/Paris 30 2 * * *"), keep]),
+            ("often_db", &[("skep.backup.schedule", "@every 6h"), keep]),
+            ("work_db", &[("skep.backup.schedule", "0 4 * * MON-FRI"), keep]),
+        ],
+    )
+    .await;
+    let quarter = Duration::from_secs(900);
+    let mut one = farm.leader("one").await;
+    one.looks_every = quarter;
+    one.lead("2026-10-24T18:05:00Z").await;
+    // Two believe for a day that they lead.
+    let mut two = farm.leader("two").await;
+    two.looks_every = quarter;
+    tokio::join!(one.lead("2026-10-25T20:00:00Z"), two.lead("2026-10-25T20:00:00Z"));
+    // The second goes on alone, and dies in the middle of a backup.
+    let writes = farm.sim.faults().writes("two");
+    farm.sim.faults().on("two", sim::Trigger::Write(writes + 15), Fault::Kill(Cut::After));
+    two.lead("2026-10-26T12:00:00Z").await;
+    let halfway = farm.operations().await.pop().unwrap();
+    assert_eq!(halfway.journal.state, State::Running, "it died in the middle");
+    // Nobody leads until the evening; then a third one does.
+    farm.leaderless("2026-10-27T19:00:00Z").await;
+    let mut three = farm.leader("three").await;
+    three.looks_every = quarter;
+    three.lead("2026-10-29T12:00:00Z").await;
+    let wanted = Runs::from([
+        (
+            "night_db".to_owned(),
+            [
+                daily(&["2026-10-23", "2026-10-24", "2026-10-25"], "00:30"),
+                // The run of the 26th was missed for good, that of the 27th is made up.
+                daily(&["2026-10-27", "2026-10-28", "2026-10-29"], "01:30"),
+            ]
+            .concat(),
+        ),
+        ("often_db".to_owned(), {
+            let before =
+                ["2026-10-22T18", "2026-10-23T00", "2026-10-23T06", "2026-10-23T12", "2026-10-23T18"];
+            let both = ["2026-10-24T00", "2026-10-24T06", "2026-10-24T12", "2026-10-24T18", "2026-10-25T00"];
+            let then = ["2026-10-25T06", "2026-10-25T12", "2026-10-25T18", "2026-10-26T00"];
+            let third = ["2026-10-27T18", "2026-10-28T00", "2026-10-28T06", "2026-10-28T12", "2026-10-28T18"];
+            let last = ["2026-10-29T00", "2026-10-29T06"];
+            [&before[..], &both, &then, &third, &last]
+                .concat()
+                .iter()
+                .map(|t| format!("{t}:00:00Z"))
+                .collect()
+        }),
+        ("work_db".to_owned(), daily(&["2026-10-23", "2026-10-27", "2026-10-28", "2026-10-29"], "04:00")),
+    ]);
+    assert_eq!(runs(&farm).await, wanted);
+    whole(&farm).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_due_during_another_operation_is_made_up_when_that_has_ended() {
+    let farm =
+        Farm::start("2026-03-01T23:00:00Z", &[("shop_db", &[("skep.backup.schedule", "@daily")])]).await;
+    let mut leader = farm.leader("leader").await;
+    leader.lead("2026-03-01T23:10:00Z").await;
+    let restore = Work::Restore { backup: None, before: None, in_place: None, quiesce: None };
+    let asked = ask(&farm, restore, true).await;
+    leader.lead("2026-03-02T05:00:00Z").await;
+    assert_eq!(farm.backups().await.len(), 0, "the restore waits for approval, and the service for it");
+    desk::cancel(&leader.env.engine, &asked, "somebody").await.unwrap();
+    skep::operation::drive::poll(&leader.env, &asked).await.unwrap();
+    leader.lead("2026-03-02T05:10:00Z").await;
+    let backups = farm.backups().await;
+    assert_eq!(backups.len(), 1);
+    assert!(backups[0].entry.taken >= "2026-03-02T05:00:00Z".parse().unwrap());
+    leader.lead("2026-03-02T23:30:00Z").await;
+    assert_eq!(farm.backups().await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_that_failed_is_tried_again_and_its_failure_leaves_nothing_behind() {
+    let farm =
+        Farm::start("2026-03-02T00:00:00Z", &[("shop_db", &[("skep.backup.schedule", "@daily")])]).await;
+    let mut leader = farm.leader("leader").await;
+    farm.data
+        .with(|w| w.servers.get_mut("shop_db").unwrap().databases.get_mut("shop").unwrap().allow = false);
+    leader.lead("2026-03-02T23:50:00Z").await;
+    let failed: Vec<Operation> = farm.operations().await;
+    let times: Vec<String> = failed.iter().map(|o| o.intent.created.strftime("%H:%M").to_string()).collect();
+    assert_eq!(times, ["00:00", "00:15", "01:15", "05:15"]);
+    assert!(failed.iter().all(|o| o.journal.state == State::Failed), "{failed:#?}");
+    assert!(farm.data.with(|w| w.store.dirs.is_empty()), "{:?}", farm.data.with(|w| w.store.dirs.clone()));
+    farm.data.with(|w| w.servers.get_mut("shop_db").unwrap().databases.get_mut("shop").unwrap().allow = true);
+    leader.lead("2026-03-03T12:00:00Z").await;
+    assert_eq!(farm.backups().await.len(), 1);
+    assert_eq!(farm.operations().await.len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_is_not_repeated_when_the_record_of_it_was_pruned() {
+    let farm =
+        Farm::start("2026-03-31T23:59:00Z", &[("shop_db", &[("skep.backup.schedule", "@monthly")])]).await;
+    let mut leader = farm.leader("leader").await;
+    leader.lead("2026-04-01T00:10:00Z").await;
+    let made = farm.operations().await;
+    assert_eq!(made.len(), 1);
+    leader.env.engine.remove_config(&made[0].config).await.unwrap();
+    let mut other = farm.leader("other").await;
+    other.lead("2026-04-01T03:00:00Z").await;
+    assert!(farm.operations().await.is_empty());
+    farm.leaderless("2026-04-30T23:58:00Z").await;
+    other.lead("2026-05-01T00:10:00Z").await;
+    assert_eq!(runs(&farm).await["shop_db"], ["2026-05-01T00:00:00Z"]);
+}
+
+async fn ask(farm: &Farm, work: Work, approval: bool) -> OpId {
+    let engine = farm.connect("people").await;
+    let service = engine.service("shop_db").await.unwrap();
+    let now: Timestamp = farm.sim.now();
+    let id = OpId::new(now, "by hand");
+    let intent = Intent {
+        schema: SCHEMA,
+        service: service.name().to_owned(),
+        service_id: service.id.clone(),
+        work,
+        trigger: Trigger::Person { name: "somebody".to_owned() },
+        created: now,
+        approval,
+        accept_problems: false,
+    };
+    desk::create(&engine, &id, intent).await.unwrap();
+    id
+}
