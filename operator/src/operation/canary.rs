@@ -5,9 +5,14 @@ use serde_json::{Value, json};
 use super::record::OpId;
 use crate::swarm::object::OP;
 
-/// Name of an operation's canary.
-pub fn name(op: &OpId) -> String {
-    format!("skep-canary-{op}")
+/// Name of an operation's canary of a client's saved spec of this number: another spec has another canary.
+pub fn name(op: &OpId, number: u32) -> String {
+    format!("skep-canary-{op}-{number}")
+}
+
+/// Whether a service of this name is a canary of this operation.
+pub fn is_one(service: &str, op: &OpId) -> bool {
+    service.strip_prefix("skep-canary-").is_some_and(|rest| rest.starts_with(op.as_str()))
 }
 
 /// One task of the client: no network aliases, no ports, none of its service labels (which route), our name.
@@ -53,7 +58,7 @@ mod tests {
             "Mode": {"Replicated": {"Replicas": 3}},
         });
         let op = OpId::parse("20260101t000000abcdef").unwrap();
-        let spec = spec(&name(&op), &base, &op);
+        let spec = spec(&name(&op, 0), &base, &op);
         assert_eq!(spec["TaskTemplate"]["ContainerSpec"], base["TaskTemplate"]["ContainerSpec"]);
         assert_eq!(spec["TaskTemplate"]["Networks"], json!([{"Target": "n"}]));
         assert_eq!(spec["EndpointSpec"], json!({"Mode": "dnsrr"}));

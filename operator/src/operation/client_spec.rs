@@ -99,7 +99,14 @@ pub fn start(method: &Method, op: &OpId, found: &Value, base: &Value) -> StartMo
 fn rebase(method: &Method, op: &OpId, found: &Value, base: &Value) -> Value {
     match method {
         Method::Zero => rebase_zero(found, base),
-        Method::Swap { stop_first, .. } => rebase_swap(op, found, base, &update_config(*stop_first)),
+        Method::Swap { image, stop_first, .. } => {
+            let mut theirs = rebase_swap(op, found, base, &update_config(*stop_first));
+            if image.as_ref().is_some_and(|page| carries_over(&theirs, base, page)) {
+                theirs["TaskTemplate"]["ContainerSpec"]["Image"] =
+                    base["TaskTemplate"]["ContainerSpec"]["Image"].clone();
+            }
+            theirs
+        }
     }
 }
 
@@ -136,6 +143,18 @@ fn rebase_swap(op: &OpId, found: &Value, base: &Value, ours: &Value) -> Value {
         merge_env(&mut theirs["TaskTemplate"]["ContainerSpec"], &container["Env"]);
     }
     theirs
+}
+
+/// Where `docker stack deploy` notes the image that the stack file names.
+const STACK_IMAGE: &str = "com.docker.stack.image";
+
+/// Whether a deploy has put the page's image into the application's template: where the stack file names the same image as
+/// at the last deploy, `docker stack deploy --resolve-image changed` (or `never`) keeps whichever image it finds.
+fn carries_over(theirs: &Value, base: &Value, page_image: &str) -> bool {
+    let named = &theirs["Labels"][STACK_IMAGE];
+    theirs["TaskTemplate"]["ContainerSpec"]["Image"] == page_image
+        && !named.is_null()
+        && *named == base["Labels"][STACK_IMAGE]
 }
 
 /// Container label of a page that tells with which image it was written.
@@ -220,7 +239,13 @@ mod tests {
     }
 
     fn swap() -> Method {
-        Method::Swap { ports: vec![8000], page: None, retry_after: 120, stop_first: false }
+        Method::Swap {
+            image: Some("nginx".to_owned()),
+            ports: vec![8000],
+            page: None,
+            retry_after: 120,
+            stop_first: false,
+        }
     }
 
     /// Plays moves until nothing is left to write; returns the final spec and base.
@@ -273,6 +298,35 @@ mod tests {
             assert_eq!(base, deployed);
             assert_ne!(stopped, deployed);
             assert_eq!(play_start(&method, stopped, base).0, deployed);
+        }
+    }
+
+    /// A deploy over the page with `--resolve-image changed` whose stack file names this image, as at the first deploy or not.
+    fn deployed_over_the_page(named_before: &str, named_now: &str) -> Value {
+        let mut app = app();
+        app["Labels"][STACK_IMAGE] = json!(named_before);
+        let (stopped, base) = play_stop(&swap(), app.clone(), None);
+        let mut deployed = app;
+        deployed["Labels"][STACK_IMAGE] = json!(named_now);
+        let found = &stopped["TaskTemplate"]["ContainerSpec"]["Image"];
+        let image = if named_before == named_now { found.clone() } else { json!(named_now) };
+        deployed["TaskTemplate"]["ContainerSpec"]["Image"] = image;
+        deployed["TaskTemplate"]["ContainerSpec"]["Env"] = json!(["A=2"]);
+        play_stop(&swap(), deployed, Some(base)).1
+    }
+
+    #[test]
+    fn the_pages_image_that_a_deploy_carries_over_is_not_the_applications() {
+        let base = deployed_over_the_page("app:1", "app:1");
+        let container = &base["TaskTemplate"]["ContainerSpec"];
+        assert_eq!((&container["Image"], &container["Env"]), (&json!("app:1"), &json!(["A=2"])));
+    }
+
+    #[test]
+    fn an_image_that_a_deploy_names_is_kept_also_when_it_is_the_pages() {
+        for named in ["app:2", "nginx"] {
+            let base = deployed_over_the_page("app:1", named);
+            assert_eq!(base["TaskTemplate"]["ContainerSpec"]["Image"], named);
         }
     }
 

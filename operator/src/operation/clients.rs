@@ -40,6 +40,15 @@ pub struct ClientsOut {
     pub quiet: BTreeMap<String, Timestamp>,
 }
 
+/// A saved spec.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Base {
+    /// How many were saved before it.
+    pub number: u32,
+    /// What the client goes back to.
+    pub spec: Value,
+}
+
 /// How insistent a start is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -98,7 +107,7 @@ pub async fn start(cx: &mut Cx<'_>, clients: &[Client], how: Start) -> Result<Op
 async fn stop_one(cx: &mut Cx<'_>, client: &Client) -> Result<Option<String>, Fault> {
     for _ in 0..4 {
         let Some(service) = find(cx, client).await? else { return Ok(None) };
-        let base = load_base(cx, client).await?;
+        let base = load_base(cx, client).await?.map(|base| base.spec);
         let wanted = match spec::stop(&client.method, &cx.op.id, &service.spec, base.as_ref()) {
             StopMove::SaveBase(new) => {
                 save_base(cx, client, &new).await?;
@@ -179,7 +188,7 @@ async fn start_one(cx: &mut Cx<'_>, client: &Client, how: Start) -> Result<Optio
     for _ in 0..4 {
         let Some(service) = find(cx, client).await? else { return Ok(None) };
         let Some(base) = load_base(cx, client).await? else { return Ok(None) };
-        match spec::start(&client.method, &cx.op.id, &service.spec, &base) {
+        match spec::start(&client.method, &cx.op.id, &service.spec, &base.spec) {
             StartMove::SaveBase(new) => save_base(cx, client, &new).await?,
             StartMove::Write(wanted) => {
                 if let Some(why) = foreign_rollout(cx, client, &service) {
@@ -324,14 +333,15 @@ fn base_name(cx: &Cx<'_>, client: &Client, number: u32) -> String {
 ///
 /// # Errors
 /// When it is missing or malformed.
-pub async fn load_base(cx: &Cx<'_>, client: &Client) -> Result<Option<Value>, Fault> {
+pub async fn load_base(cx: &Cx<'_>, client: &Client) -> Result<Option<Base>, Fault> {
     let Some(count) = clients_out(cx)?.saved.get(&client.name).copied().filter(|n| *n > 0) else {
         return Ok(None);
     };
-    let config = cx.engine().config(&base_name(cx, client, count - 1)).await?;
-    serde_json::from_slice(&config.data)
-        .map(Some)
-        .map_err(|source| Fault::Journal { step: STEP.to_owned(), source })
+    let number = count - 1;
+    let config = cx.engine().config(&base_name(cx, client, number)).await?;
+    let spec = serde_json::from_slice(&config.data);
+    let spec = spec.map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
+    Ok(Some(Base { number, spec }))
 }
 
 /// Saves a spec under the next number, then journals the number. A config left by an attempt that died in between is

@@ -134,7 +134,7 @@ pub fn client_of(cx: &Cx<'_>, seen: &Seen, service: &Service) -> Result<Client, 
     Ok(Client {
         name: service.name().to_owned(),
         id: service.id.clone(),
-        method: Method::of(policy.maintenance.as_ref(), stop_first),
+        method: Method::of(policy.maintenance.as_ref(), stop_first).shown_by(&cx.env.settings.page_image),
         checks: policy.checks,
     })
 }

@@ -110,6 +110,10 @@ pub enum Method {
     Zero,
     /// Its task template becomes the maintenance page.
     Swap {
+        /// Image of the page's server, chosen when the plan was frozen: a deploy may carry it over, and must be told from one
+        /// that names an image.
+        #[serde(default)]
+        image: Option<String>,
         /// Ports that the page listens on.
         ports: Vec<u16>,
         /// Own page: name of a Swarm config.
@@ -128,12 +132,23 @@ impl Method {
     pub fn of(maintenance: Option<&Maintenance>, stop_first: bool) -> Method {
         match maintenance {
             Some(m) if m.mode == crate::policy::MaintenanceMode::Swap => Method::Swap {
+                image: None,
                 ports: m.ports.clone(),
                 page: m.page.clone(),
                 retry_after: m.retry_after,
                 stop_first,
             },
             Some(_) | None => Method::Zero,
+        }
+    }
+
+    /// The method with the image that its page is shown by, where it shows one.
+    pub fn shown_by(self, page_image: &str) -> Method {
+        match self {
+            Method::Zero => Method::Zero,
+            Method::Swap { image: _, ports, page, retry_after, stop_first } => {
+                Method::Swap { image: Some(page_image.to_owned()), ports, page, retry_after, stop_first }
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::swarm::object::{KIND, Kind, OP, short_hash};
 /// # Errors
 /// What the engine says.
 pub async fn template(cx: &mut Cx<'_>, client: &Client, base: &Value) -> Result<Value, Fault> {
-    let Method::Swap { ports, page, retry_after, .. } = &client.method else {
+    let Method::Swap { image, ports, page, retry_after, .. } = &client.method else {
         return Err(Fault::failed(format!("{} has no maintenance page", client.name)));
     };
     let text = nginx::PageText {
@@ -40,7 +40,7 @@ pub async fn template(cx: &mut Cx<'_>, client: &Client, base: &Value) -> Result<
     for (part, path, content) in files {
         configs.push(file(cx, client, part, path, content.as_bytes()).await?);
     }
-    let image = &cx.env.settings.page_image;
+    let image = image.as_ref().unwrap_or(&cx.env.settings.page_image);
     let template = &base["TaskTemplate"];
     let mut page = json!({
         "ContainerSpec": {
@@ -57,7 +57,8 @@ pub async fn template(cx: &mut Cx<'_>, client: &Client, base: &Value) -> Result<
             "Isolation": "default",
         },
         "RestartPolicy": { "Condition": "any", "Delay": 1_000_000_000u64, "MaxAttempts": 0 },
-        "ForceUpdate": 0,
+        // A deploy carries this number over: it must find the application's own.
+        "ForceUpdate": template["ForceUpdate"].as_u64().unwrap_or(0),
         "Runtime": "container",
     });
     for kept in ["Networks", "Placement"] {

@@ -86,16 +86,7 @@ pub async fn run(cx: &mut Cx<'_>, order: &Order<'_>) -> Result<Outcome, Fault> {
 /// # Errors
 /// What the engine says.
 pub async fn abandon(cx: &mut Cx<'_>) -> Result<Option<Wait>, Fault> {
-    let open: Vec<(String, JobRecord)> = cx
-        .record()
-        .jobs
-        .iter()
-        .filter(|(key, r)| r.state != JobRecordState::Closed && !is_undo(key))
-        .map(|(k, r)| (k.clone(), r.clone()))
-        .collect();
-    for (key, record) in open {
-        close(cx, &key, &record).await?;
-    }
+    end_all_but(cx, "").await?;
     let prefix = format!("skep-job-{}-{}-", cx.op.id, cx.step);
     let op = cx.op.id.to_string();
     let left = cx.engine().tasks_labelled(&[(OP, op.as_str())]).await?;
@@ -104,6 +95,20 @@ pub async fn abandon(cx: &mut Cx<'_>) -> Result<Option<Wait>, Fault> {
     };
     let running = left.iter().filter(of_step).filter(|t| !t.state.is_terminal()).count();
     Ok((running > 0).then(|| Wait::new(format!("{running} job(s) still ending"))))
+}
+
+/// Ends and forgets the jobs of this step, except the one of this key and those that take the step back.
+///
+/// # Errors
+/// What the engine says.
+pub async fn end_all_but(cx: &mut Cx<'_>, kept: &str) -> Result<(), Fault> {
+    let jobs = cx.record().jobs.iter();
+    let open = jobs.filter(|(key, r)| r.state != JobRecordState::Closed && *key != kept && !is_undo(key));
+    let open: Vec<(String, JobRecord)> = open.map(|(k, r)| (k.clone(), r.clone())).collect();
+    for (key, record) in open {
+        close(cx, &key, &record).await?;
+    }
+    Ok(())
 }
 
 /// Whether a job takes its step back: its key says so.

@@ -13,6 +13,8 @@ use crate::raw::Raw;
 pub const PAGE_IMAGE: &str = "nginx";
 /// Name of the database.
 pub const DATABASE: &str = "shop";
+/// Where `docker stack deploy` notes the image that the stack file names.
+const STACK_IMAGE: &str = "com.docker.stack.image";
 /// Its owner.
 pub const USER: &str = "shop";
 
@@ -130,10 +132,17 @@ impl Shop {
         let specs = self.specs(&[], &[]);
         let mut spec = specs.into_iter().find(|s| s["Name"] == service).expect("the stack has that service");
         change(&mut spec);
+        spec["Labels"][STACK_IMAGE] = spec["TaskTemplate"]["ContainerSpec"]["Image"].clone();
         for _ in 0..10 {
             let found = self.raw.call("GET", &format!("/services/{service}"), None).await;
             let found = found.expect("the simulated engine answers").json();
-            spec["TaskTemplate"]["ForceUpdate"] = found["Spec"]["TaskTemplate"]["ForceUpdate"].clone();
+            let (found_spec, named) = (&found["Spec"], &spec["Labels"][STACK_IMAGE]);
+            // As with `--resolve-image changed` (or `never`): where the file names the same image, the one found stays.
+            if *named == found_spec["Labels"][STACK_IMAGE] {
+                spec["TaskTemplate"]["ContainerSpec"]["Image"] =
+                    found_spec["TaskTemplate"]["ContainerSpec"]["Image"].clone();
+            }
+            spec["TaskTemplate"]["ForceUpdate"] = found_spec["TaskTemplate"]["ForceUpdate"].clone();
             let path = format!("/services/{service}/update?version={}", found["Version"]["Index"]);
             let reply = self.raw.call("POST", &path, Some(&spec)).await;
             if reply.expect("the simulated engine answers").status == 200 {
@@ -163,7 +172,8 @@ impl Shop {
     }
 
     fn spec(&self, name: &str, image: &str, labels: &[(String, String)]) -> Value {
-        let mut all = vec![("com.docker.stack.namespace", "shop"), ("skep.enable", "true")];
+        let mut all =
+            vec![("com.docker.stack.namespace", "shop"), (STACK_IMAGE, image), ("skep.enable", "true")];
         all.extend(labels.iter().map(|(k, v)| (k.as_str(), v.as_str())));
         on_network(service_spec(&format!("shop_{name}"), image, &all), &self.network, &[name])
     }

@@ -49,6 +49,33 @@ async fn s1_a_canary_that_fails_its_checks_takes_everything_back_before_a_client
 }
 
 #[tokio::test(start_paused = true)]
+async fn s1_what_is_deployed_while_the_canary_is_out_has_a_canary_of_its_own() {
+    let mut scene = Scene::restore(ShopOptions::default(), beside()).await;
+    let env = scene.driver("driver").await;
+    let mut tried = BTreeSet::new();
+    let meddle = async {
+        once(&scene.shop, "the canary", |shop| exists(shop, "skep-canary-")).await;
+        let release = |s: &mut serde_json::Value| {
+            s["TaskTemplate"]["ContainerSpec"]["Env"] = json!(["VERSION=2"]);
+        };
+        scene.shop.deploy("shop_app", release).await;
+        spec(&scene.shop, "shop_app")
+    };
+    let watched = scene.drive_watched(&env, |shop| {
+        for canary in shop.sim.services().iter().filter(|name| name.contains("skep-canary-")) {
+            if !shop.sim.containers(canary).is_empty() {
+                tried.insert(spec(shop, canary)["TaskTemplate"]["ContainerSpec"]["Env"].to_string());
+            }
+        }
+    });
+    let (_, mut deployed) = tokio::join!(watched, meddle);
+    deployed["TaskTemplate"]["ContainerSpec"]["Image"] = json!("shop-app:1");
+    scene.meant("shop_app", deployed);
+    assert_eq!(scene.check("s1 deployed").await, State::Succeeded);
+    assert!(tried.contains(r#"["VERSION=2"]"#), "only this was tried on the new data: {tried:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn s1_a_client_that_sleeps_at_zero_needs_no_page_and_sleeps_on() {
     let (shop, wanted) = Scene::broken(ShopOptions::default()).await;
     update(&shop, "shop_app", |s| s["Mode"]["Replicated"]["Replicas"] = json!(0)).await;
@@ -155,7 +182,13 @@ const MOMENTS: [Moment; 4] = [
 #[tokio::test(start_paused = true)]
 async fn s12_a_stack_deploy_in_the_middle_is_kept_and_never_meets_the_cut() {
     for (what, moment) in MOMENTS {
-        let mut scene = Scene::restore(ShopOptions::default(), beside()).await;
+        let (shop, wanted) = Scene::broken(ShopOptions::default()).await;
+        update(&shop, "shop_app", |s| s["TaskTemplate"]["ForceUpdate"] = json!(3)).await;
+        let restarted = |shop: &Shop| {
+            shop.sim.service("shop_app").expect("it is there")["UpdateStatus"]["State"] == "completed"
+        };
+        once(&shop, "the application was restarted", restarted).await;
+        let mut scene = Scene::ask(shop, beside()).await.wanting(wanted);
         let env = scene.driver("driver").await;
         let meddle = async {
             once(&scene.shop, what, moment).await;
@@ -170,8 +203,11 @@ async fn s12_a_stack_deploy_in_the_middle_is_kept_and_never_meets_the_cut() {
             let cutting = exists(shop, "-cut-swap-") && !is_cut_over(shop);
             assert!(!(what == "the stop" && cutting && app_runs(shop)), "{what}: it meets the cut");
         });
-        let (_, deployed) = tokio::join!(watched, meddle);
+        let (_, mut deployed) = tokio::join!(watched, meddle);
         assert_eq!(deployed["TaskTemplate"]["ContainerSpec"]["Env"], json!(["VERSION=2"]), "{what}");
+        assert_eq!(deployed["TaskTemplate"]["ForceUpdate"], 3, "{what}");
+        // On the page, the deploy keeps the image that it finds there: that is not the one that the stack file names.
+        deployed["TaskTemplate"]["ContainerSpec"]["Image"] = json!("shop-app:1");
         scene.meant("shop_app", deployed);
         assert_eq!(scene.check(what).await, State::Succeeded);
     }

@@ -15,7 +15,7 @@ use crate::operation::work::{self, Access, Order, Outcome};
 use crate::operation::{canary, catalogue, clients};
 use crate::policy::CheckProbe;
 use crate::swarm::error::Error;
-use crate::swarm::object::RegistryAuth;
+use crate::swarm::object::{OP, RegistryAuth};
 
 /// Swaps the names. The clients must still be stopped: a deploy in the middle may have brought them back (S12).
 pub(super) async fn cut(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
@@ -184,17 +184,21 @@ pub(super) async fn canary(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     };
     let base = clients::load_base(cx, client).await?;
     let base = base.ok_or_else(|| Fault::failed(format!("the spec of {} was not saved", client.name)))?;
-    let name = canary::name(&cx.op.id);
-    let spec = canary::spec(&name, &base, &cx.op.id);
+    let name = canary::name(&cx.op.id, base.number);
+    let key = format!("check{}", base.number);
+    // A deploy in the middle makes another spec the client's: what a canary of the old one shows does not count.
+    remove_canaries_but(cx, &name).await?;
+    work::end_all_but(cx, &key).await?;
+    let spec = canary::spec(&name, &base.spec, &cx.op.id);
     match cx.engine().create_service(&spec, RegistryAuth::Anonymous).await {
         Ok(_) | Err(Error::Exists { .. }) => {}
         Err(other) => return Err(other.into()),
     }
     let checks = net_checks(client, &format!("tasks.{name}"));
-    match run_net_checks(cx, client, &base, checks, "check").await? {
+    match run_net_checks(cx, client, &base.spec, checks, &key).await? {
         Some(progress) => Ok(progress),
         None => {
-            remove_canary(cx).await?;
+            remove_canaries_but(cx, "").await?;
             Ok(Progress::Done(json!({ "client": client.name })))
         }
     }
@@ -202,16 +206,18 @@ pub(super) async fn canary(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
 
 /// Removes the canary.
 pub(super) async fn undo_canary(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-    remove_canary(cx).await?;
+    remove_canaries_but(cx, "").await?;
     Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait))
 }
 
-async fn remove_canary(cx: &mut Cx<'_>) -> Result<(), Fault> {
-    match cx.engine().service(&canary::name(&cx.op.id)).await {
-        Ok(service) => Ok(cx.engine().remove_service(&service.id).await?),
-        Err(Error::NotFound { .. }) => Ok(()),
-        Err(other) => Err(other.into()),
+async fn remove_canaries_but(cx: &Cx<'_>, kept: &str) -> Result<(), Fault> {
+    let op = cx.op.id.as_str();
+    for service in cx.engine().services(&[(OP, Some(op))]).await? {
+        if canary::is_one(service.name(), &cx.op.id) && service.name() != kept {
+            cx.engine().remove_service(&service.id).await?;
+        }
     }
+    Ok(())
 }
 
 /// The data and every client pass their checks.
