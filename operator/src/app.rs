@@ -11,7 +11,6 @@ mod driver;
 mod keeper;
 pub mod ledger;
 mod mailer;
-pub mod port;
 mod show;
 
 use std::net::SocketAddr;
@@ -44,6 +43,7 @@ use crate::swarm::fence;
 use crate::swarm::lease::{Leadership, Lease};
 use crate::swarm::transport::Endpoint;
 use crate::swarm::world::{World, WorldSource};
+use crate::triggers::port::AlertPort;
 
 /// Names of the controllers, as in metrics.
 const CONTROLLERS: [&str; 3] = ["operations", "mail", "keeper"];
@@ -91,7 +91,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     meter: Arc<Meter>,
     outbox: Option<Arc<Outbox>>,
-    port: port::AlertPort,
+    port: AlertPort,
     rules: Rules,
 }
 
@@ -121,7 +121,7 @@ pub async fn run(args: OperatorArgs, endpoint: &str, stop: CancellationToken) ->
     let (lease, fence, leadership) =
         Lease::with_term(&engine, instance.clone(), args.lease_term.unwrap_or(fence::TERM));
     let (watcher, snapshots) = watch_worlds(&engine, &metrics);
-    let port = port::AlertPort {
+    let port = AlertPort {
         engine: engine.clone(),
         settings: Arc::new(args.alerts.settings()),
         listening_since: clock::now(),

@@ -16,6 +16,10 @@ use skep::operation::saga::Env;
 use skep::operation::settings::Settings;
 use skep::swarm::object::{KIND, Kind, Labels, OP};
 use skep::swarm::transport::Endpoint;
+use skep::triggers::guard::History;
+use skep::triggers::guard::history::Circuit;
+use skep::triggers::intake::Port as _;
+use skep::triggers::port::AlertPort;
 use skep_tests::saga::connect;
 use skep_tests::sim::Unhealthy;
 use skep_tests::sim::postgres::Application;
@@ -389,4 +393,28 @@ async fn a_sweep_removes_what_nobody_owns_and_nothing_else() {
     assert!(left.iter().any(|n| n == "skep-claim-new"), "{left:?}");
     assert!(!left.iter().any(|n| n.ends_with("-old")), "{left:?}");
     assert_eq!(desk.say(&["ops", "sweep"]).await.out, "nothing to sweep\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_lets_alerts_restore_a_service_again() {
+    let desk = Desk::open().await;
+    let now = desk.shop.sim.now();
+    let engine = connect(&desk.shop, "guards").await;
+    let port = AlertPort { engine, settings: Arc::default(), listening_since: now };
+    let mut history = History::new("shop_db", "");
+    history.circuit = Some(Circuit { opened: now, why: "the limit was reached".to_owned() });
+    assert!(port.store(&history, None).await.unwrap());
+    let said = desk.say(&["ops", "reset", "db"]).await;
+    assert!(
+        said.exit == Exit::Fine && said.out.contains("may restore shop_db again"),
+        "{}{}",
+        said.out,
+        said.err
+    );
+    let stored = port.engine.config(&History::config_name("shop_db")).await.unwrap();
+    let stored = History::read(&stored).unwrap();
+    assert_eq!((stored.circuit, stored.reset.is_some()), (None, true));
+    let again = desk.say(&["ops", "reset", "shop_db"]).await;
+    assert!(again.exit == Exit::Fine && again.out.contains("nothing to do"), "{}{}", again.out, again.err);
+    assert_eq!(desk.say(&["ops", "reset", "shop_bd"]).await.exit, Exit::Refused);
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use skep::notify::smtp::Fault;
 use skep::notify::{Audience, Delivery, Ledger, Mail, MailSettings, Meter, Outbox, Phase, Undelivered};
 use skep::operation::record::{Intent, Journal, OpId, Operation, SCHEMA, State, StepState, Trigger, Work};
 use skep::swarm::error::Error;
+use skep::triggers::guard::{Notice, NoticeKind};
 use skep_tests::smtp::{Answer, Authority, Moment, Options, Server, Tls};
 
 const OPS: &str = "ops@example.org";
@@ -100,7 +102,7 @@ impl Book {
 
     async fn deliver(&self, outbox: &Outbox, label: &[&str]) -> Result<Delivery, Undelivered> {
         let label: Vec<String> = label.iter().map(|&l| l.to_owned()).collect();
-        let audience = Audience { label: &label, expected_end: None };
+        let audience = Audience { label: &label, ..Audience::default() };
         outbox.deliver(&self.read(), audience, self, at(50)).await
     }
 }
@@ -483,4 +485,48 @@ async fn what_is_no_longer_ours_does_not_wait_for_ever() {
     assert_eq!(meter.read().waiting, 1);
     outbox.retain(|_| false);
     assert_eq!((meter.read().waiting, meter.read().oldest), (0, None));
+}
+
+#[tokio::test]
+async fn an_alert_that_was_not_acted_on_is_told_once_it_can_be_and_then_recorded() {
+    let server = Server::start(Options::default(), None).await;
+    let address = server.address();
+    let (outbox, meter) = outbox(settings(address));
+    let (label, recorded) = ([DBA.to_owned()], AtomicUsize::new(0));
+    let notice = Notice {
+        alert: "PostgresCorrupted".to_owned(),
+        kind: NoticeKind::Limit,
+        sentence: "the limit of 2 restores in 1 d is reached".to_owned(),
+        at: at(0),
+        incident: at(-9),
+        operation: None,
+        told: None,
+    };
+    let give = |fails: bool| {
+        let recorded = &recorded;
+        let record = async move {
+            recorded.fetch_add(1, Ordering::SeqCst);
+            let unreachable =
+                Error::Unreachable { what: "record".to_owned(), message: "no leader".to_owned() };
+            if fails { Err(unreachable) } else { Ok(()) }
+        };
+        outbox.give_notice("shop_db", &notice, &label, record, at(50))
+    };
+    server.stop().await;
+    assert!(is_server_fault(&give(false).await.unwrap_err()));
+    assert_eq!(
+        (recorded.load(Ordering::SeqCst), meter.read().waiting),
+        (0, 1),
+        "recorded before it was sent"
+    );
+    let server = Server::start_at(address, Options::default(), None).await;
+    let error = give(true).await.unwrap_err();
+    assert!(matches!(error, Undelivered::Unrecorded { .. }), "{error:?}");
+    assert_eq!(give(false).await.unwrap(), Some(Vec::new()));
+    let mails = server.mails();
+    assert_eq!(recipients(&mails), [DBA, OPS], "one each, although it was recorded only later");
+    assert_eq!(header(&mails[0], "Subject"), "[skep] Alert PostgresCorrupted on shop_db (prod)");
+    assert_eq!(header(&mails[0], "X-Skep-Notice"), "limit");
+    assert!(part(&mails[0], "text/plain").contains("skep ops reset shop_db"));
+    assert_eq!((recorded.load(Ordering::SeqCst), meter.read().waiting), (2, 0));
 }

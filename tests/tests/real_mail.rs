@@ -86,7 +86,7 @@ impl Book {
     async fn deliver(&self, outbox: &Outbox) -> Result<Delivery, Undelivered> {
         let operation = self.0.lock().unwrap().clone();
         let label = ["dba@example.org".to_owned()];
-        outbox.deliver(&operation, Audience { label: &label, expected_end: None }, self, now()).await
+        outbox.deliver(&operation, Audience { label: &label, ..Audience::default() }, self, now()).await
     }
 }
 

@@ -29,9 +29,6 @@ impl AppDesk {
 impl Desk for AppDesk {
     async fn alerts(&self, entries: Vec<Entry>) -> Result<Vec<Decided>, Unstored> {
         let decided = intake::take(&self.parts.port, &entries, clock::now()).await?;
-        for decision in &decided {
-            info!(alert = decision.alert, service = decision.service, "{}", decision.sentence);
-        }
         self.parts.snapshots.refresh();
         Ok(decided)
     }

@@ -6,11 +6,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use super::keeper::Chore;
+use crate::notify::topic::Topic;
 use crate::operation::drive::{self, Again};
-use crate::operation::record::{OpId, Operation};
+use crate::operation::record::{OpId, Operation, SERVICE};
 use crate::operation::saga::Env;
-use crate::runtime::{Action, Queue, Reconcile};
+use crate::runtime::{Action, Queue, Reconcile, clock};
 use crate::swarm::error::Error;
+use crate::swarm::object::Config;
+use crate::triggers::guard::History;
 
 /// Polls operations.
 pub(super) struct Driver {
@@ -34,7 +37,7 @@ impl Reconcile for Driver {
 pub(super) async fn feed(
     parts: &Arc<Parts>,
     operations: Arc<Queue<OpId>>,
-    mail: Arc<Queue<OpId>>,
+    mail: Arc<Queue<Topic>>,
     keeper: Arc<Queue<Chore>>,
     stop: CancellationToken,
 ) {
@@ -50,9 +53,14 @@ pub(super) async fn feed(
             current.operations.iter().filter_map(|c| Operation::read(c).ok()).collect();
         let live: Vec<&Operation> = known.iter().filter(|op| !op.journal.state.is_terminal()).collect();
         live.iter().for_each(|op| operations.add(op.id.clone()));
-        known.iter().for_each(|op| mail.add(op.id.clone()));
+        known.iter().for_each(|op| mail.add(Topic::Operation(op.id.clone())));
+        let untold = untold(&current.guards);
+        untold.iter().for_each(|service| mail.add(Topic::Alerts(service.clone())));
         if let Some(outbox) = &parts.outbox {
-            outbox.retain(|id| known.iter().any(|op| op.id == *id));
+            outbox.retain(|topic| match topic {
+                Topic::Operation(id) => known.iter().any(|op| op.id == *id),
+                Topic::Alerts(service) => untold.contains(service),
+            });
         }
         let moving = live.iter().any(|op| op.journal.state.is_live());
         heat = moving.then(|| heat.unwrap_or_else(|| snapshots.heat()));
@@ -65,4 +73,15 @@ pub(super) async fn feed(
     if let Some(outbox) = &parts.outbox {
         outbox.retain(|_| false);
     }
+}
+
+/// Services with something about their alerts that people are still to be told.
+fn untold(guards: &[Config]) -> Vec<String> {
+    let now = clock::now();
+    let waits = |config: &&Config| match History::read(config) {
+        Ok(history) => history.due_notices(now).next().is_some(),
+        // That it cannot be read is itself to be told.
+        Err(_) => true,
+    };
+    guards.iter().filter(waits).filter_map(|config| config.labels.get(SERVICE).cloned()).collect()
 }

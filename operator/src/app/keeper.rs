@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 use tracing::info;
 
 use super::Parts;
-use super::port::AlertPort;
+use crate::http::metrics::Metrics;
 use crate::operation::desk;
 use crate::operation::saga::Env;
 use crate::plan;
@@ -20,6 +21,7 @@ use crate::swarm::object::{Kind, OP};
 use crate::triggers::cron;
 use crate::triggers::guard::History;
 use crate::triggers::intake::{self, Unstored};
+use crate::triggers::port::AlertPort;
 
 /// One chore; each is a key of its own, so that none delays another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +39,7 @@ pub(super) struct Keeper {
     env: Env,
     port: AlertPort,
     rules: Rules,
+    metrics: Arc<Metrics>,
 }
 
 /// A chore that could not be done now.
@@ -79,7 +82,7 @@ impl fmt::Display for Chore {
 impl Keeper {
     pub(super) fn new(parts: &Parts) -> Keeper {
         let port = AlertPort { engine: parts.env.engine.clone(), ..parts.port.clone() };
-        Keeper { env: parts.env.clone(), port, rules: parts.rules }
+        Keeper { env: parts.env.clone(), port, rules: parts.rules, metrics: parts.metrics.clone() }
     }
 
     async fn tidy(&self) -> Result<(), Error> {
@@ -125,6 +128,7 @@ impl Reconcile for Keeper {
         match key {
             Chore::Alerts => {
                 for decided in intake::recheck(&self.port, clock::now()).await? {
+                    self.metrics.decided(decided.decision);
                     info!(alert = decided.alert, service = decided.service, "{}", decided.sentence);
                 }
             }

@@ -1,26 +1,37 @@
-//! Tells stakeholders what is due: one key an operation. Mail never blocks an operation; its failures only back off here.
+//! Tells stakeholders what is due: one key an operation, and one a service whose alerts were not acted on. Mail never
+//! blocks what it tells; its failures only back off here.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
 use thiserror::Error;
 use tracing::warn;
 
 use super::Parts;
 use super::ledger::Told;
-use crate::notify::outbox::{Audience, Delivery, Outbox, Undelivered};
+use crate::notify::outbox::{Audience, DeadLetters, Delivery, Outbox, Undelivered};
+use crate::notify::topic::Topic;
 use crate::operation::desk::{self, Refusal};
-use crate::operation::record::OpId;
+use crate::operation::record::{OpId, Operation, State, Trigger};
 use crate::policy;
 use crate::runtime::{Action, Disposition, Fault, Reconcile, Snapshots, clock};
 use crate::swarm;
 use crate::swarm::engine::Engine;
+use crate::swarm::object::Config;
 use crate::swarm::world::World;
+use crate::triggers::guard::{History, Notice, NoticeKind};
+use crate::triggers::intake::{self, Unstored};
+use crate::triggers::port::AlertPort;
 
 /// Sends mail.
 pub(super) struct Mailer {
     engine: Engine,
     outbox: Option<Arc<Outbox>>,
     snapshots: Snapshots<World>,
+    port: AlertPort,
+    /// Histories that cannot be read, and of which this process has told: there is nowhere to note it.
+    unreadable: Mutex<BTreeSet<String>>,
 }
 
 /// Mail that could not be sent yet.
@@ -42,41 +53,130 @@ impl Mailer {
             engine: parts.env.engine.clone(),
             outbox: parts.outbox.clone(),
             snapshots: parts.snapshots.clone(),
+            port: AlertPort { engine: parts.env.engine.clone(), ..parts.port.clone() },
+            unreadable: Mutex::default(),
         }
     }
 
-    /// `skep.notify` of the operation's service.
+    /// `skep.notify` of a service.
     fn audience(&self, service: &str) -> Vec<String> {
         let world = self.snapshots.latest();
         let found = world.as_ref().and_then(|w| w.service_named(service));
         found.map(|s| policy::parse(&s.labels()).policy.notify).unwrap_or_default()
     }
-}
 
-impl Reconcile for Mailer {
-    type Key = OpId;
-    type Error = Unmailed;
-
-    async fn reconcile(&self, key: &OpId) -> Result<Action, Unmailed> {
-        let Some(outbox) = &self.outbox else { return Ok(Action::Idle) };
-        let op = match desk::find(&self.engine, key).await {
+    async fn tell_operation(&self, outbox: &Outbox, id: &OpId) -> Result<Action, Unmailed> {
+        let op = match desk::find(&self.engine, id).await {
             Ok(op) => op,
             Err(Refusal::Swarm(error)) => return Err(error.into()),
             Err(_) => return Ok(Action::Idle),
         };
-        let label = self.audience(&op.intent.service);
-        let audience = Audience { label: &label, expected_end: None };
+        let (label, why) = (self.audience(&op.intent.service), self.why_asked(&op).await?);
+        let audience = Audience { label: &label, expected_end: None, why: why.as_deref() };
         let ledger = Told { engine: self.engine.clone() };
         let now = clock::now();
         match outbox.deliver(&op, audience, &ledger, now).await? {
             Delivery::Nothing { again: Some(at) } => Ok(Action::After(at.duration_since(now).unsigned_abs())),
             Delivery::Nothing { again: None } | Delivery::Nobody => Ok(Action::Idle),
             Delivery::Told { rejected, .. } => {
-                for (recipient, why) in rejected {
-                    warn!(operation = %op.id, recipient, "will never get this mail: {why}");
-                }
+                lament(&Topic::Operation(op.id), rejected);
                 Ok(Action::Idle)
             }
+        }
+    }
+
+    /// Why a person is asked about an operation of an alert: the guards know it, the operation does not.
+    async fn why_asked(&self, op: &Operation) -> Result<Option<String>, Unmailed> {
+        let by_alert = matches!(op.intent.trigger, Trigger::Alert { .. });
+        if op.journal.state != State::AwaitingApproval || !by_alert {
+            return Ok(None);
+        }
+        let guard = self.guard(&op.intent.service).await?;
+        let history = guard.and_then(|config| History::read(&config).ok());
+        Ok(history.and_then(|h| h.why_asked(&op.id).map(str::to_owned)))
+    }
+
+    async fn guard(&self, service: &str) -> Result<Option<Config>, swarm::error::Error> {
+        match self.engine.config(&History::config_name(service)).await {
+            Ok(config) => Ok(Some(config)),
+            Err(swarm::error::Error::NotFound { .. }) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    async fn tell_alerts(&self, outbox: &Outbox, service: &str) -> Result<Action, Unmailed> {
+        let Some(config) = self.guard(service).await? else { return Ok(Action::Idle) };
+        let (label, now) = (self.audience(service), clock::now());
+        let topic = Topic::Alerts(service.to_owned());
+        match History::read(&config) {
+            Ok(history) => {
+                for notice in history.due_notices(now) {
+                    let record = Box::pin(self.record(service, notice, now));
+                    let told = outbox.give_notice(service, notice, &label, record, now).await?;
+                    lament(&topic, told.unwrap_or_default());
+                }
+            }
+            Err(why) => {
+                if self.told_unreadable(&config.id, false) {
+                    return Ok(Action::Idle);
+                }
+                let notice = unreadable(&why.to_string(), &config, now);
+                let record = async { Ok(()) };
+                let told = outbox.give_notice(service, &notice, &label, record, now).await?;
+                self.told_unreadable(&config.id, true);
+                lament(&topic, told.unwrap_or_default());
+            }
+        }
+        Ok(Action::Idle)
+    }
+
+    async fn record(
+        &self,
+        service: &str,
+        notice: &Notice,
+        now: Timestamp,
+    ) -> Result<(), swarm::error::Error> {
+        let what = format!("noting that people were told about alerts of `{service}`");
+        intake::told(&self.port, service, notice, now).await.map_err(|unstored| match unstored {
+            Unstored::NotLeader => swarm::error::Error::Fenced { what },
+            Unstored::Contended => swarm::error::Error::Stale { what },
+            Unstored::Swarm(message) => swarm::error::Error::Unreachable { what, message },
+        })
+    }
+
+    fn told_unreadable(&self, config: &str, now: bool) -> bool {
+        let mut told = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        if now { !told.insert(config.to_owned()) } else { told.contains(config) }
+    }
+}
+
+fn lament(topic: &Topic, rejected: DeadLetters) {
+    for (recipient, why) in rejected {
+        warn!(about = %topic, recipient, "will never get this mail: {why}");
+    }
+}
+
+fn unreadable(why: &str, config: &Config, now: Timestamp) -> Notice {
+    Notice {
+        alert: String::new(),
+        kind: NoticeKind::Unreadable,
+        sentence: format!("{why}: no alert acts on this service until a person has looked"),
+        at: now,
+        incident: config.created,
+        operation: None,
+        told: None,
+    }
+}
+
+impl Reconcile for Mailer {
+    type Key = Topic;
+    type Error = Unmailed;
+
+    async fn reconcile(&self, key: &Topic) -> Result<Action, Unmailed> {
+        let Some(outbox) = &self.outbox else { return Ok(Action::Idle) };
+        match key {
+            Topic::Operation(id) => self.tell_operation(outbox, id).await,
+            Topic::Alerts(service) => self.tell_alerts(outbox, service).await,
         }
     }
 }

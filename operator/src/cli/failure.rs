@@ -10,6 +10,7 @@ use super::settings::BadSettings;
 use crate::operation::desk::Refusal;
 use crate::operation::record::State;
 use crate::swarm;
+use crate::triggers::intake::Unstored;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,9 @@ pub enum Failure {
     /// The desk does not grant it.
     #[error(transparent)]
     Desk(#[from] Refusal),
+    /// What the guards remember of alerts.
+    #[error("what is remembered of its alerts could not be changed")]
+    Guard(#[from] Unstored),
     /// The engine's answer.
     #[error(transparent)]
     Swarm(#[from] swarm::error::Error),
@@ -115,7 +119,9 @@ impl Failure {
             | Failure::Host(_)
             | Failure::Settings(_)
             | Failure::Desk(Refusal::Absent(_) | Refusal::State { .. }) => Exit::Refused,
-            Failure::Desk(Refusal::Swarm(_)) | Failure::Swarm(_) | Failure::Io { .. } => Exit::Failed,
+            Failure::Desk(Refusal::Swarm(_)) | Failure::Guard(_) | Failure::Swarm(_) | Failure::Io { .. } => {
+                Exit::Failed
+            }
         }
     }
 
@@ -138,7 +144,11 @@ impl Failure {
             Failure::Refused { hint, .. } => return hint.clone(),
             Failure::Desk(Refusal::Absent(_)) => return Some("`skep ops` lists them".to_owned()),
             Failure::Swarm(error) | Failure::Desk(Refusal::Swarm(error)) => error,
-            Failure::Host(_) | Failure::Settings(_) | Failure::Desk(_) | Failure::Io { .. } => return None,
+            Failure::Host(_)
+            | Failure::Settings(_)
+            | Failure::Desk(_)
+            | Failure::Guard(_)
+            | Failure::Io { .. } => return None,
         };
         let hint = match error {
             swarm::error::Error::Unreachable { .. } => {

@@ -1,4 +1,6 @@
-//! Operations: list, show, approve, cancel, retry, sweep.
+//! Operations: list, show, approve, cancel, retry, sweep; and letting alerts ask for restores again.
+
+use std::sync::Arc;
 
 use super::drive::DriveArgs;
 use super::failure::{Exit, Failure};
@@ -12,7 +14,9 @@ use crate::http::view::OperationView;
 use crate::operation::desk;
 use crate::operation::record::{Operation, State};
 use crate::plan::words::{ago, clock, exact};
-use crate::swarm::object::Kind;
+use crate::swarm::object::{Kind, Service};
+use crate::triggers::intake;
+use crate::triggers::port::AlertPort;
 
 /// As many ended operations are listed.
 const ENDED: usize = 20;
@@ -63,6 +67,11 @@ pub enum OpsCommand {
     Cancel(OneArgs),
     /// Try the step again at which one is stuck.
     Retry(OneArgs),
+    /// Let alerts restore a service again, after as many restores as its label allows: closes its circuit.
+    Reset {
+        /// The service, `stack_service`.
+        service: String,
+    },
     /// Remove what no operation owns any more: jobs, tickets, secrets, claims, pages.
     Sweep(SweepArgs),
 }
@@ -101,8 +110,27 @@ pub(super) async fn ops(session: &Session, args: &OpsArgs) -> Result<Exit, Failu
             let op = desk::retry(&session.engine, &op.id, session.now()).await?;
             go_on(session, &op, args).await
         }
+        Some(OpsCommand::Reset { service }) => reset(session, service).await,
         Some(OpsCommand::Sweep(args)) => sweep::sweep(session, args).await,
     }
+}
+
+/// Closes the circuit of a service. Its history is kept also when the service itself is gone.
+async fn reset(session: &Session, service: &str) -> Result<Exit, Failure> {
+    let world = session.world().await?;
+    let name = world.meant(service).map_or(service, Service::name);
+    let now = session.now();
+    let port = AlertPort { engine: session.engine.clone(), settings: Arc::default(), listening_since: now };
+    let was_open = intake::reset_circuit(&port, name, now).await?;
+    if session.out.is_json() {
+        session.out.json_whole(&serde_json::json!({ "service": name, "was_open": was_open }));
+    } else if was_open {
+        session.out.say(format!("alerts may restore {name} again; what fires still is judged anew"));
+    } else {
+        session.meant(&world, service)?;
+        session.out.say(format!("nothing to do: the circuit of {name} is not open"));
+    }
+    Ok(Exit::Fine)
 }
 
 /// Follows what was changed, unless that is not wanted. An operation that was to be cancelled and was has ended well.

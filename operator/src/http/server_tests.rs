@@ -49,7 +49,6 @@ impl Desk for Arc<Book> {
                 decision: "not-opted-in",
                 sentence: "nobody asked".to_owned(),
                 operation: None,
-                tell: false,
             },
             Entry::Unreadable(_) => unreachable!("the tests send whole alerts"),
         });

@@ -1,7 +1,8 @@
 //! One message: subject, headers, text and HTML. Pure.
 //!
-//! Everything that identifies a message derives from (cluster, operation, phase, recipient): a message that is sent
-//! twice is recognised as one, and all messages of an operation hang under one root, sent or not.
+//! Everything that identifies a message derives from (cluster, operation, phase, recipient), or for a notice from its
+//! incident: a message that is sent twice is recognised as one, and all messages of an operation hang under one root,
+//! sent or not.
 
 use std::sync::LazyLock;
 use std::time::SystemTime;
@@ -16,6 +17,7 @@ use minijinja::{Environment, UndefinedBehavior, Value};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use super::outbox::Audience;
 use super::phase::{Phase, occurred};
 use super::settings::Mail;
 use super::view::View;
@@ -31,8 +33,6 @@ pub struct Letter {
     pub text: String,
     /// HTML, self-contained.
     pub html: String,
-    /// The phase in the headline.
-    phase: Phase,
     /// Message-ID without recipient and domain.
     stem: String,
     /// Message-ID of the root.
@@ -67,6 +67,19 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     templates
 });
 
+/// What identifies a message, and how it is marked.
+pub(super) struct Envelope {
+    /// The constant part of the subject.
+    pub(super) title: String,
+    /// Message-ID without recipient and domain.
+    pub(super) stem: String,
+    /// The same of the thread's root.
+    pub(super) root: String,
+    pub(super) urgent: bool,
+    /// `X-Skep-…` headers; empty ones are left out.
+    pub(super) marks: Vec<(&'static str, String)>,
+}
+
 /// Renders what to say about the `phases` of an operation, the last one as the headline.
 ///
 /// # Errors
@@ -75,40 +88,49 @@ pub fn render(
     operation: &Operation,
     phases: &[Phase],
     mail: &Mail,
-    expected_end: Option<Timestamp>,
+    audience: Audience<'_>,
     now: Timestamp,
 ) -> Result<Letter, Error> {
     let phase = phases.last().copied().unwrap_or(Phase::Started);
-    let view = View::of(operation, phases, mail, expected_end, now);
+    let view = View::of(operation, phases, mail, audience, now);
     let service = scrub::line(&operation.intent.service, 80);
-    let cluster = scrub::line(&mail.cluster, 60);
-    let title = words::title(&operation.intent.work, &service);
-    let domain = domain(mail);
-    Ok(Letter {
-        subject: if cluster.is_empty() {
-            format!("[skep] {title}")
-        } else {
-            format!("[skep] {title} ({cluster})")
-        },
-        text: TEMPLATES.get_template("mail.txt")?.render(Value::from(Serde(&view)))?,
-        html: TEMPLATES.get_template("mail.html")?.render(Value::from(Serde(&view)))?,
-        phase,
+    let envelope = Envelope {
+        title: words::title(&operation.intent.work, &service),
         stem: stem(operation, phase),
-        root: format!("<{}.root@{domain}>", operation.id),
-        domain,
+        root: format!("{}.root", operation.id),
         urgent: is_urgent(operation, phase),
         marks: vec![
             ("X-Skep-Operation", operation.id.to_string()),
             ("X-Skep-Phase", phase.as_str().to_owned()),
             ("X-Skep-Service", service),
-            ("X-Skep-Cluster", cluster),
         ],
-    })
+    };
+    Letter::write(&view, mail, envelope)
 }
 
 // === impl Letter ===
 
 impl Letter {
+    /// Fills the templates.
+    pub(super) fn write(view: &View, mail: &Mail, envelope: Envelope) -> Result<Letter, Error> {
+        let Envelope { title, stem, root, urgent, mut marks } = envelope;
+        let (cluster, domain) = (scrub::line(&mail.cluster, 60), domain(mail));
+        marks.push(("X-Skep-Cluster", cluster.clone()));
+        Ok(Letter {
+            subject: match cluster.is_empty() {
+                true => format!("[skep] {title}"),
+                false => format!("[skep] {title} ({cluster})"),
+            },
+            text: TEMPLATES.get_template("mail.txt")?.render(Value::from(Serde(view)))?,
+            html: TEMPLATES.get_template("mail.html")?.render(Value::from(Serde(view)))?,
+            stem,
+            root: format!("<{root}@{domain}>"),
+            domain,
+            urgent,
+            marks,
+        })
+    }
+
     /// The message for one recipient.
     ///
     /// # Errors
@@ -136,9 +158,9 @@ impl Letter {
         Ok(message.multipart(body)?)
     }
 
-    /// The phase in the headline.
-    pub const fn phase(&self) -> Phase {
-        self.phase
+    /// What tells it from every other message: the same for each recipient and each repeat.
+    pub(super) fn stem(&self) -> &str {
+        &self.stem
     }
 
     fn fixed_headers(&self) -> Vec<(&'static str, String)> {
@@ -191,7 +213,7 @@ const fn is_urgent(operation: &Operation, phase: Phase) -> bool {
     }
 }
 
-fn hash(bytes: &[u8]) -> String {
+pub(super) fn hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
@@ -203,7 +225,7 @@ mod tests {
     use crate::operation::record::{State, StepState, Trigger};
 
     fn letter(operation: &Operation, phases: &[Phase]) -> Letter {
-        render(operation, phases, &mail(), None, after(50)).unwrap()
+        render(operation, phases, &mail(), Audience::default(), after(50)).unwrap()
     }
 
     fn formatted_to(to: &str, operation: &Operation, phases: &[Phase]) -> String {
@@ -318,6 +340,19 @@ mod tests {
     }
 
     #[test]
+    fn an_operation_that_waits_says_why_a_person_is_asked() {
+        let op = story(State::AwaitingApproval);
+        let why = Audience { why: Some("3 of 10 managed services are sick at once"), ..Audience::default() };
+        let text = |audience| render(&op, &[Phase::NeedsApproval], &mail(), audience, after(5)).unwrap().text;
+        assert!(
+            text(why).contains("WHY IT ASKS\n3 of 10 managed services are sick at once"),
+            "{}",
+            text(why)
+        );
+        assert!(!text(Audience::default()).contains("WHY IT ASKS"));
+    }
+
+    #[test]
     fn names_of_alerts_inject_neither_headers_nor_markup() {
         let evil = "x\r\nBcc: evil@example.net\r\n\r\n<script>alert(1)</script>\u{202e}";
         let mut op = story(State::Running);
@@ -329,7 +364,7 @@ mod tests {
         step(&mut op, evil, StepState::Started, 1, 1, evil);
         let mut settings = mail();
         settings.cluster = format!("prod{evil}");
-        let letter = render(&op, &[Phase::Started], &settings, None, after(50)).unwrap();
+        let letter = render(&op, &[Phase::Started], &settings, Audience::default(), after(50)).unwrap();
         let message = letter.to(&"dba@example.org".parse().unwrap(), &settings, after(50)).unwrap();
         let message = String::from_utf8(message.formatted()).unwrap();
         assert!(!headers(&message).iter().any(|h| h.to_lowercase().starts_with("bcc")), "{message}");

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::operation::record::OpId;
+use super::topic::Topic;
 
 /// Counters of the outbox since the process began, and what waits.
 #[derive(Debug, Default)]
@@ -14,7 +14,7 @@ pub struct Meter {
     sent: AtomicU64,
     deferred: AtomicU64,
     rejected: AtomicU64,
-    waiting: Mutex<BTreeMap<OpId, Timestamp>>,
+    waiting: Mutex<BTreeMap<Topic, Timestamp>>,
 }
 
 /// A meter read at one moment.
@@ -26,7 +26,7 @@ pub struct Reading {
     pub deferred: u64,
     /// Messages that will never be delivered (dead letters).
     pub rejected: u64,
-    /// Operations with something yet to be told.
+    /// Operations, and services with alerts, about which something is yet to be told.
     pub waiting: usize,
     /// Since when the longest waiting of them waits.
     pub oldest: Option<Timestamp>,
@@ -59,16 +59,16 @@ impl Meter {
         self.rejected.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn waits(&self, operation: &OpId, since: Timestamp) {
+    pub(super) fn waits(&self, topic: &Topic, since: Timestamp) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.entry(operation.clone()).or_insert(since);
+        waiting.entry(topic.clone()).or_insert(since);
     }
 
-    pub(super) fn settled(&self, operation: &OpId) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(operation);
+    pub(super) fn settled(&self, topic: &Topic) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
     }
 
-    pub(super) fn retain(&self, keep: impl Fn(&OpId) -> bool) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(id));
+    pub(super) fn retain(&self, keep: impl Fn(&Topic) -> bool) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).retain(|topic, _| keep(topic));
     }
 }

@@ -1,17 +1,19 @@
-//! Telling people by e-mail what operations do.
+//! Telling people by e-mail what operations do, and what was not done about alerts.
 //!
 //! ```text
 //! Operation ─▶ phase::due (pure) ─▶ message::render (pure) ─▶ smtp::Session ─▶ Ledger (`skep.told.<phase>`)
 //!              └──────────────── outbox::deliver, once per nudge ──────────────────┘
+//! Notice (of an alert) ─────▶ notice::render (pure) ─▶ smtp::Session ─▶ the guards' history
 //! ```
 //!
-//! Invariants: what was told stands on the operation's record and nowhere else, so nothing is lost across restarts;
+//! Invariants: what was told stands on the operation's record (or in the guards' history) and nowhere else, so nothing is lost across restarts;
 //! it is recorded after sending, so mail goes out at least once, and a repeat carries the same `Message-ID`; mail never
 //! blocks or fails an operation; recipients come from labels and configuration only; a message holds fields of the
 //! record and nothing else, and those are scrubbed (S15).
 
 pub mod message;
 pub mod meter;
+pub mod notice;
 pub mod outbox;
 pub mod phase;
 pub mod settings;
@@ -20,6 +22,7 @@ pub mod smtp;
 #[cfg(test)]
 mod fixture;
 pub(crate) mod scrub;
+pub mod topic;
 mod view;
 pub(crate) mod words;
 
@@ -28,3 +31,4 @@ pub use meter::{Meter, Reading};
 pub use outbox::{Audience, Delivery, Ledger, Outbox, Undelivered};
 pub use phase::{Phase, Routine, due, due_again};
 pub use settings::{Mail, MailSettings};
+pub use topic::Topic;

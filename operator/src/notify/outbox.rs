@@ -1,7 +1,7 @@
-//! Sends what is due about one operation and records it. Level-triggered: called with the operation as it stands,
-//! as often as the caller likes; what was told stands on the record alone.
+//! Sends what is due about one operation, or one notice of an alert, and records it. Level-triggered: called with the
+//! record as it stands, as often as the caller likes; what was told stands on the record alone.
 //!
-//! A failure is returned for the caller's queue to back off; it concerns mail only and never the operation. Within one
+//! A failure is returned for the caller's queue to back off; it concerns mail only and never what it tells. Within one
 //! process a recipient who has got (or will never get) a message is not sent it again while others are retried.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,12 +14,15 @@ use thiserror::Error;
 
 use super::message::{self, Letter, render};
 use super::meter::Meter;
+use super::notice;
 use super::phase::{Phase, due, due_again, occurred};
 use super::settings::Mail;
 use super::smtp::{Fault, Smtp, Unusable};
-use crate::operation::record::{OpId, Operation};
+use super::topic::Topic;
+use crate::operation::record::Operation;
 use crate::runtime::{self, Disposition};
 use crate::swarm;
+use crate::triggers::guard::Notice;
 
 /// Writes to an operation's record.
 pub trait Ledger: Sync {
@@ -40,6 +43,8 @@ pub struct Audience<'a> {
     pub label: &'a [String],
     /// When the operation should have ended, where it can be told from earlier ones.
     pub expected_end: Option<Timestamp>,
+    /// Why a person is asked before it begins, where one is.
+    pub why: Option<&'a str>,
 }
 
 /// What came of a call.
@@ -56,19 +61,22 @@ pub enum Delivery {
     Told {
         /// What was told, in one message.
         phases: Vec<Phase>,
-        /// Who will never get it (dead letters), with the reason.
-        rejected: Vec<(String, String)>,
+        /// Who will never get it.
+        rejected: DeadLetters,
     },
 }
+
+/// Who will never get a message, with the reason.
+pub type DeadLetters = Vec<(String, String)>;
 
 /// Something is still to be told: call again, later each time.
 #[derive(Debug, Error)]
 pub enum Undelivered {
     /// Some or all recipients have not got it.
-    #[error("mail about operation `{operation}` waits for {left} of {all} recipients")]
+    #[error("mail about {topic} waits for {left} of {all} recipients")]
     Unsent {
-        /// The operation.
-        operation: OpId,
+        /// What it is about.
+        topic: Topic,
         /// How many have not got it.
         left: usize,
         /// How many there are.
@@ -78,37 +86,38 @@ pub enum Undelivered {
         source: Fault,
     },
     /// Sent, but not recorded: a repeat sends nothing, and after a restart the same messages again.
-    #[error("mail about operation `{operation}` was sent, but could not be recorded")]
+    #[error("mail about {topic} was sent, but could not be recorded")]
     Unrecorded {
-        /// The operation.
-        operation: OpId,
+        /// What it is about.
+        topic: Topic,
         /// Why.
         #[source]
         source: swarm::error::Error,
     },
     /// The message cannot be made.
-    #[error("mail about operation `{operation}` cannot be written")]
+    #[error("mail about {topic} cannot be written")]
     Unwritable {
-        /// The operation.
-        operation: OpId,
+        /// What it is about.
+        topic: Topic,
         /// Why.
         #[source]
         source: message::Error,
     },
 }
 
-/// Sends mail about operations.
+/// Sends mail about operations and alerts.
 pub struct Outbox {
     mail: Mail,
     smtp: Smtp,
     meter: Arc<Meter>,
-    progress: Mutex<BTreeMap<OpId, Progress>>,
+    progress: Mutex<BTreeMap<Topic, Progress>>,
 }
 
 /// Who needs no further attempt for one message, and why where it is a dead letter.
 #[derive(Clone)]
 struct Progress {
-    about: (Phase, Timestamp),
+    /// What tells the message from others of its topic.
+    message: String,
     settled: BTreeMap<Address, Option<String>>,
 }
 
@@ -154,39 +163,70 @@ impl Outbox {
         ledger: &L,
         now: Timestamp,
     ) -> Result<Delivery, Undelivered> {
+        let topic = Topic::Operation(operation.id.clone());
         let phases = due(operation, self.mail.routine, now);
         let Some(&head) = phases.last() else {
-            self.forget(&operation.id);
+            self.forget(&topic);
             return Ok(Delivery::Nothing { again: due_again(operation, self.mail.routine, now) });
         };
-        let (recipients, refused) = self.mail.recipients(audience.label);
-        if recipients.is_empty() && refused.is_empty() {
-            self.forget(&operation.id);
-            return Ok(Delivery::Nobody);
-        }
-        let about = (head, occurred(operation, head));
-        self.meter.waits(&operation.id, about.1);
-        let id = || operation.id.clone();
-        let letter = render(operation, &phases, &self.mail, audience.expected_end, now)
-            .map_err(|source| Undelivered::Unwritable { operation: id(), source })?;
-        let mut progress = self.progress_of(&operation.id, about);
-        let all = recipients.len();
-        let sent = self.send(&operation.id, &letter, &recipients, &mut progress, now).await;
-        sent.map_err(|source| {
-            let left = all - recipients.iter().filter(|r| progress.settled.contains_key(*r)).count();
-            Undelivered::Unsent { operation: id(), left, all, source }
-        })?;
+        let since = occurred(operation, head);
         // Never earlier than the phase itself, however the clocks of two replicas differ: it would be told again.
-        let at = now.max(about.1);
-        let recorded = ledger.record(operation, &phases, at).await;
-        recorded.map_err(|source| Undelivered::Unrecorded { operation: id(), source })?;
-        self.forget(&operation.id);
-        Ok(Delivery::Told { phases, rejected: self.dead_letters(operation, progress, refused) })
+        let record = ledger.record(operation, &phases, now.max(since));
+        let letter = render(operation, &phases, &self.mail, audience, now);
+        let told = Box::pin(self.tell(&topic, since, letter, audience.label, record, now)).await?;
+        Ok(told.map_or(Delivery::Nobody, |rejected| Delivery::Told { phases, rejected }))
     }
 
-    /// Forgets operations that are no longer ours to tell about: pruned ones, or all when another replica leads.
-    pub fn retain(&self, ours: impl Fn(&OpId) -> bool) {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| ours(id));
+    /// Tells a notice about an alert of `service`, in one message to each recipient, and then records it by awaiting
+    /// `record`. Answers nothing where there is nobody to tell.
+    ///
+    /// # Errors
+    /// When it is still to be told; call again, later each time.
+    pub async fn give_notice(
+        &self,
+        service: &str,
+        notice: &Notice,
+        label: &[String],
+        record: impl Future<Output = Result<(), swarm::error::Error>>,
+        now: Timestamp,
+    ) -> Result<Option<DeadLetters>, Undelivered> {
+        let topic = Topic::Alerts(service.to_owned());
+        let letter = notice::render(service, notice, &self.mail);
+        Box::pin(self.tell(&topic, notice.at, letter, label, record, now)).await
+    }
+
+    /// Sends a message about something since `since` to everybody, then records it. Answers nothing where there is nobody.
+    async fn tell(
+        &self,
+        topic: &Topic,
+        since: Timestamp,
+        letter: Result<Letter, message::Error>,
+        label: &[String],
+        record: impl Future<Output = Result<(), swarm::error::Error>>,
+        now: Timestamp,
+    ) -> Result<Option<DeadLetters>, Undelivered> {
+        let (recipients, refused) = self.mail.recipients(label);
+        if recipients.is_empty() && refused.is_empty() {
+            self.forget(topic);
+            return Ok(None);
+        }
+        self.meter.waits(topic, since);
+        let letter = letter.map_err(|source| Undelivered::Unwritable { topic: topic.clone(), source })?;
+        let mut progress = self.progress_of(topic, letter.stem());
+        let all = recipients.len();
+        let sent = self.send(topic, &letter, &recipients, &mut progress, now).await;
+        sent.map_err(|source| {
+            let left = all - recipients.iter().filter(|r| progress.settled.contains_key(*r)).count();
+            Undelivered::Unsent { topic: topic.clone(), left, all, source }
+        })?;
+        record.await.map_err(|source| Undelivered::Unrecorded { topic: topic.clone(), source })?;
+        self.forget(topic);
+        Ok(Some(self.dead_letters(topic, progress, refused)))
+    }
+
+    /// Forgets topics that are no longer ours to tell about: pruned operations, or all when another replica leads.
+    pub fn retain(&self, ours: impl Fn(&Topic) -> bool) {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).retain(|topic, _| ours(topic));
         self.meter.retain(ours);
     }
 
@@ -194,7 +234,7 @@ impl Outbox {
     /// cannot be reached does, for asking it once for each would take a timeout each.
     async fn send(
         &self,
-        id: &OpId,
+        topic: &Topic,
         letter: &Letter,
         recipients: &[Address],
         progress: &mut Progress,
@@ -213,8 +253,8 @@ impl Outbox {
                 Err(error) => Err(Fault::Rejected(format!("{error}: the mail library refuses it"))),
             };
             match sent {
-                Ok(()) => self.settle(id, progress, recipient, None),
-                Err(Fault::Rejected(reason)) => self.settle(id, progress, recipient, Some(reason)),
+                Ok(()) => self.settle(topic, progress, recipient, None),
+                Err(Fault::Rejected(reason)) => self.settle(topic, progress, recipient, Some(reason)),
                 Err(fault @ Fault::Deferred(_)) => {
                     self.meter.deferred();
                     postponed = Some(fault);
@@ -229,12 +269,7 @@ impl Outbox {
         postponed.map_or(Ok(()), Err)
     }
 
-    fn dead_letters(
-        &self,
-        operation: &Operation,
-        progress: Progress,
-        refused: Vec<String>,
-    ) -> Vec<(String, String)> {
+    fn dead_letters(&self, topic: &Topic, progress: Progress, refused: Vec<String>) -> DeadLetters {
         let undeliverable = progress.settled.into_iter().filter_map(|(to, why)| Some((to.to_string(), why?)));
         let not_allowed = refused.into_iter().map(|text| {
             self.meter.rejected();
@@ -245,31 +280,30 @@ impl Outbox {
         });
         let dead: Vec<_> = undeliverable.chain(not_allowed).collect();
         for (recipient, reason) in &dead {
-            let (operation, service) = (operation.id.as_str(), operation.intent.service.as_str());
-            tracing::warn!(operation, service, recipient, reason, "mail will not be delivered");
+            tracing::warn!(about = %topic, recipient, reason, "mail will not be delivered");
         }
         dead
     }
 
-    fn progress_of(&self, id: &OpId, about: (Phase, Timestamp)) -> Progress {
+    fn progress_of(&self, topic: &Topic, message: &str) -> Progress {
         let known = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known.get(id).filter(|p| p.about == about).cloned();
-        known.unwrap_or_else(|| Progress { about, settled: BTreeMap::new() })
+        let known = known.get(topic).filter(|p| p.message == message).cloned();
+        known.unwrap_or_else(|| Progress { message: message.to_owned(), settled: BTreeMap::new() })
     }
 
     /// Noted at once, so that a delivery that is dropped in the middle repeats nothing.
-    fn settle(&self, id: &OpId, progress: &mut Progress, recipient: &Address, refused: Option<String>) {
+    fn settle(&self, topic: &Topic, progress: &mut Progress, recipient: &Address, refused: Option<String>) {
         match refused {
             None => self.meter.sent(),
             Some(_) => self.meter.rejected(),
         }
         progress.settled.insert(recipient.clone(), refused);
         let mut known = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(id.clone(), progress.clone());
+        known.insert(topic.clone(), progress.clone());
     }
 
-    fn forget(&self, id: &OpId) {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-        self.meter.settled(id);
+    fn forget(&self, topic: &Topic) {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
+        self.meter.settled(topic);
     }
 }

@@ -4,11 +4,14 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::notice;
+use super::outbox::Audience;
 use super::phase::{self, Phase};
 use super::scrub;
 use super::settings::Mail;
 use super::words::{self, Tone};
 use crate::operation::record::{Operation, State, StepRecord, StepState, Trigger, Work};
+use crate::triggers::guard::Notice;
 
 /// Everything that a message shows.
 #[derive(Debug, Serialize)]
@@ -26,11 +29,11 @@ pub(super) struct View {
     commands: Vec<Command>,
     /// Whether the reader is asked to use a command.
     acts: bool,
-    ended: bool,
     remarks: Vec<String>,
     timeline: Vec<Row>,
-    link: Option<String>,
-    id: String,
+    link: Option<Link>,
+    /// What the message is about: `operation 20261121t…`.
+    about: String,
     zone: String,
 }
 
@@ -48,9 +51,15 @@ struct Cause {
 }
 
 #[derive(Debug, Serialize)]
-struct Command {
-    purpose: &'static str,
-    line: String,
+pub(super) struct Command {
+    pub(super) purpose: &'static str,
+    pub(super) line: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Link {
+    text: &'static str,
+    url: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -86,7 +95,7 @@ impl View {
         operation: &Operation,
         phases: &[Phase],
         mail: &Mail,
-        expected_end: Option<Timestamp>,
+        audience: Audience<'_>,
         now: Timestamp,
     ) -> View {
         let head = phases.last().copied().unwrap_or(Phase::Started);
@@ -99,16 +108,53 @@ impl View {
             colour: words::tone(head).into(),
             lead: words::lead(work, head, &service),
             late: phases.len() > 1,
-            facts: facts(operation, head, &mail.zone, expected_end, now),
-            cause: cause(operation, head),
+            facts: facts(operation, head, &mail.zone, audience.expected_end, now),
+            cause: cause(operation, head, audience.why),
             next: words::next(operation, head),
             commands: commands(operation, head),
             acts: matches!(head, Phase::NeedsApproval | Phase::Stuck),
-            ended: operation.journal.state.is_terminal(),
             remarks: operation.journal.remarks.iter().map(|r| scrub::line(r, LONGEST)).collect(),
             timeline: operation.journal.steps.iter().map(|(n, r)| row(work, n, r, &mail.zone, now)).collect(),
-            link: mail.status_url.as_ref().map(|base| format!("{base}/operations/{}", operation.id)),
-            id: operation.id.to_string(),
+            link: mail.status_url.as_ref().map(|base| Link {
+                text: match operation.journal.state.is_terminal() {
+                    true => "Open the timeline",
+                    false => "Follow it live",
+                },
+                url: format!("{base}/operations/{}", operation.id),
+            }),
+            about: format!("operation {}", operation.id),
+            zone: mail.zone.iana_name().unwrap_or("UTC").to_owned(),
+        }
+    }
+
+    /// What to show about an alert on which nothing was begun.
+    pub(super) fn of_notice(service: &str, notice: &Notice, mail: &Mail) -> View {
+        let kind = notice.kind;
+        let service = scrub::line(service, 80);
+        let fact = |name, value| Fact { name, value };
+        View {
+            title: notice::title(&notice.alert, &service),
+            cluster: scrub::line(&mail.cluster, 60),
+            badge: notice::badge(kind),
+            colour: notice::tone(kind).into(),
+            lead: notice::lead(kind, &service),
+            late: false,
+            facts: vec![
+                fact("Impact", notice::impact(kind, &service)),
+                fact("Decided", moment(notice.at, &mail.zone)),
+            ],
+            cause: Some(Cause {
+                title: "Why".to_owned(),
+                note: scrub::line(&notice.sentence, LONGEST),
+                colour: notice::tone(kind).into(),
+            }),
+            next: notice::next(kind),
+            commands: notice::commands(notice, &service),
+            acts: true,
+            remarks: Vec::new(),
+            timeline: Vec::new(),
+            link: mail.status_url.clone().map(|url| Link { text: "Open the status page", url }),
+            about: notice::title(&notice.alert, &service).replacen('A', "a", 1),
             zone: mail.zone.iana_name().unwrap_or("UTC").to_owned(),
         }
     }
@@ -228,7 +274,7 @@ const fn until(work: &Work) -> Option<Timestamp> {
 }
 
 /// Why the operation did not go well, or why it asks.
-fn cause(operation: &Operation, head: Phase) -> Option<Cause> {
+fn cause(operation: &Operation, head: Phase, why: Option<&str>) -> Option<Cause> {
     let steps = &operation.journal.steps;
     let with = |state| steps.iter().find(|(_, record)| record.state == state);
     // A step that failed and was undone stands as undone; it is the last one that had begun, and its note is the cause.
@@ -236,6 +282,10 @@ fn cause(operation: &Operation, head: Phase) -> Option<Cause> {
     let (name, record) = match head {
         Phase::Failed | Phase::RolledBack | Phase::Stuck => {
             with(StepState::UndoFailed).or_else(|| with(StepState::Failed)).or_else(undone)
+        }
+        Phase::NeedsApproval if steps.is_empty() => {
+            let note = scrub::line(why?, LONGEST);
+            return Some(Cause { title: "Why it asks".to_owned(), note, colour: Colour::Caution });
         }
         Phase::NeedsApproval => steps.last(),
         Phase::Announced | Phase::Started | Phase::Finished | Phase::Cancelled => None,

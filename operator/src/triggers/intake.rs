@@ -13,7 +13,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::alertmanager::{Alert, Entry, Status};
-use super::guard::{self, CANCELLED_BY, Decision, History, Judged, Situation};
+use super::guard::{self, CANCELLED_BY, Decision, History, Judged, Notice, Situation};
 use crate::operation::record::{Intent, OpId};
 
 /// How often a lost compare-and-swap is tried anew.
@@ -69,9 +69,6 @@ pub struct Decided {
     pub sentence: String,
     /// The operation that it is about.
     pub operation: Option<OpId>,
-    /// Whether people should be told of it by mail, beyond what the operation itself tells.
-    #[serde(skip)]
-    pub tell: bool,
 }
 
 /// A decision could not be stored: nothing was lost, the sender must send again.
@@ -100,7 +97,6 @@ impl Decided {
             decision: Decision::Ignored { why: String::new() }.name(),
             sentence: format!("the alert cannot be read: {why}"),
             operation: None,
-            tell: false,
         }
     }
 
@@ -113,7 +109,6 @@ impl Decided {
             decision: judged.decision.name(),
             sentence: judged.decision.to_string(),
             operation: judged.decision.operation().cloned(),
-            tell: judged.news && judged.decision.concerns_people(),
         }
     }
 }
@@ -170,6 +165,21 @@ pub async fn reset_circuit<P: Port>(port: &P, service: &str, now: Timestamp) -> 
         history.reset_circuit(now);
         if port.store(&history, at.as_ref()).await? {
             return Ok(true);
+        }
+    }
+    Err(Unstored::Contended)
+}
+
+/// Notes that people were told a notice.
+///
+/// # Errors
+/// When it could not be stored: it will be told again.
+pub async fn told<P: Port>(port: &P, service: &str, notice: &Notice, now: Timestamp) -> Result<(), Unstored> {
+    for _ in 0..ATTEMPTS {
+        let (situation, at) = port.situation(service).await?;
+        let mut history = situation.history.map_err(|e| Unstored::Swarm(e.to_string()))?;
+        if !history.told(notice, now) || port.store(&history, at.as_ref()).await? {
+            return Ok(());
         }
     }
     Err(Unstored::Contended)

@@ -269,17 +269,77 @@ async fn an_intent_that_was_noted_but_not_stored_is_stored_by_the_next_leader() 
     assert!(recheck(&swarm, at(31)).await.unwrap().is_empty());
 }
 
+/// Kinds and sentences of the notices that are to be told at `now`.
+fn notices(swarm: &Swarm, now: i64) -> Vec<guard::NoticeKind> {
+    let history = swarm.inner.lock().unwrap().history("shop_db");
+    let history = history.map(|(_, history)| history.unwrap());
+    history.iter().flat_map(|h| h.due_notices(at(now))).map(|n| n.kind).collect()
+}
+
+fn with_limit(count: u32) -> Swarm {
+    let swarm = swarm_of(&["shop_db"], 0);
+    swarm.inner.lock().unwrap().targets.get_mut("shop_db").unwrap().policy.restore.as_mut().unwrap().limit =
+        Limit { count, window: Duration::from_hours(1) };
+    swarm
+}
+
 #[tokio::test]
 async fn only_a_person_closes_an_open_circuit() {
-    let swarm = swarm_of(&["shop_db"], 0);
+    let swarm = with_limit(0);
     assert!(!reset_circuit(&swarm, "shop_db", at(0)).await.unwrap());
-    swarm.inner.lock().unwrap().targets.get_mut("shop_db").unwrap().policy.restore.as_mut().unwrap().limit =
-        Limit { count: 0, window: Duration::from_hours(1) };
     let decided = take(&swarm, &[on("shop_db", fires(0))], at(1)).await.unwrap();
-    assert_eq!((decided[0].decision, decided[0].tell), ("limit", true));
-    let again = take(&swarm, &[on("shop_db", fires(0))], at(2)).await.unwrap();
-    assert_eq!((again[0].decision, again[0].tell), ("limit", false), "told once");
+    assert_eq!(decided[0].decision, "limit");
     assert!(reset_circuit(&swarm, "shop_db", at(3)).await.unwrap());
+    assert!(!reset_circuit(&swarm, "shop_db", at(4)).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_was_not_acted_on_is_told_once_an_incident_and_waits_until_it_was() {
+    use guard::NoticeKind::Limit;
+    let swarm = with_limit(0);
+    for now in [1, 2, 300] {
+        take(&swarm, &[on("shop_db", fires(0))], at(now)).await.unwrap();
+        recheck(&swarm, at(now)).await.unwrap();
+        assert_eq!(notices(&swarm, now), [Limit], "one, however often it repeats");
+    }
+    let (situation, _) = swarm.situation("shop_db").await.unwrap();
+    let notice = situation.history.unwrap().notices.remove(0);
+    assert!(notice.sentence.contains("the limit of 0 restores"), "{}", notice.sentence);
+    swarm.inner.lock().unwrap().overtaken = 2;
+    told(&swarm, "shop_db", &notice, at(301)).await.unwrap();
+    assert_eq!(notices(&swarm, 301), []);
+    told(&swarm, "shop_db", &notice, at(302)).await.unwrap();
+    take(&swarm, &[on("shop_db", fires(0))], at(303)).await.unwrap();
+    assert_eq!(notices(&swarm, 303), [], "its repeats are no news");
+    take(&swarm, &[on("shop_db", ends(0))], at(400)).await.unwrap();
+    take(&swarm, &[on("shop_db", fires(500))], at(501)).await.unwrap();
+    assert_eq!(notices(&swarm, 501), [Limit], "another incident is");
+    assert_eq!(notices(&swarm, 501 + 49 * 3_600), [], "after two days it is none any more");
+}
+
+#[tokio::test]
+async fn a_decision_and_what_is_to_be_told_of_it_are_stored_in_one_write() {
+    for cut in [Cut::Before, Cut::After] {
+        let swarm = with_limit(0);
+        swarm.inner.lock().unwrap().dies = Some((0, cut));
+        take(&swarm, &[on("shop_db", fires(0))], at(1)).await.unwrap_err();
+        swarm.inner.lock().unwrap().dies = None;
+        take(&swarm, &[on("shop_db", fires(0))], at(2)).await.unwrap();
+        assert_eq!(notices(&swarm, 2), [guard::NoticeKind::Limit], "died {cut:?}");
+    }
+}
+
+#[tokio::test]
+async fn why_a_person_is_asked_is_known_for_the_operations_own_mail() {
+    let names = ["shop_db", "a_db", "b_db", "c_db"];
+    let swarm = swarm_of(&names, 0);
+    let entries: Vec<_> = names.iter().map(|n| on(n, fires(0))).collect();
+    let decided = take(&swarm, &entries, at(1)).await.unwrap();
+    let (situation, _) = swarm.situation("shop_db").await.unwrap();
+    let history = situation.history.unwrap();
+    let why = history.why_asked(decided[0].operation.as_ref().unwrap()).unwrap();
+    assert!(why.contains("4 of 4 managed services are sick at once"), "{why}");
+    assert_eq!(notices(&swarm, 1), [], "it makes no second mail");
 }
 
 /// One thing that happens.

@@ -11,3 +11,4 @@ pub mod alertmanager;
 pub mod cron;
 pub mod guard;
 pub mod intake;
+pub mod port;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::history::{History, Incident};
+use super::notice::Notice;
 use crate::operation::record::{SERVICE, SERVICE_ID};
 use crate::swarm::object::{Config, KIND, Kind, Labels, short_hash};
 
@@ -18,6 +19,7 @@ const CIRCUIT: &str = "skep.guard.circuit";
 const RESET: &str = "skep.guard.reset";
 const INCIDENT: &str = "skep.guard.incident.";
 const RESTORE: &str = "skep.guard.restore.";
+const NOTICE: &str = "skep.guard.notice.";
 
 /// A history that this version must not act on.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -72,6 +74,7 @@ impl History {
             history.take(key, value).map_err(|message| malformed(format!("`{key}`: {message}")))?;
         }
         history.restores.sort_by_key(|r| r.at);
+        history.notices.sort_by_key(|n| n.at);
         Ok(history)
     }
 
@@ -85,6 +88,8 @@ impl History {
             self.incidents.insert(incident.alert.clone(), incident);
         } else if key.starts_with(RESTORE) {
             self.restores.push(parse(value)?);
+        } else if key.starts_with(NOTICE) {
+            self.notices.push(parse::<Notice>(value)?);
         } else if key != FORMAT_KEY {
             return Err("a label of that name is not known".to_owned());
         }
@@ -104,6 +109,10 @@ impl History {
         }
         for (i, restored) in self.restores.iter().enumerate() {
             labels.insert(format!("{RESTORE}{i:02}"), json(restored));
+        }
+        for notice in &self.notices {
+            let name = short_hash(&format!("{} {}", notice.kind.as_str(), notice.alert));
+            labels.insert(format!("{NOTICE}{name}"), json(notice));
         }
         if let Some(circuit) = &self.circuit {
             labels.insert(CIRCUIT.to_owned(), json(circuit));

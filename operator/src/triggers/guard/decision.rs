@@ -194,17 +194,6 @@ impl Decision {
             | Decision::Ignored { .. } => None,
         }
     }
-
-    /// Whether people should be told by mail, beyond what the operation itself tells them.
-    pub const fn concerns_people(&self) -> bool {
-        matches!(
-            self,
-            Decision::LimitReached { opened: true, .. }
-                | Decision::Refused { .. }
-                | Decision::Observe { .. }
-                | Decision::Cooldown { answered: Some(_), .. }
-        )
-    }
 }
 
 impl fmt::Display for Decision {

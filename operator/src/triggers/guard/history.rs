@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::decision::Ask;
+use super::notice::Notice;
 use crate::operation::record::{Intent, OpId};
 use crate::triggers::alertmanager::Alert;
 
@@ -35,6 +36,8 @@ pub struct History {
     pub circuit: Option<Circuit>,
     /// When a person last reset it: what was before no longer counts.
     pub reset: Option<Timestamp>,
+    /// What people were told about alerts, and what they are still to be told; oldest first.
+    pub notices: Vec<Notice>,
 }
 
 /// One incident: from the first alert until all of its alerts are resolved and the cooldown has passed.
@@ -166,6 +169,7 @@ impl History {
             restores: Vec::new(),
             circuit: None,
             reset: None,
+            notices: Vec::new(),
         }
     }
 
@@ -230,6 +234,7 @@ impl History {
         for incident in self.incidents.values_mut() {
             incident.forget(since);
         }
+        self.forget_notices(since);
     }
 }
 

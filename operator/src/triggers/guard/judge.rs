@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::decision::Decision;
 use super::history::{Circuit, Heard, History, Phase, RETENTION, after, before};
+use super::notice::Notice;
 use super::rules::{act, has_changed_something, obstacle};
 use super::situation::Situation;
 use crate::operation::record::{OpId, State};
@@ -27,7 +28,7 @@ pub struct Judged {
     pub decision: Decision,
     /// The new history, where it differs.
     pub history: Option<History>,
-    /// Whether this was not decided before: repeats of a decision are not told again.
+    /// Whether this was not decided before.
     pub news: bool,
 }
 
@@ -41,6 +42,9 @@ impl Judged {
     fn new(alert: &str, decision: Decision, mut history: History, s: &Situation, now: Timestamp) -> Judged {
         let standing = |h: &History| h.incidents.get(alert).map(|i| (i.phase.clone(), i.resolved.is_some()));
         let news = s.history.as_ref().is_ok_and(|old| standing(old) != standing(&history));
+        if let Some(notice) = notice(alert, &decision, &history, now) {
+            history.notice(notice);
+        }
         for op in s.operations.iter().filter(|o| has_changed_something(o)) {
             op.journal.ended.into_iter().for_each(|ended| history.note_end(&op.id, ended));
         }
@@ -144,6 +148,12 @@ fn has_not_begun(s: &Situation, op: &OpId) -> Option<bool> {
         State::Running | State::Succeeded | State::RolledBack | State::Failed | State::Stuck => false,
     };
     Some(waits && known.journal.steps.is_empty())
+}
+
+/// What people are to be told about a decision: that of an incident, so that its repeats are known.
+fn notice(alert: &str, decision: &Decision, history: &History, now: Timestamp) -> Option<Notice> {
+    let incident = history.incidents.get(alert)?;
+    Notice::of(decision, alert, incident.opened, now)
 }
 
 fn implausible(alert: &Alert, now: Timestamp) -> Option<String> {

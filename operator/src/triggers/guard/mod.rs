@@ -12,6 +12,7 @@ mod codec;
 pub mod decision;
 pub mod history;
 pub mod judge;
+pub mod notice;
 mod rules;
 pub mod situation;
 
@@ -19,6 +20,7 @@ pub use codec::Unreadable;
 pub use decision::{Ask, Decision};
 pub use history::History;
 pub use judge::{CANCELLED_BY, Judged, due, judge};
+pub use notice::{Notice, NoticeKind};
 pub use situation::{Settings, Situation, Target, is_sick};
 
 #[cfg(test)]

@@ -409,6 +409,45 @@ fn an_operation_that_exists_already_is_taken_over_by_a_history_that_was_lost() {
     assert!(matches!(&s.history.unwrap().incidents[ALERT].phase, Phase::Acted { op } if *op == id_of(0)));
 }
 
+#[test]
+fn people_hear_why_an_alert_was_not_acted_on_whatever_the_reason() {
+    type Case = (NoticeKind, fn(&mut Situation));
+    let cases: [Case; 4] = [
+        (NoticeKind::Refused, |s| s.target.as_mut().unwrap().policy.paused = true),
+        (NoticeKind::Observed, |s| s.restore_mut().mode = RestoreMode::Observe),
+        (NoticeKind::Limit, |s| s.restore_mut().limit.count = 0),
+        (NoticeKind::Answered, |s| {
+            s.hears(&fires(-20), -19);
+            s.looks(-19);
+            s.operations[0].journal.state = State::Succeeded;
+            s.operations[0].journal.ended = Some(at(-12));
+            s.hears(&ends(-20), -10);
+        }),
+    ];
+    for (kind, prepare) in cases {
+        let mut s = situation();
+        prepare(&mut s);
+        for now in 5..10 {
+            s.hears(&fires(0), now);
+            s.looks(now);
+        }
+        let history = s.history.as_ref().unwrap();
+        let due: Vec<_> = history.due_notices(at(10)).collect();
+        assert_eq!(due.iter().map(|n| n.kind).collect::<Vec<_>>(), [kind], "{history:#?}");
+        assert!(!due[0].sentence.is_empty());
+        s.target.as_mut().unwrap().policy.restore = None;
+        s.looks(11);
+        assert_eq!(
+            s.history.unwrap().due_notices(at(12)).count(),
+            1,
+            "{kind:?} is told also when labels change"
+        );
+    }
+    let mut s = situation();
+    s.hears(&fires(0), 5);
+    assert!(s.history.unwrap().notices.is_empty(), "what is acted on is told by its operation");
+}
+
 fn stored(history: &History) -> Config {
     Config {
         id: "c".to_owned(),
@@ -432,6 +471,9 @@ fn a_history_reads_back_as_it_was_written() {
     let mut history = s.history.unwrap();
     history.reset_circuit(at(3));
     history.circuit = Some(history::Circuit { opened: at(2), why: "\"quoted\"\nand more".to_owned() });
+    history
+        .notice(Notice::of(&Decision::Refused { why: "paused".to_owned() }, ALERT, at(0), at(41)).unwrap());
+    assert!(history.told(&history.notices[0].clone(), at(50)));
     assert_eq!(History::read(&stored(&history)), Ok(history));
 }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::guard::{History, Settings, Situation, Target, is_sick};
+use super::intake::{Port, Unstored};
 use crate::operation::desk::{self, Refusal};
 use crate::operation::record::{Intent, OpId, Operation, SERVICE, State};
 use crate::policy;
@@ -12,8 +14,6 @@ use crate::runtime::clock;
 use crate::swarm::engine::Engine;
 use crate::swarm::error::Error;
 use crate::swarm::object::{Config, ENABLE, Kind, Service};
-use crate::triggers::guard::{History, Settings, Situation, Target, is_sick};
-use crate::triggers::intake::{Port, Unstored};
 
 /// The Swarm, for the judgement of alerts. Its writes need no lease: they are atomic by name or by version, so any
 /// replica that Alertmanager reaches may take an alert.
