@@ -1,15 +1,18 @@
 //! S1, S2, S3, S12: who is stopped, how, and what happens when that goes wrong.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::json;
 use skep::operation::desk;
+use skep::operation::drive::{self, Again};
 use skep::operation::record::{State, StepState};
 use skep_tests::saga::{Scene, connect};
 use skep_tests::sim::Answer;
 use skep_tests::sim::build::{on_network, service_spec};
 use skep_tests::sim::postgres::Application;
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
+use skep_tests::sim::{Container, Run, Serve, View, Workload};
 
 use super::{
     SHORT_LOOKBACK, alert, app_runs, beside, driven, exists, live, once, page_runs, remarks, spec, step,
@@ -274,4 +277,102 @@ async fn s11_going_back_is_two_writes_and_the_engines_own_rollback_leads_to_the_
     let service = scene.shop.sim.service("shop_app").expect("it is there");
     let previous = &service["PreviousSpec"]["TaskTemplate"]["ContainerSpec"]["Image"];
     assert_eq!(previous, "shop-app:1", "a rollback would bring the page");
+}
+
+/// An application that takes its time to end.
+struct Slow(Application);
+
+impl Workload for Slow {
+    fn start(&self, container: &Container, view: &View<'_>) -> Run {
+        self.0.start(container, view);
+        Run::Serve(Serve { exits: None, stop: Duration::from_secs(8) })
+    }
+
+    fn healthy(&self, container: &Container, view: &View<'_>) -> bool {
+        self.0.healthy(container, view)
+    }
+
+    fn answer(&self, container: &Container, view: &View<'_>) -> Answer {
+        self.0.answer(container, view)
+    }
+}
+
+/// A write in the middle of a stop makes Swarm forget the tasks that are ending; their containers run on.
+#[tokio::test(start_paused = true)]
+async fn s1_a_client_that_swarm_has_forgotten_is_waited_for_all_the_same() {
+    let (shop, wanted) = Scene::broken(ShopOptions::default()).await;
+    let data = shop.data.clone();
+    let (database, user) = (DATABASE.to_owned(), "shop".to_owned());
+    shop.sim.workload("shop-app:slow", Slow(Application { data, host: "db".to_owned(), database, user }));
+    let slow = |s: &mut serde_json::Value| {
+        s["TaskTemplate"]["ContainerSpec"]["Image"] = json!("shop-app:slow");
+    };
+    update(&shop, "shop_app", slow).await;
+    let is_slow = |shop: &Shop| {
+        let apps = shop.sim.containers("shop_app");
+        apps.len() == 2 && apps.iter().all(|c| c.image() == "shop-app:slow")
+    };
+    once(&shop, "the slow application", |shop| is_slow(shop) && shop.sees_only_app()).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let mut scene = Scene::ask(shop, beside()).await.wanting(wanted);
+    let env = scene.driver("driver").await;
+    let meddle = async {
+        once(&scene.shop, "it is being stopped", |shop| {
+            page_runs(shop) && shop.sim.containers("shop_app").iter().any(|c| c.stopping)
+        })
+        .await;
+        update(&scene.shop, "shop_app", |s| s["TaskTemplate"]["ContainerSpec"]["Env"] = json!(["B=2"])).await;
+    };
+    let watched = scene.drive_watched(&env, |shop| {
+        let cutting = exists(shop, "-cut-swap-") && !is_cut_over(shop);
+        assert!(!cutting || !app_runs(shop), "the names are swapped under a client that has not ended");
+    });
+    tokio::join!(watched, meddle);
+    let op = scene.operation().await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    scene.meant("shop_app", spec(&scene.shop, "shop_app"));
+    scene.check("s1 forgotten").await;
+    let env = spec(&scene.shop, "shop_app")["TaskTemplate"]["ContainerSpec"]["Env"].to_string();
+    assert!(env.contains("B=2"), "{env}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s1_a_client_that_is_deployed_between_the_stop_and_the_cut_is_stopped_again() {
+    let mut scene = Scene::restore(ShopOptions::default(), beside()).await;
+    let env = scene.driver("driver").await;
+    while step(&scene.operation().await, "stop") != Some(StepState::Done) {
+        match drive::poll(&env, &scene.op).await.unwrap() {
+            Again::After(pause) => tokio::time::sleep(pause).await,
+            Again::Idle => panic!("it came to rest before it stopped the clients"),
+        }
+    }
+    scene.shop.deploy("shop_app", |s| s["Mode"]["Replicated"]["Replicas"] = json!(3)).await;
+    let deployed = spec(&scene.shop, "shop_app");
+    once(&scene.shop, "the application is back", app_runs).await;
+    scene
+        .drive_watched(&env, |shop| {
+            let cutting = exists(shop, "-cut-swap-") && !is_cut_over(shop);
+            assert!(!cutting || !app_runs(shop), "the names are swapped under a client");
+        })
+        .await;
+    scene.meant("shop_app", deployed);
+    assert_eq!(scene.check("s1 deployed").await, State::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s3_a_start_is_done_only_when_every_task_of_a_client_is_healthy() {
+    let mut options = with_labels(&[], &[("skep.maintenance.mode", "proxy")]);
+    options.own_page = true;
+    let scene = Scene::restore(options, beside()).await;
+    let env = scene.driver("driver").await;
+    while step(&scene.operation().await, "start") != Some(StepState::Done) {
+        match drive::poll(&env, &scene.op).await.unwrap() {
+            Again::After(pause) => tokio::time::sleep(pause).await,
+            Again::Idle => panic!("{:#?}", scene.operation().await.journal),
+        }
+    }
+    let healthy = scene.shop.sim.containers("shop_app").iter().filter(|c| c.in_dns).count();
+    assert_eq!(healthy, 2, "a client that is not up yet was called started");
+    scene.drive(&env).await;
+    assert_eq!(scene.check("s3 healthy").await, State::Succeeded);
 }

@@ -185,3 +185,50 @@ async fn s20_a_restore_says_how_to_go_back_by_hand() {
     assert!(remarks(&op, &format!("ALTER DATABASE \"{old}\" RENAME TO \"{DATABASE}\"")), "{op:#?}");
     assert_eq!(step(&op, "keep"), Some(skep::operation::record::StepState::Done));
 }
+
+/// A backup of whatever there is now, that of a healthy shop with one order more each time.
+async fn backed_up(shop: Shop) -> Shop {
+    let shop = Scene::back_up(shop).await;
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    shop
+}
+
+#[tokio::test(start_paused = true)]
+async fn s9_at_most_three_backups_are_tried() {
+    let mut shop = backed_up(Shop::start(ShopOptions::default()).await).await;
+    shop.data.drop_table("shop_db", DATABASE, "users");
+    for _ in 0..3 {
+        shop.data.insert("shop_db", DATABASE, "orders", 1);
+        shop = backed_up(shop).await;
+    }
+    let scene = Scene::ask(shop, beside()).await;
+    let op = driven(&scene).await;
+    assert_eq!(scene.check("s9 three").await, State::Failed);
+    let tried = op.journal.remarks.iter().filter(|r| r.contains("was not used: check `users`")).count();
+    assert_eq!(tried, 3, "{:?}", op.journal.remarks);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s9_a_backup_that_does_not_fit_the_server_is_not_even_read() {
+    let shop = backed_up(Shop::start(ShopOptions::default()).await).await;
+    let good = live(&shop);
+    let role = |shop: &Shop, change: fn(&mut Vec<String>)| {
+        shop.data.with(|world| {
+            let server = world.servers.get_mut("shop_db").unwrap();
+            change(&mut server.databases.get_mut(DATABASE).unwrap().properties.roles);
+        });
+    };
+    role(&shop, |roles| roles.push("gone".to_owned()));
+    let shop = backed_up(shop).await;
+    role(&shop, |roles| roles.retain(|r| r != "gone"));
+    let scene = Scene::ask(shop, beside()).await.wanting(good);
+    let env = scene.driver("driver").await;
+    scene
+        .drive_watched(&env, |shop| {
+            assert!(!exists(shop, "-preflight-read0-"), "a backup with a missing role is read")
+        })
+        .await;
+    assert_eq!(scene.check("s9 role").await, State::Succeeded);
+    let op = scene.operation().await;
+    assert!(remarks(&op, "cannot be used: role `gone` does not exist"), "{:?}", op.journal.remarks);
+}

@@ -5,8 +5,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use skep::operation::drive;
 use skep::operation::record::{State, StepState};
+use skep::operation::{desk, drive};
 use skep::swarm::error::Error;
 use skep::swarm::lease::{Leadership, Lease};
 use skep_runner::Task;
@@ -221,4 +221,55 @@ async fn s7_every_job_that_is_killed_once_is_done_by_its_next_attempt() {
         let jobs = op.journal.steps.iter().flat_map(|(_, r)| r.jobs.values());
         assert_eq!(jobs.filter(|j| j.attempt > 1).count(), 1, "{what}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s7_what_is_taken_back_in_the_middle_of_a_job_waits_until_the_job_has_ended() {
+    let scene = Scene::restore(ShopOptions::default(), beside()).await;
+    scene.shop.data.with(|w| w.pace.load = Duration::from_secs(60));
+    let env = scene.driver("driver").await;
+    let person = async {
+        once(&scene.shop, "the load", |shop| exists(shop, "-beside-load0-")).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let engine = connect(&scene.shop, "person").await;
+        desk::cancel(&engine, &scene.op, "somebody").await.unwrap();
+    };
+    let mut taken_back = 0;
+    let watched = scene.drive_watched(&env, |shop| {
+        if exists(shop, "-beside-undo-") {
+            taken_back += 1;
+            let load = shop.sim.services().into_iter().find(|n| n.contains("-beside-load0-"));
+            assert_eq!(load, None, "it drops what a job still fills");
+        }
+    });
+    tokio::join!(watched, person);
+    assert!(taken_back > 0, "nothing was taken back");
+    assert_eq!(scene.check("s7 cancelled").await, State::Cancelled);
+}
+
+/// A driver that was suspended creates its job in the moment between the removal of the job and that of its ticket.
+#[tokio::test(start_paused = true)]
+async fn s7_a_job_that_comes_back_while_it_is_closed_is_removed_too() {
+    let scene = Scene::restore(ShopOptions::default(), beside()).await;
+    let (create, delete) = ("POST /services/create".to_owned(), "DELETE /configs/{id}".to_owned());
+    let asleep = Fault::Delay(Duration::from_secs(25), Duration::ZERO);
+    scene.shop.sim.faults().on("sleepy", Trigger::Endpoint(create, 1), asleep);
+    let slow = Fault::Delay(Duration::from_secs(24), Duration::ZERO);
+    scene.shop.sim.faults().on("awake", Trigger::Endpoint(delete, 1), slow);
+    let (sleepy, awake) = (scene.driver("sleepy").await, scene.driver("awake").await);
+    let mut back = false;
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let mut gone = false;
+        let look = |shop: &Shop| {
+            let is_there = exists(shop, "-preflight-look-1");
+            back |= gone && is_there;
+            gone |= shop.sim.faults().calls("awake").iter().any(|c| c.endpoint == "DELETE /services/{id}");
+        };
+        scene.drive_watched(&awake, look).await;
+    };
+    tokio::join!(scene.drive(&sleepy), later);
+    assert!(back, "the job did not come back, so nothing was tried");
+    let state = scene.check("s7 back").await;
+    assert!(matches!(state, State::Succeeded | State::RolledBack | State::Failed), "{state:?}");
 }

@@ -7,12 +7,15 @@
     reason = "a test may panic, and its tables may be typed in place"
 )]
 
+mod alerts;
 mod clients;
 mod data;
 mod jobs;
 mod room;
+mod suspended;
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -20,6 +23,7 @@ use skep::operation::record::{Operation, State, StepState, Trigger, Work};
 use skep::operation::saga::Env;
 use skep::operation::settings::Settings;
 use skep_tests::saga::Scene;
+use skep_tests::sim::Call;
 use skep_tests::sim::postgres::Content;
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
 
@@ -52,6 +56,32 @@ async fn driven(scene: &Scene) -> Operation {
     let env = scene.driver("driver").await;
     scene.drive(&env).await;
     scene.operation().await
+}
+
+/// Drives until `when` holds after one of the driver's calls, and then no further until `meanwhile` is over: as a process
+/// that is suspended, with whatever it has just read. Then drives to rest. Whether it was suspended at all.
+async fn suspended(
+    scene: &Scene,
+    name: &str,
+    mut when: impl FnMut(&Shop, &[Call]) -> bool,
+    meanwhile: impl Future<Output = ()>,
+) -> bool {
+    let env = scene.driver(name).await;
+    let mut drive = Box::pin(scene.drive(&env));
+    let held = std::future::poll_fn(|cx| {
+        if drive.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(false);
+        }
+        let calls = scene.shop.sim.faults().calls(name);
+        let answered = calls.last().is_some_and(|c| c.status.is_some());
+        if answered && when(&scene.shop, &calls) { Poll::Ready(true) } else { Poll::Pending }
+    });
+    if !held.await {
+        return false;
+    }
+    meanwhile.await;
+    drive.await;
+    true
 }
 
 fn with_settings(mut env: Env, change: impl FnOnce(&mut Settings)) -> Env {
