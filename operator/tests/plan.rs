@@ -142,6 +142,7 @@ impl Stored {
             version: 1,
             verified: (!self.unverified).then_some(self.taken),
             proved: self.proved,
+            removing: None,
             entry: Entry {
                 schema: Entry::VERSION,
                 id: self.id.clone(),

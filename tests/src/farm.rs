@@ -10,7 +10,7 @@ use serde_json::json;
 use skep::operation::catalogue::Backup;
 use skep::operation::desk;
 use skep::operation::drive::{self, Again};
-use skep::operation::record::{OpId, Operation};
+use skep::operation::record::{Intent, OpId, Operation, SCHEMA, Trigger, Work};
 use skep::operation::saga::Env;
 use skep::operation::settings::Settings;
 use skep::plan::scheduled::Rules;
@@ -120,6 +120,41 @@ impl Farm {
         assert_eq!(reply.status, 200, "{}", reply.message());
     }
 
+    /// Asks for an operation as a person does.
+    ///
+    /// # Panics
+    /// When there is no such service, or the operation cannot be stored.
+    pub async fn ask(&self, service: &str, work: Work) -> OpId {
+        self.store(service, work, false).await
+    }
+
+    /// Asks for an operation that waits for a person's approval.
+    ///
+    /// # Panics
+    /// When there is no such service, or the operation cannot be stored.
+    pub async fn ask_approval(&self, service: &str, work: Work) -> OpId {
+        self.store(service, work, true).await
+    }
+
+    async fn store(&self, service: &str, work: Work, approval: bool) -> OpId {
+        let engine = self.connect("people").await;
+        let service = engine.service(service).await.expect("the service is there");
+        let now = self.sim.now();
+        let id = OpId::new(now, &format!("{work:?} by hand"));
+        let intent = Intent {
+            schema: SCHEMA,
+            service: service.name().to_owned(),
+            service_id: service.id.clone(),
+            work,
+            trigger: Trigger::Person { name: "somebody".to_owned() },
+            created: now,
+            approval,
+            accept_problems: false,
+        };
+        desk::create(&engine, &id, intent).await.expect("the operation can be stored");
+        id
+    }
+
     /// All operations, oldest first.
     pub async fn operations(&self) -> Vec<Operation> {
         desk::list(&self.connect("looker").await).await.expect("the engine answers")
@@ -146,7 +181,15 @@ impl Farm {
 impl Leader {
     /// Leads until a time, or until this process is dead.
     pub async fn lead(&mut self, to: &str) {
-        let to: Timestamp = to.parse().expect("the test gives a time");
+        self.lead_until(to.parse().expect("the test gives a time")).await;
+    }
+
+    /// Leads for a while, or until this process is dead.
+    pub async fn lead_for(&mut self, time: Duration) {
+        self.lead_until(self.env.now() + time).await;
+    }
+
+    async fn lead_until(&mut self, to: Timestamp) {
         let Ok(open) = desk::list(&self.env.engine).await else { return };
         self.live = open.into_iter().filter(|o| o.journal.state.is_live()).map(|o| o.id).collect();
         self.looked = None;

@@ -266,6 +266,7 @@ fn view(restore: State, backup: State) -> View {
             last_size: Some(412_000_000),
             oldest: Some(at(-600_000)),
             next: Some(at(600)),
+            missed: Some(at(-2_400)),
             interval: Some(Duration::from_secs(3_600)),
             wanted_since: Some(at(-700_000)),
         }),

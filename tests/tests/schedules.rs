@@ -5,9 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use skep::operation::desk;
-use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
+use skep::operation::record::{Operation, State, Trigger, Work};
 use skep_tests::farm::Farm;
 use skep_tests::sim::{self, Cut, Fault};
 
@@ -112,7 +111,7 @@ async fn a_run_that_is_due_during_another_operation_is_made_up_when_that_has_end
     let mut leader = farm.leader("leader").await;
     leader.lead("2026-03-01T23:10:00Z").await;
     let restore = Work::Restore { backup: None, before: None, in_place: None, quiesce: None };
-    let asked = ask(&farm, restore, true).await;
+    let asked = farm.ask_approval("shop_db", restore).await;
     leader.lead("2026-03-02T05:00:00Z").await;
     assert_eq!(farm.backups().await.len(), 0, "the restore waits for approval, and the service for it");
     desk::cancel(&leader.env.engine, &asked, "somebody").await.unwrap();
@@ -159,23 +158,4 @@ async fn a_run_is_not_repeated_when_the_record_of_it_was_pruned() {
     farm.leaderless("2026-04-30T23:58:00Z").await;
     other.lead("2026-05-01T00:10:00Z").await;
     assert_eq!(runs(&farm).await["shop_db"], ["2026-05-01T00:00:00Z"]);
-}
-
-async fn ask(farm: &Farm, work: Work, approval: bool) -> OpId {
-    let engine = farm.connect("people").await;
-    let service = engine.service("shop_db").await.unwrap();
-    let now: Timestamp = farm.sim.now();
-    let id = OpId::new(now, "by hand");
-    let intent = Intent {
-        schema: SCHEMA,
-        service: service.name().to_owned(),
-        service_id: service.id.clone(),
-        work,
-        trigger: Trigger::Person { name: "somebody".to_owned() },
-        created: now,
-        approval,
-        accept_problems: false,
-    };
-    desk::create(&engine, &id, intent).await.unwrap();
-    id
 }

@@ -25,6 +25,7 @@ struct Shown<'a> {
     entry: &'a Entry,
     verified: Option<Timestamp>,
     proved: Option<Timestamp>,
+    removing: Option<Timestamp>,
 }
 
 /// `skep backups`
@@ -40,7 +41,7 @@ pub(super) async fn backups(session: &Session, args: &BackupsArgs) -> Result<Exi
     if session.out.is_json() {
         let all: Vec<Shown<'_>> = backups
             .iter()
-            .map(|b| Shown { entry: &b.entry, verified: b.verified, proved: b.proved })
+            .map(|b| Shown { entry: &b.entry, verified: b.verified, proved: b.proved, removing: b.removing })
             .collect();
         session.out.json_whole(&all);
         return Ok(Exit::Fine);
@@ -71,9 +72,10 @@ fn table(session: &Session, backups: &[Backup]) -> Table {
     ]);
     for backup in backups {
         let entry = &backup.entry;
-        let purpose = match entry.purpose {
-            Purpose::Regular => "regular",
-            Purpose::Safety => "safety",
+        let purpose = match (entry.purpose, backup.removing) {
+            (_, Some(_)) => Cell::new(Tone::Mind, "being removed"),
+            (Purpose::Regular, None) => "regular".into(),
+            (Purpose::Safety, None) => "safety".into(),
         };
         table.row(vec![
             entry.id.as_str().into(),
@@ -85,7 +87,7 @@ fn table(session: &Session, backups: &[Backup]) -> Table {
                 .verified
                 .map_or_else(|| Cell::new(Tone::Mind, "no"), |at| Cell::new(Tone::Good, ago(at, now))),
             backup.proved.map_or_else(|| Cell::from("no"), |at| Cell::new(Tone::Good, ago(at, now))),
-            purpose.into(),
+            purpose,
             entry.store.as_str().into(),
             Cell::new(Tone::Faint, &entry.dir),
         ]);

@@ -13,7 +13,7 @@ use crate::operation::catalogue::Purpose;
 use crate::operation::record::{OpId, State};
 use crate::plan::words::ago;
 use crate::plan::{World, step_names};
-use crate::policy::{Level, Policies};
+use crate::policy::{Level, Policies, Policy};
 use crate::swarm::object::{OP, Service};
 
 /// `ps`
@@ -40,6 +40,8 @@ struct Row {
     last_backup: Option<Timestamp>,
     last_verified: Option<Timestamp>,
     last_proved: Option<Timestamp>,
+    /// When the next scheduled backup is due; none while the service is paused.
+    next_backup: Option<Timestamp>,
     problems: usize,
     warnings: usize,
 }
@@ -55,7 +57,7 @@ struct Holder {
 /// `skep ps`
 pub(super) async fn ps(session: &Session, args: &PsArgs) -> Result<Exit, Failure> {
     let world = session.world().await?;
-    let rows = rows(&world, args.stack.as_deref());
+    let rows = rows(&world, args.stack.as_deref(), session.now());
     if session.out.is_json() {
         session.out.json_whole(&rows);
     } else if rows.is_empty() {
@@ -69,14 +71,15 @@ pub(super) async fn ps(session: &Session, args: &PsArgs) -> Result<Exit, Failure
     Ok(Exit::Fine)
 }
 
-fn rows(world: &World, stack: Option<&str>) -> Vec<Row> {
+fn rows(world: &World, stack: Option<&str>, now: Timestamp) -> Vec<Row> {
     let policies = Policies::of(&world.services);
     let managed = policies.iter().filter(|(_, parsed)| parsed.policy.enabled);
     let services = managed.filter_map(|(name, parsed)| Some((world.service(name)?, parsed)));
     let rows = services.filter(|(s, _)| stack.is_none_or(|stack| s.stack() == Some(stack)));
     rows.map(|(service, parsed)| {
         let newest = |time: fn(&crate::operation::catalogue::Backup) -> Option<Timestamp>| {
-            let own = world.backups.iter().filter(|b| b.entry.service == service.name());
+            let own =
+                world.backups.iter().filter(|b| b.entry.service == service.name() && b.removing.is_none());
             own.filter(|b| b.entry.purpose == Purpose::Regular).filter_map(time).max()
         };
         let problems = parsed.problems.iter().filter(|p| p.code.level() == Level::Problem).count();
@@ -94,11 +97,17 @@ fn rows(world: &World, stack: Option<&str>) -> Vec<Row> {
             last_backup: newest(|b| Some(b.entry.taken)),
             last_verified: newest(|b| b.verified),
             last_proved: newest(|b| b.proved),
+            next_backup: next(&parsed.policy, now),
             problems,
             warnings: parsed.problems.len() - problems,
         }
     })
     .collect()
+}
+
+fn next(policy: &Policy, now: Timestamp) -> Option<Timestamp> {
+    let schedules = policy.backup.iter().filter(|_| !policy.paused).flat_map(|b| &b.schedules);
+    schedules.filter_map(|s| s.next_after(now)).min()
 }
 
 fn condition(world: &World, service: &Service) -> Condition {
@@ -128,6 +137,7 @@ fn table(rows: &[Row], now: Timestamp) -> Table {
         "BACKUP",
         "VERIFIED",
         "PROVED",
+        "NEXT",
         "PROBLEMS",
     ]);
     for row in rows {
@@ -148,6 +158,7 @@ fn table(rows: &[Row], now: Timestamp) -> Table {
             time(row.last_backup),
             time(row.last_verified),
             row.last_proved.map_or_else(|| Cell::from(""), |at| ago(at, now).into()),
+            row.next_backup.map_or_else(|| Cell::from(""), |at| ago(at, now).into()),
             problems(row),
         ]);
     }
@@ -185,6 +196,7 @@ mod tests {
     fn a_row_says_what_the_service_does_and_when_its_data_was_last_safe() {
         let mut db = service("shop_db");
         db.spec["Labels"]["skep.data"] = json!("postgres");
+        db.spec["Labels"]["skep.backup.schedule"] = json!("0 2 * * *");
         db.spec["Mode"] = json!({ "Replicated": { "Replicas": 1 } });
         let mut app = service("shop_app");
         app.spec["TaskTemplate"]["ContainerSpec"]["Labels"] = json!({ OP: "x" });
@@ -195,16 +207,17 @@ mod tests {
             op("shop_app", Work::Maintenance { until: None }, "2026-03-01T00:00:00Z", State::Running);
         let world =
             World { services: vec![db, app, other], operations: vec![maintenance], ..World::default() };
-        let rows = rows(&world, None);
+        let now = "2026-03-02T00:00:00Z".parse().unwrap();
+        let rows = rows(&world, None, now);
         let states: Vec<_> = rows.iter().map(|r| (r.service.as_str(), r.state)).collect();
         assert_eq!(states, [("shop_app", Condition::Maintenance), ("shop_db", Condition::Degraded)]);
-        let text = table(&rows, "2026-03-02T00:00:00Z".parse().unwrap()).render(Paint::NONE);
+        let text = table(&rows, now).render(Paint::NONE);
         let lines: Vec<&str> = text.lines().collect();
         assert!(
             lines[1].contains("0/global") && lines[1].contains("on    maintenance of shop_app running"),
             "{text}"
         );
         assert!(lines[1].ends_with('1'), "one problem: {text}");
-        assert!(lines[2].contains("0/1") && lines[2].ends_with("never   never"), "{text}");
+        assert!(lines[2].contains("0/1") && lines[2].ends_with("never   never             in 2 h"), "{text}");
     }
 }

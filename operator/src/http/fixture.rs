@@ -178,6 +178,7 @@ fn database(name: &str, condition: Condition, last: i64, count: u64, size: u64) 
             last_size: Some(size),
             oldest: Some(at(-86_400 * 26)),
             next: Some(at(3_600)),
+            missed: None,
             interval: Some(Duration::from_hours(1)),
             wanted_since: Some(at(-86_400 * 40)),
         }),

@@ -13,6 +13,7 @@ use crate::operation::catalogue::{Backup, Purpose};
 use crate::operation::clients;
 use crate::operation::record::{Operation, State, StepState, Work};
 use crate::operation::settings::Settings;
+use crate::plan::scheduled::missed;
 use crate::policy::{Level, Parsed, Policies, Policy, Problem, Schedule, Section};
 use crate::swarm::object::{Config, ENABLE, OP, Service, Task, TaskState};
 use crate::triggers::guard::History;
@@ -158,7 +159,7 @@ fn is_maintenance(op: &Operation) -> bool {
 fn backups(s: &Sources<'_>, service: &Service, parsed: &Parsed) -> Option<Backups> {
     let policy = &parsed.policy;
     let wanted = policy.backup.is_some() || parsed.is_off(Section::Backup);
-    let of_it = |b: &&Backup| b.entry.service == service.name();
+    let of_it = |b: &&Backup| b.entry.service == service.name() && b.removing.is_none();
     let all: Vec<&Backup> = s.backups.iter().filter(of_it).collect();
     if all.is_empty() && !wanted {
         return None;
@@ -180,6 +181,7 @@ fn backups(s: &Sources<'_>, service: &Service, parsed: &Parsed) -> Option<Backup
         last_size: newest.map(|b| b.entry.size),
         oldest: good().map(|b| b.entry.taken).min(),
         next,
+        missed: missed(service, policy, s.backups, s.taken),
         interval,
         wanted_since: wanted.then_some(service.created),
     })

@@ -106,6 +106,8 @@ pub struct Backups {
     pub oldest: Option<Timestamp>,
     /// When the next one is due, where there is a schedule.
     pub next: Option<Timestamp>,
+    /// When the newest one was due, where there is no backup from that time or later yet.
+    pub missed: Option<Timestamp>,
     /// Longest time between two that the schedule allows, where there is one.
     pub interval: Option<Duration>,
     /// Since when the service exists: what "never" is measured from.

@@ -207,6 +207,7 @@ pub(crate) fn step(work: &Work, name: &str) -> String {
         (Work::Backup, "dump") => "Dump the data",
         (Work::Backup, "verify") => "Read the backup back in full",
         (Work::Backup, "register") => "Register it in the catalogue",
+        (Work::Backup, "prune") => "Remove backups that no rule keeps",
         (Work::Restore { .. }, "preflight") => "Look at backups, room, roles and sessions",
         (Work::Restore { .. }, "expire") => "Drop what an earlier restore kept",
         (Work::Restore { .. }, "safety") => "Back up what is about to be replaced",

@@ -1,7 +1,7 @@
-//! Backup: claim ↩ plan ↩ dump ↩ verify ↩ (read back in full, manifest last) · register ↩ · release.
+//! Backup: claim ↩ plan ↩ dump ↩ verify ↩ (read back in full, manifest last) · register ↩ · prune ◆ · release.
 //!
 //! A backup exists once it is registered; before that its directory has no manifest or no catalogue entry, and the
-//! undo removes it. Nothing of the live data is touched at any moment.
+//! undo removes it. Once older ones are being removed it is not taken back any more. Nothing of the live data is touched at any moment.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use super::frozen::{self, Frozen, Target};
 use super::journal::Compensation;
 use super::saga::{Cx, Fault, Progress, Saga};
 use super::work::{self, Access, Order, Outcome};
-use super::{claim, freeze};
+use super::{claim, freeze, prune};
 use crate::swarm::error::Error;
 use crate::swarm::spec::redacted;
 
@@ -35,11 +35,14 @@ pub enum Step {
     Verify,
     /// The catalogue knows the manifest's checksum.
     Register,
+    /// Older backups that no rule keeps are removed.
+    Prune,
     /// The service is given back.
     Release,
 }
 
-const STEPS: [Step; 6] = [Step::Claim, Step::Plan, Step::Dump, Step::Verify, Step::Register, Step::Release];
+const STEPS: [Step; 7] =
+    [Step::Claim, Step::Plan, Step::Dump, Step::Verify, Step::Register, Step::Prune, Step::Release];
 
 /// Where one backup goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +72,7 @@ impl super::journal::Step for Step {
             Step::Dump => "dump",
             Step::Verify => "verify",
             Step::Register => "register",
+            Step::Prune => "prune",
             Step::Release => "release",
         }
     }
@@ -76,6 +80,7 @@ impl super::journal::Step for Step {
     fn compensation(self) -> Compensation {
         match self {
             Step::Claim | Step::Plan | Step::Dump | Step::Verify | Step::Register => Compensation::Undo,
+            Step::Prune => Compensation::PointOfNoReturn,
             Step::Release => Compensation::Nothing,
         }
     }
@@ -121,6 +126,10 @@ impl Saga for Backup {
                 register(cx, &frozen.target, &place, &sealed, Purpose::Regular).await?;
                 Ok(Progress::Done(serde_json::json!({ "backup": place.id })))
             }
+            Step::Prune => {
+                let frozen = frozen::load(cx).await?;
+                prune::prune(cx, &frozen.target).await
+            }
             Step::Release => release(cx).await,
         }
     }
@@ -144,7 +153,7 @@ impl Saga for Backup {
                 unregister(cx, &place).await?;
                 Ok(Progress::done())
             }
-            Step::Release => Ok(Progress::done()),
+            Step::Prune | Step::Release => Ok(Progress::done()),
         }
     }
 

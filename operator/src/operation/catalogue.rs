@@ -14,6 +14,7 @@ use crate::swarm::object::{Config, KIND, Kind, Labels, OP};
 pub const PREFIX: &str = "skep-backup-";
 const VERIFIED: &str = "skep.verified";
 const PROVED: &str = "skep.proved";
+const REMOVING: &str = "skep.removing";
 const TAKEN: &str = "skep.taken";
 const VERSION: u32 = 1;
 
@@ -30,6 +31,8 @@ pub struct Backup {
     pub verified: Option<Timestamp>,
     /// When a restore of it last passed the checks.
     pub proved: Option<Timestamp>,
+    /// Since when it is being removed: some of its files may be gone, so nothing restores it any more.
+    pub removing: Option<Timestamp>,
 }
 
 /// The immutable part of a registered backup.
@@ -85,6 +88,7 @@ impl Backup {
             version: config.version,
             verified: time(VERIFIED),
             proved: time(PROVED),
+            removing: time(REMOVING),
             entry,
         })
     }
@@ -143,7 +147,17 @@ pub async fn mark_proved(cx: &Cx<'_>, id: &str) -> Result<(), Fault> {
     }
 }
 
-/// The backups that a restore may use, best first (S9): verified, regular, of this service and engine, taken at or before
+/// Says of a backup that its files are about to go. `Stale` where somebody else has just written it.
+///
+/// # Errors
+/// What the engine says.
+pub async fn mark_removing(cx: &Cx<'_>, config: &Config) -> Result<(), Error> {
+    let mut labels = config.labels.clone();
+    labels.insert(REMOVING.to_owned(), cx.now().to_string());
+    cx.engine().relabel_config(&config.id, config.version, &config.name, &labels).await
+}
+
+/// The backups that a restore may use, best first (S9): verified, regular, not being removed, of this service and engine, taken at or before
 /// `until`; or the one asked for by id, whatever its purpose. At most `most`.
 pub fn candidates<'a>(
     backups: impl IntoIterator<Item = &'a Backup>,
@@ -154,7 +168,7 @@ pub fn candidates<'a>(
 ) -> Vec<&'a Backup> {
     let mut fit: Vec<&Backup> = backups
         .into_iter()
-        .filter(|b| b.entry.service == service)
+        .filter(|b| b.entry.service == service && b.removing.is_none())
         .filter(|b| match wanted {
             Some(id) => b.entry.id == id,
             None => b.verified.is_some() && b.entry.purpose == Purpose::Regular && b.entry.taken <= until,
@@ -176,6 +190,7 @@ mod tests {
             version: 1,
             verified: verified.then_some(taken),
             proved: None,
+            removing: None,
             entry: Entry {
                 schema: VERSION,
                 id: id.to_owned(),
@@ -202,11 +217,16 @@ mod tests {
             backup("unverified", "2026-01-03T00:00:00Z", Purpose::Regular, false),
             backup("safety", "2026-01-03T01:00:00Z", Purpose::Safety, true),
             backup("late", "2026-01-05T00:00:00Z", Purpose::Regular, true),
+            Backup {
+                removing: Some(Timestamp::UNIX_EPOCH),
+                ..backup("going", "2026-01-02T12:00:00Z", Purpose::Regular, true)
+            },
         ];
         let until = "2026-01-04T00:00:00Z".parse().unwrap();
         let ids = |found: Vec<&Backup>| found.iter().map(|b| b.entry.id.clone()).collect::<Vec<_>>();
         assert_eq!(ids(candidates(&all, "shop_db", None, until, 3)), ["good", "old"]);
         assert_eq!(ids(candidates(&all, "shop_db", Some("safety"), until, 3)), ["safety"]);
+        assert_eq!(ids(candidates(&all, "shop_db", Some("going"), until, 3)), [] as [String; 0]);
         assert_eq!(ids(candidates(&all, "other_db", None, until, 3)), [] as [String; 0]);
     }
 

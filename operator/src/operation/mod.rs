@@ -2,7 +2,8 @@
 //!
 //! `record` is what stands in the Swarm; `journal` computes what comes next; `saga` is the frame of steps; `drive` polls.
 //! One file per operation: `backup`, `restore`, `maintenance`, `expire`. What they share: `claim` (one holder per
-//! service), `freeze` and `frozen` (decisions made beforehand), `work` (jobs), `clients` (stop and start), `catalogue`.
+//! service), `freeze` and `frozen` (decisions made beforehand), `work` (jobs), `clients` (stop and start), `catalogue`,
+//! `retention` (which backups stay) and `prune` (removing the others).
 
 pub mod backup;
 pub mod canary;
@@ -18,8 +19,10 @@ pub mod frozen;
 pub mod journal;
 pub mod maintenance;
 pub mod page;
+pub mod prune;
 pub mod record;
 pub mod restore;
+pub mod retention;
 pub mod saga;
 pub mod settings;
 pub mod work;

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::restore;
 use super::steps::steps;
 use super::words::list;
 use super::world::World;
+use super::{restore, retention};
 use crate::engines::postgres;
 use crate::operation::freeze::has_host_port;
 use crate::operation::frozen::Method;
@@ -282,6 +282,7 @@ fn backup(draft: &mut Draft<'_>) {
     let store = store.map_or_else(|| "the default store".to_owned(), |s| format!("store `{s}`"));
     let stack = draft.service.stack().unwrap_or("_");
     draft.fact("Goes to", vec![format!("{store}, v1/{stack}/{name}/<operation>")]);
+    retention::facts(draft);
     "nothing: the data is read, never changed, and the service keeps running"
         .clone_into(&mut draft.plan.users);
     draft.steps(&Work::Backup, |step| {
@@ -290,7 +291,10 @@ fn backup(draft: &mut Draft<'_>) {
             "plan" => ("decide image, node and credentials beforehand".to_owned(), "forgotten"),
             "dump" => (format!("dump database `{database}` into the store"), "removed from the store"),
             "verify" => ("read the dump back in full; write the manifest last".to_owned(), "jobs ended"),
-            "register" => ("register the manifest's checksum in the catalogue".to_owned(), ""),
+            "register" => {
+                ("register the manifest's checksum in the catalogue".to_owned(), "taken out of the catalogue")
+            }
+            "prune" => ("remove the backups that no rule keeps any more".to_owned(), ""),
             "release" => (format!("give {name} back"), ""),
             other => (other.to_owned(), ""),
         };

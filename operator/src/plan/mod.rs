@@ -15,6 +15,7 @@ pub mod due;
 pub mod explain;
 pub mod prune;
 mod restore;
+mod retention;
 pub mod scheduled;
 pub mod steps;
 pub mod sweep;

@@ -53,6 +53,7 @@ struct BackupGauges {
     oldest: GaugeVec,
     last_size: GaugeVec,
     next: GaugeVec,
+    missed: GaugeVec,
     interval: GaugeVec,
     created: GaugeVec,
     count: IntGaugeVec,
@@ -319,6 +320,10 @@ impl BackupGauges {
             ),
             oldest: time("oldest_restorable", "When the oldest backup was taken; 0 where there is none."),
             next: time("next_run", "When the next backup is due; absent without a schedule."),
+            missed: time(
+                "missed",
+                "When the newest backup was due that is not made yet; 0 where none is missing, absent without a schedule.",
+            ),
             created: time("policy_created", "Since when backups are wanted."),
             last_size: gauges(r, "backup_last_size_bytes", "Size of the newest backup.", &["service"]),
             interval: gauges(
@@ -340,6 +345,7 @@ impl BackupGauges {
             oldest,
             last_size,
             next,
+            missed,
             interval,
             created,
             count,
@@ -352,6 +358,7 @@ impl BackupGauges {
             oldest,
             last_size,
             next,
+            missed,
             interval,
             created,
         ] {
@@ -374,6 +381,7 @@ impl BackupGauges {
         self.last_size.with_label_values(name).set(backups.last_size.unwrap_or(0) as f64);
         if let Some(next) = backups.next {
             time(&self.next, Some(next));
+            time(&self.missed, backups.missed);
         }
         if let Some(interval) = backups.interval {
             self.interval.with_label_values(name).set(interval.as_secs_f64());

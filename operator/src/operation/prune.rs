@@ -1,0 +1,156 @@
+//! Prune: the last work of a backup removes the older ones that no rule keeps any more ([`super::retention`]).
+//!
+//! ```text
+//! choose, journal → for each: mark "being removed" → delete its directory by a job → remove its entry
+//! ```
+//! Marked, a backup is no candidate for any restore, so nothing that can be restored is ever half there; its entry goes
+//! last, so a directory whose removal failed is not forgotten: the next backup tries again.
+//!
+//! Invariants: a backup that has been registered is not failed by what goes wrong here, only remarked on; from the
+//! first mark on it is not taken back either, since older ones may be gone. While a restore of the service is open
+//! nothing is marked: it may want any of them. What goes is judged anew, by the labels as they are, before each mark.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use skep_runner::Task;
+use skep_runner::task::Discard;
+use tracing::info;
+
+use super::catalogue::{self, Backup};
+use super::freeze;
+use super::frozen::Target;
+use super::record::{Operation, SERVICE, Work};
+use super::retention::{Cause, Fate, Rules};
+use super::saga::{Cx, Fault, Progress, Wait};
+use super::work::{self, Access, Order, Outcome};
+use crate::policy;
+use crate::swarm::error::Error;
+use crate::swarm::object::{Config, Kind};
+
+/// So many are removed after one backup; the rest goes after the next.
+const MOST: usize = 16;
+
+/// What the step journals before it acts.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Pruning {
+    /// Ids of the backups to remove, the oldest first; none before they were chosen.
+    chosen: Option<Vec<String>>,
+}
+
+/// How far the removal of one backup is.
+enum Removal {
+    /// Nothing of it is left.
+    Done,
+    /// Not yet.
+    Wait(Wait),
+    /// Something stands against it for now.
+    Left(String),
+}
+
+/// Removes what goes. Never fails for good.
+///
+/// # Errors
+/// What the engine says, where it is worth trying again.
+pub async fn prune(cx: &mut Cx<'_>, target: &Target) -> Result<Progress, Fault> {
+    match remove_chosen(cx, target).await {
+        Err(fault) => match fault.ends_step() {
+            Some(why) => {
+                cx.remark(format!("older backups were not removed, the next backup tries again: {why}"));
+                Ok(Progress::done())
+            }
+            None => Err(fault),
+        },
+        progress => progress,
+    }
+}
+
+async fn remove_chosen(cx: &mut Cx<'_>, target: &Target) -> Result<Progress, Fault> {
+    let going = going(cx).await?;
+    let chosen = match cx.scratch::<Pruning>()?.chosen {
+        Some(chosen) => chosen,
+        None => {
+            let chosen: Vec<String> = going.iter().take(MOST).map(|(_, b)| b.entry.id.clone()).collect();
+            cx.keep(&Pruning { chosen: Some(chosen.clone()) }).await?;
+            chosen
+        }
+    };
+    let mut left = Vec::new();
+    for (nth, id) in chosen.iter().enumerate() {
+        // One that is not among them is gone, or stays after all.
+        let Some((config, backup)) = going.iter().find(|(_, b)| b.entry.id == *id) else { continue };
+        match remove(cx, target, nth, config, backup).await? {
+            Removal::Done => {}
+            Removal::Wait(wait) => return Ok(Progress::Wait(wait)),
+            Removal::Left(why) => {
+                cx.remark(format!("backup {id} could not be removed, the next backup tries again: {why}"));
+                left.push(id);
+            }
+        }
+    }
+    Ok(Progress::Done(json!({ "chosen": chosen, "left": left })))
+}
+
+/// The backups that go now, the oldest first.
+async fn going(cx: &Cx<'_>) -> Result<Vec<(Config, Backup)>, Fault> {
+    let name = cx.op.intent.service.as_str();
+    let policy = policy::parse(&freeze::service(cx).await?.labels()).policy;
+    let Some(rules) = Rules::of(&policy) else { return Ok(Vec::new()) };
+    let wanted = is_wanted(cx, name).await?;
+    let configs = cx.engine().configs(Kind::Backup, &[(SERVICE, name)]).await?;
+    let all: Vec<(Config, Backup)> =
+        configs.into_iter().filter_map(|c| Some((Backup::read(&c)?, c))).map(|(b, c)| (c, b)).collect();
+    let verdicts = rules.judge(all.iter().map(|(_, b)| b), cx.now());
+    let goes = verdicts.iter().filter(|v| match v.fate {
+        Fate::Stays(_) => false,
+        Fate::Goes(Cause::BeingRemoved) => true,
+        Fate::Goes(Cause::NoRule | Cause::SafetyIsOver) => !wanted,
+    });
+    let ids: Vec<&str> = goes.rev().map(|v| v.backup.entry.id.as_str()).collect();
+    let one = |id: &&str| all.iter().find(|(_, b)| b.entry.id == *id).cloned();
+    Ok(ids.iter().filter_map(one).collect())
+}
+
+/// Whether an open restore may want any backup of the service.
+async fn is_wanted(cx: &Cx<'_>, service: &str) -> Result<bool, Fault> {
+    let operations = cx.engine().configs(Kind::Operation, &[(SERVICE, service)]).await?;
+    let is_open = |config: &Config| match Operation::read(config) {
+        Ok(op) => matches!(op.intent.work, Work::Restore { .. }) && !op.journal.state.is_terminal(),
+        Err(_) => true,
+    };
+    Ok(operations.iter().any(is_open))
+}
+
+async fn remove(
+    cx: &mut Cx<'_>,
+    target: &Target,
+    nth: usize,
+    config: &Config,
+    backup: &Backup,
+) -> Result<Removal, Fault> {
+    let entry = &backup.entry;
+    if !cx.env.settings.stores.contains_key(&entry.store) {
+        return Ok(Removal::Left(format!("there is no store `{}`", entry.store)));
+    }
+    if backup.removing.is_none() {
+        match catalogue::mark_removing(cx, config).await {
+            Ok(()) => {}
+            Err(Error::NotFound { .. }) => return Ok(Removal::Done),
+            Err(other) => return Err(other.into()),
+        }
+    }
+    let target = Target { store: entry.store.clone(), ..target.clone() };
+    let task = Task::Discard(Discard { dir: entry.dir.clone(), sealed: true });
+    let key = format!("d{nth}");
+    let order = Order { key: &key, target: &target, task, store: Some(Access::Write), data: false };
+    Ok(match work::run(cx, &order).await? {
+        Outcome::Wait(wait) => {
+            Removal::Wait(Wait { why: format!("removing backup {}: {}", entry.id, wait.why), ..wait })
+        }
+        Outcome::Failed(fault) => Removal::Left(fault.message),
+        Outcome::Done(_) => {
+            cx.engine().remove_config(&config.id).await?;
+            info!(service = entry.service, "backup {} is removed", entry.id);
+            Removal::Done
+        }
+    })
+}
