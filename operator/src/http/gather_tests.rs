@@ -197,6 +197,18 @@ fn the_longest_pause_of_a_schedule_is_its_week_end() {
 }
 
 #[test]
+fn a_run_that_was_due_is_missed_until_there_is_a_backup_from_then_or_later() {
+    let mut swarm = Swarm { services: vec![database()], ..Swarm::default() };
+    let due = swarm.one().backups.unwrap().missed.unwrap();
+    let seconds = due.duration_since(at(0)).as_secs();
+    assert!((-3 * 86_400..=0).contains(&seconds), "{due}");
+    swarm.backups = vec![backup("before", seconds - 1, Purpose::Regular, true, None)];
+    assert_eq!(swarm.one().backups.unwrap().missed, Some(due));
+    swarm.backups.push(backup("after", seconds, Purpose::Regular, true, None));
+    assert_eq!(swarm.one().backups.unwrap().missed, None);
+}
+
+#[test]
 fn backups_that_a_label_fault_switched_off_are_still_wanted() {
     let mut service = database();
     service.spec["Labels"]["skep.backup.schedule"] = json!("whenever");

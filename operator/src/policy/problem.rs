@@ -175,6 +175,8 @@ codes! {
     UnsetVariable = "W007",
     /// A retention that drops the backups of today.
     ThinToday = "W008",
+    /// A retention that keeps one backup only.
+    LoneBackup = "W009",
 }
 
 /// A problem with the service that it belongs to, for printing.

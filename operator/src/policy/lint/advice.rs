@@ -44,7 +44,7 @@ pub(super) fn advice(policy: &Policy, around: &Surroundings) -> Vec<Problem> {
         warnings.extend(page(maintenance, around));
     }
     warnings.extend(alerts(policy, around));
-    warnings.extend(policy.backup.as_ref().and_then(thin_today));
+    warnings.extend(policy.backup.as_ref().and_then(|b| lone(b).or_else(|| thin_today(b))));
     warnings
 }
 
@@ -95,6 +95,17 @@ fn alerts(policy: &Policy, around: &Surroundings) -> Option<Problem> {
             .got(restore.on_alert.join(", "))
             .want("`skep.backup.schedule` beside it: there are only the backups that somebody takes by hand")
             .hint("for example `skep.backup.schedule=@daily`".to_owned())
+    })
+}
+
+/// A single backup, which the next run replaces.
+fn lone(backup: &Backup) -> Option<Problem> {
+    let [only] = backup.keep.as_slice() else { return None };
+    (only.count == 1 && !backup.schedules.is_empty()).then(|| {
+        Problem::new(Code::LoneBackup, Section::Backup, "skep.backup.keep")
+            .got(only.to_string())
+            .want("more than one backup: the next run replaces the only one, whatever the data has become by then")
+            .hint("for example `7 last, 7 daily, 4 weekly`, which also holds without this label".to_owned())
     })
 }
 
