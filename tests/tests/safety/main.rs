@@ -13,6 +13,7 @@ mod data;
 mod jobs;
 mod room;
 mod suspended;
+mod undo;
 
 use std::sync::Arc;
 use std::task::Poll;
