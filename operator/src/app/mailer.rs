@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::Parts;
 use super::ledger::Told;
+use crate::notify::expect::expected_end;
 use crate::notify::outbox::{Audience, DeadLetters, Delivery, Outbox, Undelivered};
 use crate::notify::topic::Topic;
 use crate::operation::desk::{self, Refusal};
@@ -72,7 +73,12 @@ impl Mailer {
             Err(_) => return Ok(Action::Idle),
         };
         let (label, why) = (self.audience(&op.intent.service), self.why_asked(&op).await?);
-        let audience = Audience { label: &label, expected_end: None, why: why.as_deref() };
+        let known: Vec<Operation> = match self.snapshots.latest() {
+            Some(world) => world.operations.iter().filter_map(|c| Operation::read(c).ok()).collect(),
+            None => Vec::new(),
+        };
+        let expected_end = expected_end(&op, &known);
+        let audience = Audience { label: &label, expected_end, why: why.as_deref() };
         let ledger = Told { engine: self.engine.clone() };
         let now = clock::now();
         match outbox.deliver(&op, audience, &ledger, now).await? {

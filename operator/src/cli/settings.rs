@@ -60,8 +60,8 @@ pub struct WorkArgs {
     /// Name of this Swarm, for mails and pages.
     #[arg(long, env = "SKEP_CLUSTER", value_name = "NAME", default_value = "swarm", hide_short_help = true)]
     pub cluster: String,
-    /// A backup store, `name=bind:/path` or `name=volume:name[,driver=…][,opt.<name>=<value>…]`; may be repeated, or
-    /// separated by `;`. The volume `skep-backups` as `default` where none is given.
+    /// A backup store, `name=bind:/path` or `name=volume:name[,driver=…][,opt.<name>=<value>…]`; a part with a comma in it
+    /// is quoted whole, as in `"opt.o=addr=10.0.0.1,rw"`. May be repeated, or separated by `;`. The volume `skep-backups` as `default` where none is given.
     #[arg(
         long = "store",
         env = "SKEP_STORES",
@@ -97,9 +97,6 @@ pub struct WorkArgs {
     /// Longest time for one data job.
     #[arg(long, env = "SKEP_JOB_DEADLINE", value_name = "DURATION", value_parser = positive, hide_short_help = true)]
     pub job_deadline: Option<Duration>,
-    /// Longest wait for a node that does not answer while a job there may still write into a store.
-    #[arg(long, env = "SKEP_LOST_DEADLINE", value_name = "DURATION", value_parser = positive, hide_short_help = true)]
-    pub lost_deadline: Option<Duration>,
     /// How many ended operations are kept, at least those of the last 30 days.
     #[arg(long, env = "SKEP_KEEP_OPERATIONS", value_name = "COUNT", hide_short_help = true)]
     pub keep_operations: Option<usize>,
@@ -238,7 +235,6 @@ impl WorkArgs {
             start_deadline: self.start_deadline.unwrap_or(base.start_deadline),
             check_deadline: self.check_deadline.unwrap_or(base.check_deadline),
             job_deadline: self.job_deadline.unwrap_or(base.job_deadline),
-            lost_deadline: self.lost_deadline.unwrap_or(base.lost_deadline),
             keep_operations: self.keep_operations.unwrap_or(base.keep_operations),
         })
     }

@@ -11,6 +11,7 @@
 //! blocks or fails an operation; recipients come from labels and configuration only; a message holds fields of the
 //! record and nothing else, and those are scrubbed (S15).
 
+pub mod expect;
 pub mod message;
 pub mod meter;
 pub mod notice;

@@ -28,8 +28,6 @@ pub struct Settings {
     pub check_deadline: Duration,
     /// Longest time for one data job.
     pub job_deadline: Duration,
-    /// Longest wait for a node that does not answer while a job there may still write files (S8).
-    pub lost_deadline: Duration,
     /// How many terminal operations are kept.
     pub keep_operations: usize,
 }
@@ -52,7 +50,10 @@ pub enum Store {
 
 /// A store that cannot be understood.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("store `{given}`: want `bind:/path` or `volume:name[,driver=…][,opt.<name>=<value>…]`")]
+#[error(
+    "store `{given}`: want `bind:/path` or `volume:name[,driver=…][,opt.<name>=<value>…]`; a part with a comma in it is \
+     quoted whole, as in `\"opt.o=addr=10.0.0.1,rw\"`"
+)]
 pub struct BadStore {
     given: String,
 }
@@ -74,7 +75,6 @@ impl Default for Settings {
             start_deadline: Duration::from_secs(180),
             check_deadline: Duration::from_secs(60),
             job_deadline: Duration::from_secs(4 * 3600),
-            lost_deadline: Duration::from_secs(30 * 60),
             keep_operations: 200,
         }
     }
@@ -111,8 +111,9 @@ impl FromStr for Store {
         if let Some(path) = text.strip_prefix("bind:") {
             return path.starts_with('/').then(|| Store::Bind(path.to_owned())).ok_or_else(bad);
         }
-        let mut parts = text.strip_prefix("volume:").ok_or_else(bad)?.split(',');
-        let name = parts.next().filter(|n| !n.is_empty()).ok_or_else(bad)?.to_owned();
+        let parts = text.strip_prefix("volume:").and_then(fields).ok_or_else(bad)?;
+        let mut parts = parts.into_iter();
+        let name = parts.next().filter(|n| !n.is_empty()).ok_or_else(bad)?;
         let (mut driver, mut options) = (None, BTreeMap::new());
         for part in parts {
             let (key, value) = part.split_once('=').ok_or_else(bad)?;
@@ -128,9 +129,51 @@ impl FromStr for Store {
     }
 }
 
+/// The fields of a line of comma-separated values, as `docker --mount` reads them: one that holds commas stands in quotes as
+/// a whole, with quotes in it doubled. None where quotes do not match.
+fn fields(text: &str) -> Option<Vec<String>> {
+    let (mut fields, mut field) = (Vec::new(), String::new());
+    let mut chars = text.chars().peekable();
+    loop {
+        let quoted = field.is_empty() && chars.next_if_eq(&'"').is_some();
+        if quoted {
+            loop {
+                match chars.next()? {
+                    '"' if chars.next_if_eq(&'"').is_some() => field.push('"'),
+                    '"' => break,
+                    other => field.push(other),
+                }
+            }
+        }
+        match chars.next() {
+            None => {
+                fields.push(field);
+                return Some(fields);
+            }
+            Some(',') => fields.push(std::mem::take(&mut field)),
+            Some(other) if !quoted && other != '"' => field.push(other),
+            Some(_) => return None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_with_commas_are_quoted_as_docker_mounts_are() {
+        let text = r#"volume:backups,opt.type=nfs,"opt.o=addr=10.0.0.1,rw,nfsvers=4",opt.device=:/b"#;
+        let Store::Volume { name, options, .. } = text.parse().unwrap() else { panic!("{text}") };
+        assert_eq!((name.as_str(), options["o"].as_str()), ("backups", "addr=10.0.0.1,rw,nfsvers=4"));
+        assert_eq!((options["type"].as_str(), options["device"].as_str()), ("nfs", ":/b"));
+        assert_eq!(fields(r#"a,"b ""c"" ,d",,e"#).unwrap(), ["a", "b \"c\" ,d", "", "e"]);
+        for bad in
+            [r#"volume:a,"opt.o=rw"#, r#"volume:a,"opt.o=rw"x"#, r#"volume:a,opt.o="rw""#, r#"volume:a"b"#]
+        {
+            assert!(bad.parse::<Store>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn stores_are_read_from_text() {

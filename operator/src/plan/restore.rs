@@ -103,7 +103,10 @@ fn clients<'a>(draft: &mut Draft<'a>, restore: &Restore, quiesce: bool) -> Vec<S
         draft.labels(client, true);
         draft.queue(client);
         if !draft.policy_of(client).is_some_and(|p| p.enabled) {
-            draft.refuse(format!("client {client} has no label {ENABLE}=true"));
+            draft.mind(format!(
+                "{client} has no label {ENABLE}=true; it is stopped all the same, because skep.restore.clients names it: \
+                 left running it would write to data that goes away"
+            ));
         }
         clients.extend(if quiesce { draft.stopping(client) } else { draft.running_on(client) });
     }
@@ -140,7 +143,6 @@ fn caches(draft: &mut Draft<'_>, restore: &Restore, clients: &[Stopping<'_>]) ->
                 name: c.service.name().to_owned(),
                 id: c.service.id.clone(),
                 method: c.method.clone(),
-                nodes: Vec::new(),
                 checks: Vec::new(),
             })
             .collect();

@@ -1,6 +1,7 @@
 //! Which service needs which: `skep.depends-on` of all services, resolved to full names.
 //!
-//! Only services with `skep.enable=true` have edges: Skep stops nothing that did not opt in. A name means the
+//! Only services with `skep.enable=true` have edges. One without stops only where `skep.restore.clients` of the data names it:
+//! left running it would write to data that goes away, and its exact spec comes back. A name means the
 //! service of the same stack first, then the service of that full name. Names that mean nothing, a service that
 //! needs itself, and circles are problems of the services that say so; the order stays defined all the same.
 

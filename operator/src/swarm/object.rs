@@ -37,8 +37,6 @@ pub enum Kind {
     Lease,
     /// A page or nginx configuration that Skep delivers.
     Page,
-    /// A client's task that tries restored data, out of reach of users. A service, not a config.
-    Canary,
 }
 
 /// A Swarm config object.
@@ -284,7 +282,7 @@ pub fn short_hash(text: &str) -> String {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Operation,
         Kind::Plan,
         Kind::Ticket,
@@ -294,7 +292,6 @@ impl Kind {
         Kind::Claim,
         Kind::Lease,
         Kind::Page,
-        Kind::Canary,
     ];
 
     /// The value of the [`KIND`] label.
@@ -309,7 +306,6 @@ impl Kind {
             Kind::Claim => "claim",
             Kind::Lease => "lease",
             Kind::Page => "page",
-            Kind::Canary => "canary",
         }
     }
 }
