@@ -185,9 +185,11 @@ async fn s19_a_leader_that_was_frozen_for_half_a_lease_writes_nothing_more() {
 /// Whether a write that got no answer had an effect is not assumed: it is looked up.
 #[tokio::test(start_paused = true)]
 async fn s19_a_job_whose_creation_was_not_answered_is_found_and_not_made_twice() {
-    for cut in [Cut::Before, Cut::After] {
+    // Jobs whose failure would fail the restore: the look, the load, the swap.
+    for (nth, cut) in [(1, Cut::Before), (1, Cut::After), (5, Cut::After), (7, Cut::Before), (7, Cut::After)]
+    {
         let scene = Scene::restore(ShopOptions::default(), beside()).await;
-        let creates = Trigger::Endpoint("POST /services/create".to_owned(), 3);
+        let creates = Trigger::Endpoint("POST /services/create".to_owned(), nth);
         scene.shop.sim.faults().on("driver", creates, Fault::Cut(cut));
         let env = scene.driver("driver").await;
         let mut at_once = 0;
@@ -238,8 +240,8 @@ async fn s7_what_is_taken_back_in_the_middle_of_a_job_waits_until_the_job_has_en
     let watched = scene.drive_watched(&env, |shop| {
         if exists(shop, "-beside-undo-") {
             taken_back += 1;
-            let load = shop.sim.services().into_iter().find(|n| n.contains("-beside-load0-"));
-            assert_eq!(load, None, "it drops what a job still fills");
+            let load = shop.sim.containers(&format!("skep-job-{}-beside-load0-1", scene.op));
+            assert!(load.is_empty(), "it drops what a job still fills");
         }
     });
     tokio::join!(watched, person);
@@ -247,7 +249,7 @@ async fn s7_what_is_taken_back_in_the_middle_of_a_job_waits_until_the_job_has_en
     assert_eq!(scene.check("s7 cancelled").await, State::Cancelled);
 }
 
-/// A driver that was suspended creates its job in the moment between the removal of the job and that of its ticket.
+/// A driver that was suspended creates its job in the moment between the removal of the job and that of its ticket, and dies.
 #[tokio::test(start_paused = true)]
 async fn s7_a_job_that_comes_back_while_it_is_closed_is_removed_too() {
     let scene = Scene::restore(ShopOptions::default(), beside()).await;
@@ -257,19 +259,47 @@ async fn s7_a_job_that_comes_back_while_it_is_closed_is_removed_too() {
     let slow = Fault::Delay(Duration::from_secs(24), Duration::ZERO);
     scene.shop.sim.faults().on("awake", Trigger::Endpoint(delete, 1), slow);
     let (sleepy, awake) = (scene.driver("sleepy").await, scene.driver("awake").await);
-    let mut back = false;
     let later = async {
         tokio::time::sleep(Duration::from_secs(5)).await;
-        let mut gone = false;
-        let look = |shop: &Shop| {
-            let is_there = exists(shop, "-preflight-look-1");
-            back |= gone && is_there;
-            gone |= shop.sim.faults().calls("awake").iter().any(|c| c.endpoint == "DELETE /services/{id}");
-        };
-        scene.drive_watched(&awake, look).await;
+        scene.drive(&awake).await;
     };
-    tokio::join!(scene.drive(&sleepy), later);
-    assert!(back, "the job did not come back, so nothing was tried");
+    let back = async {
+        let removed = |shop: &Shop| {
+            shop.sim.faults().calls("awake").iter().any(|c| c.endpoint == "DELETE /services/{id}")
+        };
+        once(&scene.shop, "the job is removed", removed).await;
+        once(&scene.shop, "the job is back", |shop| exists(shop, "-preflight-look-1")).await;
+        scene.shop.sim.faults().kill("sleepy");
+    };
+    tokio::join!(scene.drive(&sleepy), later, back);
     let state = scene.check("s7 back").await;
     assert!(matches!(state, State::Succeeded | State::RolledBack | State::Failed), "{state:?}");
+}
+
+/// A renewal counts from when it was sent: those who wait for the lease to expire count from then, too.
+#[tokio::test(start_paused = true)]
+async fn s19_a_renewal_that_was_answered_late_holds_no_longer() {
+    let scene = Scene::restore(ShopOptions::default(), beside()).await;
+    let elector = connect(&scene.shop, "elector").await;
+    let sim = scene.shop.sim.clone();
+    let clock = std::sync::Arc::new(move || sim.elapsed() + Duration::from_secs(100));
+    let (lease, fence, mut leadership) = Lease::with_clock(&elector, "one", clock);
+    let update = "POST /configs/{id}/update";
+    let late = Fault::Delay(Duration::ZERO, Duration::from_secs(8));
+    scene.shop.sim.faults().on("elector", Trigger::Endpoint(update.to_owned(), 1), late);
+    let electing = tokio::spawn(lease.run(CancellationToken::new()));
+    leadership.wait_for(Leadership::is_leading).await.unwrap();
+    let sent = |shop: &Shop| {
+        let calls = shop.sim.faults().calls("elector");
+        calls.iter().find(|c| c.endpoint == update && c.status.is_some()).map(|c| c.at)
+    };
+    once(&scene.shop, "the late renewal is answered", |shop| sent(shop).is_some()).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    electing.abort();
+    let sent = sent(&scene.shop).unwrap();
+    let until = |at: Duration| tokio::time::sleep(at.saturating_sub(scene.shop.sim.elapsed()));
+    until(sent + Duration::from_secs(14)).await;
+    assert!(fence.is_open());
+    until(sent + Duration::from_millis(15_500)).await;
+    assert!(!fence.is_open(), "it may write although others may hold the lease");
 }

@@ -11,9 +11,9 @@ mod alerts;
 mod clients;
 mod data;
 mod jobs;
+mod rescue;
 mod room;
 mod suspended;
-mod undo;
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -69,13 +69,14 @@ async fn suspended(
 ) -> bool {
     let env = scene.driver(name).await;
     let mut drive = Box::pin(scene.drive(&env));
+    // Looked at before the driver is: what it reads next it has not seen yet.
     let held = std::future::poll_fn(|cx| {
-        if drive.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(false);
-        }
         let calls = scene.shop.sim.faults().calls(name);
         let answered = calls.last().is_some_and(|c| c.status.is_some());
-        if answered && when(&scene.shop, &calls) { Poll::Ready(true) } else { Poll::Pending }
+        if answered && when(&scene.shop, &calls) {
+            return Poll::Ready(true);
+        }
+        drive.as_mut().poll(cx).map(|_| false)
     });
     if !held.await {
         return false;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 mod cluster;
 mod run;
 
-pub use cluster::{Cluster, PASSWORD};
+pub use cluster::{Cluster, PASSWORD, bin};
 pub use run::{Outcome, Runner, manifest, run_with};
 
 /// Looks, bounded, until `is_so`.
