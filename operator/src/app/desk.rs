@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tracing::info;
 
 use super::Parts;
@@ -18,16 +18,20 @@ use crate::triggers::intake::{self, Decided, Unstored};
 pub(super) struct AppDesk {
     parts: Arc<Parts>,
     views: watch::Receiver<Option<Arc<View>>>,
+    /// One post at a time: posts that come together (repeats, an Alertmanager of several) would take each other's turn to
+    /// write until one of them gives up.
+    taking: Mutex<()>,
 }
 
 impl AppDesk {
     pub(super) fn new(parts: Arc<Parts>, views: watch::Receiver<Option<Arc<View>>>) -> AppDesk {
-        AppDesk { parts, views }
+        AppDesk { parts, views, taking: Mutex::new(()) }
     }
 }
 
 impl Desk for AppDesk {
     async fn alerts(&self, entries: Vec<Entry>) -> Result<Vec<Decided>, Unstored> {
+        let _alone = self.taking.lock().await;
         let decided = intake::take(&self.parts.port, &entries, clock::now()).await?;
         self.parts.snapshots.refresh();
         Ok(decided)
