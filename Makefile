@@ -22,7 +22,7 @@ bench-restore: setup runner ## downtime of a restore: a runbook's shell commands
 	cargo build --release -p skep-tests --bins
 	target/release/bench_restore
 
-soak: setup ## the long suites: a kill at every step of a restore, deploys in the middle, real alerts
+soak: setup ## an hour and more: a kill at each of the first writes of every step of a restore
 	tests/run.sh soak
 
 check: ## formatting and lints

@@ -4,14 +4,25 @@
 # usage: run.sh [unit|real|all|soak]
 #   unit   lints, unit tests, the simulated Swarm: no engine needed
 #   real   the suites marked "needs the sandbox", on a private Swarm that is started here and ended here
-#   soak   the long ones among them, which the others leave out: a kill at every step, deploys in the middle, real alerts
+#   soak   what takes an hour or more and the others leave out: a kill at each of the first writes of every step, one a restore
 #
-# SKEP_TEST_KEEP=1 leaves the private Swarm running.
+# However this ends, by Ctrl-C too, the private Swarm ends with it; SKEP_TEST_KEEP=1 leaves it running.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-passed=0 failed=0
+passed=0 failed=0 times='' swarm=''
+
+finish() {
+    trap "" INT TERM HUP
+    rm -f "$log"
+    [ -z "$swarm" ] || [ -n "${SKEP_TEST_KEEP:-}" ] || tests/sandbox/engine.sh down
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# took NAME SECONDS: for the table at the end
+took() { times+=$(printf '%5s s  %s' "$2" "$1")$'\n'; }
 
 # step NAME COMMAND…: one thing that passes or fails as a whole
 step() {
@@ -24,7 +35,7 @@ step() {
         failed=$((failed + 1))
         printf 'FAILED: %s\n' "$name"
     fi
-    printf -- '-- %s: %s s\n' "$name" $((SECONDS - began))
+    took "$name" $((SECONDS - began))
 }
 
 # tests NAME COMMAND…: cargo test; its own counts are added up
@@ -38,7 +49,8 @@ tests() {
     f=$(awk '/^test result:/ { n += $6 } END { print n + 0 }' "$log")
     [ "$status" = 0 ] || [ "$f" != 0 ] || f=1
     passed=$((passed + p)) failed=$((failed + f))
-    printf -- '-- %s: %s passed, %s failed, %s s\n' "$name" "$p" "$f" $((SECONDS - began))
+    printf -- '-- %s passed, %s failed\n' "$p" "$f"
+    took "$name" $((SECONDS - began))
 }
 
 unit() {
@@ -46,32 +58,31 @@ unit() {
     tests "unit tests and the simulated Swarm" cargo test --workspace --no-fail-fast
 }
 
-long='real_kill real_deploy real_alertmanager'
-
-# The suites of the real Swarm, each in its own process and one after the other: they share one engine.
+# real [CARGO-TEST-FILTER…]: the suites of the real Swarm, each in its own process and one after the other: they share one
+# engine.
 real() {
-    local suites=${1:-}
-    [ -n "$suites" ] || suites=$(grep -l 'needs the sandbox' tests/tests/*.rs | xargs -n1 basename -s .rs |
-        grep -v -x -F "$(tr ' ' '\n' <<<"$long")")
+    local filter=("${@:---skip=soak::}") suites suite
+    suites=$(grep -l 'needs the sandbox' tests/tests/*.rs)
+    [ $# = 0 ] || suites=$(grep -l '^mod soak' tests/tests/*.rs)
+    swarm=ours
     tests/sandbox/engine.sh up || { failed=$((failed + 1)); return; }
     step "images" tests/sandbox/images.sh
     step "the runner, static and under 1,000,000 bytes" tests/runner-size.sh
     step "Skep's own image" tests/sandbox/images.sh skep:dev
     eval "$(tests/sandbox/engine.sh env)"
     export SKEP_DOCKER_SOCKET=${DOCKER_HOST#unix://}
-    local suite
     for suite in $suites; do
-        tests "$suite, on the real Swarm" cargo test -p skep-tests --test "$suite" -- --ignored --test-threads 1
+        suite=$(basename -s .rs "$suite")
+        tests "$suite" cargo test -p skep-tests --test "$suite" -- --ignored --test-threads 1 "${filter[@]}"
     done
-    [ -n "${SKEP_TEST_KEEP:-}" ] || tests/sandbox/engine.sh down
 }
 
 case ${1:-all} in
 unit) unit ;;
 real) real ;;
 all) unit && real ;;
-soak) real "$long" ;;
+soak) real soak:: ;;
 *) echo "usage: run.sh [unit|real|all|soak]" >&2 && exit 2 ;;
 esac
-printf '\n%s passed, %s failed\n' "$passed" "$failed"
+printf '\n%s%s passed, %s failed\n' "$times" "$passed" "$failed"
 [ "$failed" = 0 ]

@@ -86,7 +86,11 @@ packaged() {
 }
 
 build() {
-    local suite job jobs=() failed=
+    local suite job failed=
+    jobs=()
+    # A job in the background does not hear Ctrl-C. Its namespace dies with it, and everything in that.
+    trap '[ ${#jobs[@]} = 0 ] || kill -9 "${jobs[@]}" 2>/dev/null; rmdir "$sandbox"/build-* 2>/dev/null || true' EXIT
+    trap 'exit 130' INT TERM HUP
     for suite in "${!todo[@]}"; do
         # An own mount and process namespace: whatever happens, no mount and no process of a build stays behind.
         # shellcheck disable=SC2086 # one argument an image
@@ -94,6 +98,8 @@ build() {
         jobs+=($!)
     done
     for job in "${jobs[@]}"; do wait "$job" || failed=yes; done
+    jobs=()
+    trap - EXIT INT TERM HUP
     rmdir "$sandbox"/build-*
     [ -z "$failed" ] || die "not all images could be built"
     docker image prune -f >/dev/null

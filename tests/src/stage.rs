@@ -4,9 +4,12 @@
 //! One stage stands at a time in a process: all share one engine, and its one lease. What an earlier stage left there is
 //! swept when the next begins, so a suite that failed spoils nothing.
 
+mod door;
 mod operator;
 mod people;
+mod post;
 mod shop;
+mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +19,13 @@ use skep::swarm::object::TaskState;
 use skep::swarm::transport::Endpoint;
 use tokio::sync::{Mutex, MutexGuard};
 
+pub use door::{Door, Write};
 pub use operator::{Operator, Posted, TOKEN};
 pub use people::Users;
+pub use post::{PostOffice, Received};
 pub use shop::{Shop, Specs};
+
+use witness::Witness;
 
 use crate::sandbox::{Sandbox, Stack, eventually, repository, unique, unique_port};
 
@@ -28,7 +35,7 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 pub const LEASE: &str = "4s";
 
 /// How the shop is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// `skep.maintenance.mode` of the application.
     pub mode: &'static str,
@@ -53,6 +60,8 @@ pub struct Stage {
     /// Where users come in.
     pub port: u16,
     setting: Setting,
+    // Before the stack: what is dropped first sees it stand.
+    _witness: Witness,
     stack: Stack<'static>,
     file: std::path::PathBuf,
     _alone: MutexGuard<'static, ()>,
@@ -88,7 +97,8 @@ impl Stage {
         let variables = variables(&setting, port);
         let variables: Vec<_> = variables.iter().map(|(k, v)| (*k, v.as_str())).collect();
         let stack = sandbox.deploy(&file, &name, &variables).await;
-        let stage = Stage { sandbox, engine, port, setting, stack, file, _alone: alone };
+        let _witness = Witness::of(sandbox.environment(), &name);
+        let stage = Stage { sandbox, engine, port, setting, _witness, stack, file, _alone: alone };
         stage.open().await;
         stage
     }
@@ -154,6 +164,22 @@ impl Stage {
         Shop::new(self)
     }
 
+    /// Another way of working, as far as labels tell it: deployed over what stands, which restarts nothing.
+    ///
+    /// # Panics
+    /// When it asks for more than labels.
+    pub async fn turn(&mut self, setting: Setting) {
+        let same = Setting {
+            mode: self.setting.mode,
+            strategy: self.setting.strategy,
+            quiesce: self.setting.quiesce,
+            ..setting.clone()
+        };
+        assert_eq!(same, self.setting, "that takes another stage");
+        self.setting = setting;
+        self.redeploy(|text| text).await;
+    }
+
     /// Deploys the stack file again, changed.
     pub async fn redeploy(&self, change: impl Fn(String) -> String) {
         let text = std::fs::read_to_string(&self.file).expect("it was written");
@@ -201,6 +227,13 @@ fn manifest(setting: &Setting, name: &str) -> std::path::PathBuf {
             &format!("POSTGRES_PASSWORD: {password}"),
         ),
     };
+    // What Skep must wait for when somebody deploys in the middle: the old tasks' grace, and the engine's watch over the new.
+    let text = text
+        .replace("    environment: &app\n", "    stop_grace_period: 3s\n    environment: &app\n")
+        .replace("    command: worker\n", "    command: worker\n    stop_grace_period: 3s\n")
+        .replace("        order: start-first\n", "        order: start-first\n        monitor: 1s\n")
+        // All backups of a suite are of one day.
+        .replace("skep.backup.keep: 7 daily, 4 weekly\n", "skep.backup.keep: 20 last\n");
     let text =
         text.replace("file: proxy.conf", &format!("file: {}", repository("manifests/proxy.conf").display()));
     let file = std::env::temp_dir().join(format!("{name}.yml"));

@@ -1,7 +1,8 @@
 //! The leading operator is killed in the middle of every step of a real restore, and another carries on.
 //!
-//! Run by: `make runner && cargo test -p skep-tests --test real_kill -- --ignored --test-threads 1`. Needs root and the Debian
-//! packages of `make setup`; it fails without them.
+//! Each kill comes right behind a write that the engine has answered and the operator never learns of: what it did stands
+//! nowhere. Run by: `make runner && cargo test -p skep-tests --test real_kill -- --ignored --test-threads 1`. Needs root and
+//! the Debian packages of `make setup`; it fails without them.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
@@ -11,7 +12,7 @@ use skep::operation::journal::Step as _;
 use skep::operation::record::{State, StepState, Work};
 use skep::operation::restore::Restore;
 use skep::operation::saga::Saga as _;
-use skep_tests::stage::{Operator, Setting, Stage};
+use skep_tests::stage::{Door, Setting, Stage, Write};
 
 const OPERATOR: &str = env!("CARGO_BIN_EXE_operator");
 
@@ -19,28 +20,59 @@ fn steps(in_place: bool) -> Vec<&'static str> {
     Restore { in_place }.steps().iter().map(|step| step.name()).collect()
 }
 
-/// One restore whose leader dies as soon as `step` has begun. Returns the operator that took over.
-async fn killed_at(stage: &Stage, step: &'static str, mut leader: Operator, in_place: bool) -> Operator {
+/// Holds of the write with this number among those of a step, its beginning not counted; of the one that ends the step
+/// where there are fewer.
+fn in_the_middle_of(step: &'static str, number: usize) -> impl FnMut(&Write) -> bool + Send + 'static {
+    let mut behind: Option<usize> = None;
+    move |write| {
+        let begins = write.records(step, "started");
+        match behind.as_mut() {
+            None if begins => behind = Some(0),
+            Some(_) if write.is_of_the_lease() => {}
+            Some(count) => *count += 1,
+            None => {}
+        }
+        behind.is_some_and(|count| count == number) || write.records(step, "done")
+    }
+}
+
+/// One restore whose leader dies in the middle of each of these steps, of the backup that there is.
+async fn killed_at(
+    stage: &Stage,
+    steps: &[&'static str],
+    number: usize,
+    in_place: bool,
+    rows: &BTreeSet<u64>,
+) {
     let shop = stage.shop();
-    let rows = shop.orders().await;
-    stage.back_up().await;
     shop.drop_orders().await;
     let users = stage.users(40);
     let before = shop.specs().await;
+    let mut dead = Vec::new();
     let work = Work::Restore { backup: None, before: None, in_place: Some(in_place), quiesce: None };
-    let id = stage.ask(work).await;
-    let reached = stage.caught(&id, step, |op| op.journal.step(step).is_some()).await;
-    leader.kill().await;
-    let at = reached.journal.step(step).map(|record| record.state).unwrap();
-    let next = stage.operator(OPERATOR, &[]).await;
+    let mut asked = None;
+    for &step in steps {
+        let door = Door::open(stage.sandbox.socket(), in_the_middle_of(step, number));
+        let mut leader = stage.operator_behind(&door, OPERATOR).await;
+        let id = match asked.take() {
+            Some(id) => id,
+            None => stage.ask(work.clone()).await,
+        };
+        door.is_shut().await;
+        leader.kill().await;
+        dead.push(leader);
+        let op = stage.when(&id, "to be there", |_| true).await;
+        let at = op.journal.step(step).map(|record| record.state);
+        println!("killed at {step} ({at:?})");
+        assert!(matches!(at, Some(StepState::Started | StepState::Done)), "{at:?}");
+        asked = Some(id);
+    }
+    let last = stage.operator(OPERATOR, &[]).await;
+    let id = asked.expect("there are steps");
     let ended = stage.ended(&id).await;
     shop.serves().await;
     let report = users.leave().await;
-    println!(
-        "killed at {step} ({at:?}): {:?}; without the application for {:.1} s",
-        ended.journal.state, report.downtime_total_s
-    );
-    assert!(at == StepState::Started || at == StepState::Done, "{at:?}");
+    println!("{:?}; without the application for {:.1} s", ended.journal.state, report.downtime_total_s);
     assert_eq!(ended.journal.state, State::Succeeded, "{:#?}", ended.journal);
     report.assert_nothing_wrong();
     let missing: BTreeSet<_> = rows.difference(&shop.orders().await).copied().collect();
@@ -53,31 +85,56 @@ async fn killed_at(stage: &Stage, step: &'static str, mut leader: Operator, in_p
     let kept = format!("skep_{id}_old");
     let others: Vec<_> = databases.iter().filter(|d| *d != "shop" && **d != kept).collect();
     assert!(others.is_empty() || in_place, "nothing half-made is left: {databases:?}");
-    next
+    drop(last);
 }
 
-async fn killed_at_each(setting: Setting, steps: &[&'static str]) {
+/// Restores in which the leader dies in the middle of these steps, `every` steps apart: neighbours never in the same one.
+async fn killed_at_each(setting: Setting, steps: &[&'static str], every: usize, numbers: &[usize]) {
     let in_place = setting.strategy == "in-place";
     let stage = Stage::set(setting).await;
-    let mut leader = stage.operator(OPERATOR, &[]).await;
-    for step in steps {
-        leader = killed_at(&stage, step, leader, in_place).await;
+    let rows = stage.shop().orders().await;
+    let operator = stage.operator(OPERATOR, &[]).await;
+    stage.back_up().await;
+    drop(operator);
+    for &number in numbers {
+        for first in 0..every.min(steps.len()) {
+            let some: Vec<_> = steps.iter().copied().skip(first).step_by(every).collect();
+            println!("write {number} of {some:?}");
+            killed_at(&stage, &some, number, in_place, &rows).await;
+        }
     }
-    drop(leader);
     stage.strike().await;
+}
+
+/// The steps in place that differ from those of a restore beside, and those around them.
+fn differing() -> Vec<&'static str> {
+    let differing = ["safety", "stop", "replace", "canary", "start"];
+    steps(true).into_iter().filter(|step| differing.contains(step)).collect()
+}
+
+fn in_place() -> Setting {
+    Setting { strategy: "in-place", mode: "proxy", ..Setting::default() }
 }
 
 #[tokio::test]
 #[ignore = "needs the sandbox"]
-async fn a_killed_leader_at_any_step_costs_no_row_and_no_wrong_answer() {
-    killed_at_each(Setting::default(), &steps(false)).await;
+async fn a_leader_killed_in_the_middle_of_any_step_costs_no_row_and_no_wrong_answer() {
+    killed_at_each(Setting::default(), &steps(false), 3, &[3]).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the sandbox"]
 async fn also_where_the_data_is_replaced_in_place_and_the_clients_are_at_zero() {
-    // The steps that differ from those of a restore beside, and those around them.
-    let differing = ["safety", "stop", "replace", "canary", "start"];
-    assert!(differing.iter().all(|step| steps(true).contains(step)));
-    killed_at_each(Setting { strategy: "in-place", mode: "proxy", ..Setting::default() }, &differing).await;
+    killed_at_each(in_place(), &differing(), 2, &[3]).await;
+}
+
+mod soak {
+    use super::*;
+
+    #[tokio::test]
+    #[ignore = "needs the sandbox"]
+    async fn at_each_of_the_first_writes_of_any_step_one_kill_a_restore() {
+        killed_at_each(Setting::default(), &steps(false), usize::MAX, &[0, 1, 2, 4, 5, 6]).await;
+        killed_at_each(in_place(), &steps(true), usize::MAX, &[0, 1, 2, 4, 5, 6]).await;
+    }
 }

@@ -1,7 +1,8 @@
-//! Mail and the maintenance page in the sandbox: a real OpenSMTPD and the nginx image.
+//! Mail and the maintenance page in the sandbox: a real OpenSMTPD and the nginx image; and a restore on a real Swarm whose
+//! mail server is dead, or silent.
 //!
-//! Run by: `tests/sandbox/engine.sh up && tests/sandbox/images.sh mail:1 nginx:1`, then with the variables of
-//! `engine.sh env`: `cargo test -p skep-tests --test real_mail -- --ignored`.
+//! Run by: `make runner && cargo test -p skep-tests --test real_mail -- --ignored --test-threads 1`. Needs root and the Debian
+//! packages of `make setup`; it fails without them.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use clap::Parser as _;
 use jiff::Timestamp;
 use mailparse::MailHeaderMap;
 use skep::engines::nginx::{CONF_PATH, HTML_PATH, JSON_PATH, PageText, health_test, render};
@@ -18,6 +20,10 @@ use skep::notify::{Audience, Delivery, Ledger, Mail, MailSettings, Meter, Outbox
 use skep::operation::record::{Intent, Journal, OpId, Operation, SCHEMA, State, StepState, Trigger, Work};
 use skep::swarm::error::Error;
 use skep_tests::docker::{docker, docker_until, sandbox_address};
+use skep_tests::sandbox::{Sandbox, eventually};
+use skep_tests::stage::{PostOffice, Received, Setting, Stage, Users};
+
+const OPERATOR: &str = env!("CARGO_BIN_EXE_operator");
 
 fn now() -> Timestamp {
     skep::runtime::clock::now()
@@ -90,100 +96,136 @@ impl Book {
     }
 }
 
-fn settings(port: &str, ours: &Ours) -> Mail {
-    let settings = MailSettings {
-        host: Some(sandbox_address()),
-        port: Some(port.parse().unwrap()),
-        tls_name: Some("localhost".to_owned()),
-        ca_file: Some(ours.directory.join("ca.crt")),
-        user: Some("skep".to_owned()),
-        password_file: Some(ours.directory.join("password")),
-        from: Some("Skep <skep@example.org>".to_owned()),
-        to: vec!["ops@example.org".to_owned()],
-        cluster: Some("sandbox".to_owned()),
-        ..MailSettings::default()
-    };
-    Mail { timeout: Duration::from_secs(20), ..settings.validate().unwrap().unwrap() }
+fn settings(office: &PostOffice) -> Mail {
+    let line = std::iter::once("skep".to_owned()).chain(office.arguments(&["ops@example.org"]));
+    let settings = Arguments::parse_from(line).mail;
+    let settings = MailSettings { cluster: Some("sandbox".to_owned()), ..settings };
+    settings.validate().unwrap().unwrap()
+}
+
+#[derive(clap::Parser)]
+struct Arguments {
+    #[command(flatten)]
+    mail: MailSettings,
+}
+
+/// Tries again as the caller's queue would.
+async fn deliver(book: &Book, outbox: &Outbox) {
+    eventually("the mail to be taken", Duration::from_secs(20), async || {
+        book.deliver(outbox).await.map(drop).map_err(|error| format!("{error:?}"))
+    })
+    .await;
 }
 
 #[tokio::test]
 #[ignore = "needs the sandbox"]
-async fn a_real_server_takes_mail_after_starttls_and_login_and_none_is_lost_while_it_is_down() {
-    let name = unique("skep-test-mail");
-    let mut ours = Ours::new(&name);
-    std::fs::write(ours.directory.join("password"), "correct horse\n").unwrap();
-    docker(&[
-        "run",
-        "-d",
-        "-p",
-        "587",
-        "--name",
-        &name,
-        "-e",
-        "MAIL_USER=skep",
-        "-e",
-        "MAIL_PASSWORD=correct horse",
-        "skep-test/mail:1",
-    ]);
-    ours.removes(&["rm", "-f", &name]);
-    let authority = docker(&["exec", &name, "cat", "/etc/mail/tls/ca.crt"]);
-    std::fs::write(ours.directory.join("ca.crt"), authority).unwrap();
-    let port = |name: &str| {
-        docker(&["port", name, "587/tcp"]).lines().next().unwrap().rsplit(':').next().unwrap().to_owned()
-    };
+async fn a_real_server_takes_mail_after_starttls_and_login() {
+    let office = PostOffice::open(Sandbox::shared().await).await;
     let outbox = |mail| Outbox::new(mail, Arc::new(Meter::default())).unwrap();
     let book = Book::new();
-
-    // The server needs a moment to listen, which the caller's queue would bridge.
-    let first = outbox(settings(&port(&name), &ours));
-    let mut tries = 0;
-    while let Err(error) = book.deliver(&first).await {
-        tries += 1;
-        assert!(tries < 400, "{error:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    docker_until(&["exec", &name, "messages"], |list| list.lines().count() == 2);
-
-    docker(&["stop", "-t", "1", &name]);
+    let first = outbox(settings(&office));
+    deliver(&book, &first).await;
     {
         let mut operation = book.0.lock().unwrap();
         operation.journal.state = State::Succeeded;
         operation.journal.ended = Some(now());
     }
-    let error = book.deliver(&first).await.unwrap_err();
-    assert!(matches!(error, Undelivered::Unsent { left: 2, .. }), "{error:?}");
-    docker(&["start", &name]);
-    let second = outbox(settings(&port(&name), &ours));
-    let mut tries = 0;
-    while let Err(error) = book.deliver(&second).await {
-        tries += 1;
-        assert!(tries < 400, "{error:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(book.deliver(&second).await.unwrap(), Delivery::Nothing { again: None });
-    let list = docker_until(&["exec", &name, "messages"], |list| list.lines().count() == 4);
-    check_thread(&name, &list, &book.0.lock().unwrap().id);
+    deliver(&book, &first).await;
+    assert_eq!(book.deliver(&first).await.unwrap(), Delivery::Nothing { again: None });
+    let id = book.0.lock().unwrap().id.to_string();
+    let people = ["dba@example.org", "ops@example.org"];
+    check_thread(&office.has_told(&id, &people, &["started", "finished"]).await, &id);
 
-    std::fs::write(ours.directory.join("password"), "wrong horse").unwrap();
-    let error = Book::new().deliver(&outbox(settings(&port(&name), &ours))).await.unwrap_err();
+    let wrong = unique("password");
+    let wrong = std::env::temp_dir().join(wrong);
+    std::fs::write(&wrong, "wrong horse").unwrap();
+    let mail = settings(&office);
+    let mail = Mail { login: mail.login.map(|(user, _)| (user, wrong.clone())), ..mail };
+    let error = Book::new().deliver(&outbox(mail)).await.unwrap_err();
     assert!(matches!(error, Undelivered::Unsent { left: 2, .. }), "{error:?}");
-    assert_eq!(docker(&["exec", &name, "messages"]), list);
+    assert_eq!(office.received().await.len(), 4, "two messages, each to two people");
+    std::fs::remove_file(wrong).unwrap();
 }
 
-fn check_thread(container: &str, list: &str, id: &OpId) {
+fn check_thread(messages: &[Received], id: &str) {
     let root = format!("<{id}.root@sandbox.skep.example.org>");
-    let mut ids = std::collections::BTreeSet::new();
-    for name in list.lines() {
-        let text = docker(&["exec", container, "messages", name]);
-        let mail = mailparse::parse_mail(text.as_bytes()).unwrap();
+    for message in messages {
+        let mail = mailparse::parse_mail(message.raw.as_bytes()).unwrap();
         let header = |name: &str| mail.headers.get_first_value(name).unwrap();
         assert_eq!(header("Subject"), "[skep] Restore of größe_db (sandbox)");
         assert_eq!((header("References"), header("In-Reply-To")), (root.clone(), root.clone()));
         assert!(header("Received").contains("TLS"), "{}", header("Received"));
         assert!(mail.subparts[1].get_body().unwrap().contains("größe_db"));
-        ids.insert(header("Message-ID"));
     }
-    assert_eq!(ids.len(), 4, "two messages, each to two people");
+}
+
+const PEOPLE: [&str; 2] = ["dba@example.org", "ops@example.org"];
+
+/// A restore after an accident, begun and not ended; with users who watch.
+async fn accident(stage: &Stage) -> (OpId, Users) {
+    stage.shop().drop_orders().await;
+    let users = stage.users(40);
+    (stage.ask_restore().await, users)
+}
+
+async fn ended_well(stage: &Stage, id: &OpId, users: Users) -> Operation {
+    let ended = stage.ended(id).await;
+    stage.shop().serves().await;
+    users.leave().await.assert_nothing_wrong();
+    assert_eq!(ended.journal.state, State::Succeeded, "{:#?}", ended.journal);
+    ended
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn a_restore_goes_on_while_the_mail_server_is_dead_or_silent_and_its_mail_comes_afterwards() {
+    let stage = Stage::set(Setting::default()).await;
+    let office = PostOffice::open(stage.sandbox).await;
+    let mail = office.arguments(&PEOPLE);
+    let mail: Vec<&str> = mail.iter().map(String::as_str).collect();
+    let mut leader = stage.operator(OPERATOR, &mail).await;
+    let backup = stage.back_up().await.id;
+    office.has_told(backup.as_str(), &PEOPLE, &["finished"]).await;
+
+    // Dead from before the restore until after it; the leader is replaced during it, and once more after it.
+    office.die().await;
+    let (dead, users) = accident(&stage).await;
+    stage.caught(&dead, "cut", |op| op.journal.step("cut").is_some()).await;
+    leader.kill().await;
+    leader = stage.operator(OPERATOR, &mail).await;
+    let ended = ended_well(&stage, &dead, users).await;
+    assert!(ended.journal.told.is_empty(), "nobody could be told: {:?}", ended.journal.told);
+    leader.kill().await;
+    office.revive().await;
+    leader = stage.operator(OPERATOR, &mail).await;
+    for message in office.has_told(dead.as_str(), &PEOPLE, &["finished"]).await {
+        assert!(
+            message.text.contains("this one tells both"),
+            "its start is told with its end: {}",
+            message.text
+        );
+    }
+
+    // Silent from after its start was told until after it; the same leader sends the rest.
+    let (silent, users) = accident(&stage).await;
+    office.has_told(silent.as_str(), &PEOPLE, &["started"]).await;
+    office.fall_silent().await;
+    let state = stage.when(&silent, "to be there", |_| true).await.journal.state;
+    assert_eq!(state, State::Running, "it was silent before the end");
+    let ended = ended_well(&stage, &silent, users).await;
+    assert!(!ended.journal.told.contains_key("finished"), "{:?}", ended.journal.told);
+    office.speak().await;
+    office.has_told(silent.as_str(), &PEOPLE, &["started", "finished"]).await;
+    for id in [&dead, &silent] {
+        let told =
+            stage.when(id, "to be told on record", |op| op.journal.told.contains_key("finished")).await;
+        assert!(told.journal.told.contains_key("started"), "{:?}", told.journal.told);
+    }
+    let mut order: Vec<_> = office.received().await.into_iter().map(|m| m.operation).collect();
+    order.dedup();
+    assert_eq!(order, [backup.as_str(), dead.as_str(), silent.as_str()], "in the order of what happened");
+    drop(leader);
+    stage.strike().await;
 }
 
 #[test]

@@ -60,8 +60,17 @@ impl Shop<'_> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the sandbox"]
-async fn the_proxy_loses_no_request_while_the_application_goes_and_comes_back() {
+async fn the_shop_is_what_the_other_suites_stand_on() {
     let shop = Shop::open().await;
+    the_worker_books_each_order_once(&shop).await;
+    the_proxy_loses_no_request_while_the_application_goes_and_comes_back(&shop).await;
+    the_shop_goes_on_as_soon_as_its_sessions_were_ended(&shop).await;
+    // The last: nobody mends it.
+    a_dropped_table_stays_dropped_and_shows_in_the_metrics(&shop).await;
+    shop.stack.remove().await;
+}
+
+async fn the_proxy_loses_no_request_while_the_application_goes_and_comes_back(shop: &Shop<'_>) {
     shop.scale(2).await;
     let target = (shop.sandbox.address(), shop.port).into();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -81,14 +90,9 @@ async fn the_proxy_loses_no_request_while_the_application_goes_and_comes_back() 
     assert_eq!(report.totals.wrong, 0, "{:?}", report.wrong);
     assert_eq!(report.totals.app_error, 0, "{:?}", report.seconds);
     assert!(report.totals.app > 0 && report.totals.page > 0, "{:?}", report.totals);
-
-    shop.stack.remove().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the sandbox"]
-async fn the_shop_goes_on_as_soon_as_its_sessions_were_ended() {
-    let shop = Shop::open().await;
+async fn the_shop_goes_on_as_soon_as_its_sessions_were_ended(shop: &Shop<'_>) {
     shop.sql("postgres", "ALTER DATABASE shop ALLOW_CONNECTIONS false").await;
     let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'shop'";
     shop.sql("postgres", end).await;
@@ -101,13 +105,9 @@ async fn the_shop_goes_on_as_soon_as_its_sessions_were_ended() {
     assert_ne!(ended, "0");
     let answer = shop.sandbox.http_get(shop.port, "/").await.expect("an answer");
     assert_eq!(answer.status, 200, "{answer:?}");
-    shop.stack.remove().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the sandbox"]
-async fn a_dropped_table_stays_dropped_and_shows_in_the_metrics() {
-    let shop = Shop::open().await;
+async fn a_dropped_table_stays_dropped_and_shows_in_the_metrics(shop: &Shop<'_>) {
     shop.answers("/metrics", 200, "\nshop_orders_table_ok 1\n").await;
     shop.sql("shop", "DROP TABLE orders CASCADE").await;
     shop.answers("/metrics", 200, "\nshop_orders_table_ok 0\n").await;
@@ -117,13 +117,9 @@ async fn a_dropped_table_stays_dropped_and_shows_in_the_metrics() {
     shop.scale(0).await;
     shop.scale(1).await;
     shop.answers("/metrics", 200, "\nshop_orders_table_ok 0\n").await;
-    shop.stack.remove().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the sandbox"]
-async fn the_worker_books_each_order_once() {
-    let shop = Shop::open().await;
+async fn the_worker_books_each_order_once(shop: &Shop<'_>) {
     let insert = "INSERT INTO orders (product, quantity) SELECT 1, 2 FROM generate_series(1, 120)";
     shop.sql("shop", insert).await;
     eventually("all orders to be booked", PATIENCE, async || {
@@ -134,7 +130,6 @@ async fn the_worker_books_each_order_once() {
     let booked =
         shop.sql("shop", "SELECT count(*), sum(amount_cents) FROM sales.ledger WHERE order_id > 10").await;
     assert_eq!(booked, format!("120|{}", 120 * 2 * 3490));
-    shop.stack.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,22 +170,6 @@ async fn images_keep_the_official_images_contract() {
     let redis = ["run", "--rm", "skep-test/redis:7", "sh", "-c", "id -u redis; redis-server --version"];
     let shown = sandbox.docker(&redis).await;
     assert!(shown.starts_with("999\nRedis server v=7."), "{shown}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the sandbox"]
-async fn the_shop_also_runs_on_version_17() {
-    let sandbox = Sandbox::shared().await;
-    sandbox.secret("shop-db-password", "a password of the tests").await;
-    let port = unique_port();
-    let variables = [("SHOP_PORT", &*port.to_string()), ("POSTGRES_IMAGE", "skep-test/postgres:17")];
-    let stack = sandbox.deploy(&repository("manifests/shop.yml"), &unique("shop"), &variables).await;
-    let shop = Shop { sandbox, stack, port };
-    shop.answers("/", 200, "\"orders\":1000").await;
-    let encoding =
-        "SELECT datcollate || ' ' || pg_encoding_to_char(encoding) FROM pg_database WHERE datname = 'shop'";
-    assert_eq!(shop.sql("shop", encoding).await, "en_US.utf8 UTF8");
-    shop.stack.remove().await;
 }
 
 /// A sandbox on a state directory of its own, wiped at the end.

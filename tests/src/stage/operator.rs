@@ -1,6 +1,6 @@
 //! An operator as a process, and what a suite asks of it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -17,11 +17,13 @@ use skep::runtime::clock;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use super::{LEASE, Stage};
+use super::{Door, LEASE, Stage};
 use crate::sandbox::{eventually, http_get, unique, unique_port};
 
 /// What the webhook expects.
 pub const TOKEN: &str = "a-token-of-the-suites";
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A running operator; ended when dropped, at the latest.
 pub struct Operator {
@@ -95,11 +97,20 @@ impl Drop for Operator {
 impl Stage {
     /// Starts an operator that acts on alerts at once, and waits until it serves.
     pub async fn operator(&self, program: &str, more: &[&str]) -> Operator {
-        self.operator_at(IpAddr::from([127, 0, 0, 1]), program, more).await
+        self.launch(LOOPBACK, &self.sandbox.environment()["DOCKER_HOST"], program, more).await
     }
 
     /// Like [`Stage::operator`], listening on another address of this host.
     pub async fn operator_at(&self, host: IpAddr, program: &str, more: &[&str]) -> Operator {
+        self.launch(host, &self.sandbox.environment()["DOCKER_HOST"], program, more).await
+    }
+
+    /// Like [`Stage::operator`], with this door between it and the engine.
+    pub async fn operator_behind(&self, door: &Door, program: &str) -> Operator {
+        self.launch(LOOPBACK, &door.host(), program, &[]).await
+    }
+
+    async fn launch(&self, host: IpAddr, docker: &str, program: &str, more: &[&str]) -> Operator {
         let directory = std::env::temp_dir();
         let name = unique("operator");
         let (log, token) = (directory.join(format!("{name}.log")), directory.join(format!("{name}.token")));
@@ -115,7 +126,11 @@ impl Stage {
         ]);
         command.args(["--settle", "0s", "--resettle", "0s", "--log", "info,skep=debug"]);
         command.arg("--runner").arg(Stage::runner()).arg("--webhook-token-file").arg(&token).args(more);
-        command.envs(self.sandbox.environment()).kill_on_drop(true).stdin(Stdio::null());
+        command
+            .envs(self.sandbox.environment())
+            .env("DOCKER_HOST", docker)
+            .kill_on_drop(true)
+            .stdin(Stdio::null());
         let file = || std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log");
         let child = command.stdout(file()).stderr(file()).spawn().expect("the operator can be run");
         let mut operator = Operator { child, address, log };
@@ -190,14 +205,29 @@ impl Stage {
         ended
     }
 
-    /// The one restore of this stage that an alert began, once it is stored.
-    pub async fn alerted(&self) -> OpId {
+    /// The restore that an alert from this time or later began, once it is stored.
+    pub async fn alerted(&self, since: Timestamp) -> OpId {
         eventually("the alert's operation", Duration::from_secs(30), async || {
             let all = self.operations().await;
-            let found = all.iter().find(|o| matches!(o.intent.trigger, Trigger::Alert { .. }));
+            let found = all
+                .iter()
+                .find(|o| matches!(o.intent.trigger, Trigger::Alert { starts_at, .. } if starts_at >= since));
             found.map(|o| o.id.clone()).ok_or_else(|| format!("{} others", all.len()))
         })
         .await
+    }
+
+    /// Posts the same alert ten times at once. How many restores there are then.
+    pub async fn alert_ten_times(&self, operator: &Operator, starts_at: Timestamp) -> usize {
+        let payload = self.payload(starts_at);
+        let posted = futures::future::join_all((0..10).map(|_| operator.alert(&payload))).await;
+        assert!(posted.iter().all(|posted| posted.status == 200), "{posted:?}");
+        self.restores().await
+    }
+
+    /// How many restores of this stage's database there are or were.
+    pub async fn restores(&self) -> usize {
+        self.operations().await.iter().filter(|o| o.intent.work.kind() == "restore").count()
     }
 
     /// All operations on this stage's services.
