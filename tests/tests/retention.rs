@@ -135,9 +135,9 @@ async fn disturbed(write: usize, fault: Fault) {
     let done = farm.sim.faults().writes("first");
     farm.sim.faults().on("first", sim::Trigger::Write(done + write), fault);
     let watch = async {
-        for _ in 0..60 {
+        for _ in 0..12 {
             sound(&farm, &what).await;
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
         }
     };
     tokio::join!(leader.lead_for(MINUTE), watch);
