@@ -5,7 +5,7 @@
 
 use std::io;
 
-use skep_runner::line::FaultKind;
+use crate::line::FaultKind;
 use thiserror::Error;
 
 /// What every fallible function of the runner returns.
@@ -64,6 +64,11 @@ impl Error {
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
         let what = what.into();
         move |source| Error::Io { what, source }
+    }
+
+    /// As [`Error::io`], of a bare error number.
+    pub(crate) fn errno(what: &'static str) -> impl FnOnce(rustix::io::Errno) -> Error {
+        move |source| Error::Io { what: what.to_owned(), source: source.into() }
     }
 
     /// Whether another attempt may help.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use skep_runner::task::Ticket;
+use crate::task::Ticket;
 
 use crate::error::{Error, Result};
 use crate::output::Output;
@@ -38,12 +38,12 @@ pub(crate) struct Room {
 impl Job {
     /// Refuses a ticket of a newer format, and names that the server would cut short: an attempt could then
     /// not tell its own sessions from an older one's.
-    pub(crate) fn new(ticket: &Ticket) -> Result<Job> {
-        if ticket.schema > skep_runner::SCHEMA {
+    pub(crate) fn new<T>(ticket: &Ticket<T>) -> Result<Job> {
+        if ticket.schema > crate::SCHEMA {
             return Err(Error::refused(format!(
                 "the ticket has format {}, this runner knows {}",
                 ticket.schema,
-                skep_runner::SCHEMA
+                crate::SCHEMA
             )));
         }
         let plain = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic());
@@ -56,8 +56,8 @@ impl Job {
         Ok(Job {
             session: ticket.session.clone(),
             fence: ticket.fence.clone(),
-            store: root("SKEP_RUNNER_STORE", skep_runner::STORE_PATH),
-            data: root("SKEP_RUNNER_DATA", skep_runner::DATA_PATH),
+            store: root("SKEP_RUNNER_STORE", crate::STORE_PATH),
+            data: root("SKEP_RUNNER_DATA", crate::DATA_PATH),
             out: Output::default(),
         })
     }
@@ -65,14 +65,23 @@ impl Job {
     /// Room where the data is, none where the data is not mounted.
     pub(crate) fn room(&self) -> Result<Option<Room>> {
         match rustix::fs::statvfs(&self.data) {
-            Ok(stat) => Ok(Some(Room {
-                free: stat.f_bavail.saturating_mul(stat.f_frsize),
-                capacity: stat.f_blocks.saturating_mul(stat.f_frsize),
-            })),
+            Ok(stat) => Ok(Some(Room::of(&stat))),
             Err(rustix::io::Errno::NOENT) => Ok(None),
             Err(error) => {
                 Err(Error::io(format!("cannot measure the room of {}", self.data.display()))(error.into()))
             }
+        }
+    }
+}
+
+// === impl Room ===
+
+impl Room {
+    /// As a file system tells.
+    pub(crate) fn of(stat: &rustix::fs::StatVfs) -> Room {
+        Room {
+            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+            capacity: stat.f_blocks.saturating_mul(stat.f_frsize),
         }
     }
 }
@@ -84,4 +93,39 @@ pub(crate) fn read_secret(path: &str) -> Result<String> {
         .strip_suffix('\n')
         .map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text))
         .to_owned())
+}
+
+/// The time of this machine, RFC 3339 UTC.
+pub(crate) fn now() -> String {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    civil(time.tv_sec)
+}
+
+/// A count of seconds since 1970 as a date and a time.
+fn civil(seconds: i64) -> String {
+    let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Days since 1 March of year 0, in cycles of 400 years.
+    let days = day + 719_468;
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let (day, month) = (of_year - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = year + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::civil;
+
+    #[test]
+    fn seconds_are_dates() {
+        assert_eq!(civil(0), "1970-01-01T00:00:00Z");
+        assert_eq!(civil(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(civil(1_709_251_199), "2024-02-29T23:59:59Z");
+        assert_eq!(civil(4_107_542_399), "2100-02-28T23:59:59Z");
+        assert_eq!(civil(-1), "1969-12-31T23:59:59Z");
+    }
 }

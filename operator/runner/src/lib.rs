@@ -9,9 +9,25 @@
 //! Invariants: a ticket carries no secret, only the paths of files that hold them; every task may run
 //! twice, also half of it; the exit code decides, a `Report` only describes what was done.
 
+mod death;
+mod dir;
+mod error;
+mod expect;
+mod job;
 pub mod line;
 pub mod manifest;
+mod mysql;
+mod net;
+mod output;
+mod pg;
+mod redis;
+pub mod run;
+mod scratch;
+mod stop;
+mod store;
+mod tar;
 pub mod task;
+mod tool;
 
 pub use line::{Fault, Line, Progress};
 pub use manifest::{Artefact, Manifest};
@@ -23,7 +39,8 @@ pub const TICKET_PATH: &str = "/skep/ticket.json";
 pub const RUNNER_PATH: &str = "/skep/runner";
 /// Where a job finds the backup store's mount.
 pub const STORE_PATH: &str = "/skep/store";
-/// Where a job finds the data volume of the service that it works for, read-only, to measure room.
+/// Where a job finds the data volume of the service that it works for: read-only to measure room and to dump,
+/// read-write to load and to move.
 pub const DATA_PATH: &str = "/skep/data";
 /// Version of the ticket, line and manifest formats. A reader refuses what is newer.
 pub const SCHEMA: u32 = 1;

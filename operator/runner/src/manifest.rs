@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::task::DatabaseProperties;
+use crate::task::{Contents, DatabaseProperties};
 
 /// Name of the manifest inside a backup's directory.
 pub const MANIFEST: &str = "manifest.json";
@@ -34,6 +34,9 @@ pub struct Manifest {
     pub artefacts: Vec<Artefact>,
     /// What `pg_dump` leaves out of a single database.
     pub database: Option<DatabaseProperties>,
+    /// What a backup of an engine with a data directory holds, and what not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<Contents>,
 }
 
 /// One file of a backup.

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use skep_runner::task::{CheckOutcome, NetCheck, NetChecks, Probe, Report};
+use crate::task::{CheckOutcome, NetCheck, NetChecks, Probe, Report};
 
 use crate::error::{Error, Result};
 use crate::job::Job;

@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use skep_runner::line::{Fault, FaultKind, Line, Progress};
-use skep_runner::task::Report;
+use crate::line::{Fault, FaultKind, Line, Progress};
+use crate::task::Report;
 
 /// Shortest time between two progress lines.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);

@@ -16,9 +16,11 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions};
+
+use crate::error::{Error, Result};
 
 /// How long the work may take to undo what must be undone; Docker kills after 10 s.
 const GRACE: Duration = Duration::from_secs(8);
@@ -77,6 +79,27 @@ pub(crate) fn forget(child: &Child) {
 /// Asks a child to end.
 pub(crate) fn terminate(child: &Child) {
     send(child.id(), Signal::TERM);
+}
+
+/// Looks until `is_so`, at first every 5 ms, later every 200 ms.
+pub(crate) fn until(
+    within: Duration,
+    late: impl FnOnce() -> Error,
+    mut is_so: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    let began = Instant::now();
+    let mut pause = Duration::from_millis(5);
+    while !is_so()? {
+        if began.elapsed() > within {
+            return Err(late());
+        }
+        if is_stopping() {
+            return Err(Error::Stopped);
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(200));
+    }
+    Ok(())
 }
 
 fn on_signal(act: impl FnOnce() + Send + 'static) -> io::Result<()> {

@@ -59,6 +59,13 @@ impl Tool {
         Ok(self.status.is_some())
     }
 
+    /// Asks it to end.
+    pub(crate) fn terminate(&self) {
+        if self.status.is_none() {
+            stop::terminate(&self.child);
+        }
+    }
+
     /// Waits for the end; anything but exit code 0 is an error with what the tool said.
     pub(crate) fn finish(mut self) -> Result<()> {
         let (status, said) = self.end()?;
@@ -99,6 +106,14 @@ impl Drop for Tool {
         }
         stop::forget(&self.child);
     }
+}
+
+/// The first of several programs that the image has.
+pub(crate) fn first_of(names: &[&'static str]) -> Result<&'static str> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs: Vec<_> = std::env::split_paths(&path).collect();
+    let found = names.iter().find(|name| dirs.iter().any(|dir| dir.join(name).is_file()));
+    found.copied().ok_or_else(|| Error::refused(format!("this image has no {}", names.join(", no "))))
 }
 
 /// What `command` prints, trimmed.
@@ -151,7 +166,7 @@ mod tests {
     fn a_tool_that_the_image_lacks_is_named() {
         let error = output_of(&mut Command::new("no-such-tool")).unwrap_err();
         assert!(error.chain().contains("cannot start no-such-tool in this image"), "{}", error.chain());
-        assert_eq!(error.kind(), skep_runner::line::FaultKind::Final);
+        assert_eq!(error.kind(), crate::line::FaultKind::Final);
     }
 
     #[test]

@@ -227,6 +227,7 @@ pub async fn seal(
         ended: dumped.ended.clone(),
         artefacts: dumped.artefacts.clone(),
         database: Some(dumped.database.clone()),
+        contents: None,
     };
     let taken = dumped.started.parse::<Timestamp>();
     let taken = taken.map_err(|e| Fault::failed(format!("the dump's time `{}`: {e}", dumped.started)))?;

@@ -4,22 +4,18 @@
 //! pg_dump ──pipe──▶ count, hash ──▶ <database>.dump.<session>.part ──sync, rename──▶ <database>.dump
 //! seal: read back (size, SHA-256) ▶ pg_restore to nowhere ▶ manifest.json.part ──sync, rename──▶ manifest.json
 //! ```
-//!
-//! The hash is that of what `pg_dump` wrote, not of what the store gave back: a store that loses bytes is
-//! found out by the seal.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use skep_runner::manifest::{Artefact, MANIFEST, Manifest};
-use skep_runner::task::{PgDump, PgDumped, PgSeal, Report, Stored};
+use crate::manifest::{Artefact, Manifest};
+use crate::task::{PgDump, PgDumped, PgSeal, Report, Stored};
 
 use super::properties;
 use super::server::{Admin, Server};
 use crate::error::{Error, Result};
 use crate::job::Job;
-use crate::store::{self, Backup, Folder, Tally, Whole};
+use crate::store::{self, Backup, Draft, Folder, Whole};
 use crate::tool::{Tool, output_of};
 
 /// Compression that every `pg_restore` since 13 reads; level 1 was as small and as fast as any measured.
@@ -36,7 +32,7 @@ pub(crate) fn dump(job: &Job, task: &PgDump) -> Result<Report> {
     let absent = || Error::refused(format!("database `{database}` does not exist"));
     let (found, session) = properties::read_in_full(&mut admin, database)?.ok_or_else(absent)?;
     drop(session);
-    let folder = emptied(job, dir)?;
+    let folder = store::emptied(job, dir)?;
     let started = admin.session.query(NOW)?;
     let artefact = stream(&admin.server, database, &folder)?;
     let ended = admin.session.query(NOW)?;
@@ -53,35 +49,15 @@ pub(crate) fn dump(job: &Job, task: &PgDump) -> Result<Report> {
 /// Reads all artefacts back, then writes the manifest, which makes the directory a backup.
 pub(crate) fn seal(job: &Job, task: &PgSeal) -> Result<Report> {
     let PgSeal { dir, manifest } = task;
-    let absent = || Error::refused(format!("there is no dump at {dir}"));
-    let folder = Folder::open(&job.store, dir)?.ok_or_else(absent)?;
-    let mut bytes = serde_json::to_vec_pretty(manifest).expect("a manifest has string keys only");
-    bytes.push(b'\n');
-    let sealed = folder.manifest_bytes()?;
-    if sealed.as_ref().is_some_and(|sealed| *sealed != bytes) {
-        return Err(Error::refused(format!("{dir} was sealed with another manifest")));
-    }
-    if manifest.artefacts.is_empty() {
-        return Err(Error::refused("a manifest without artefacts seals nothing"));
-    }
-    for artefact in &manifest.artefacts {
-        read_in_full(job, &folder.whole(artefact, job)?)?;
-    }
-    if sealed.is_none() {
-        store::write_whole(&folder, &format!("{MANIFEST}.{}.part", job.session), MANIFEST, &bytes)?;
-    }
-    let size = manifest.artefacts.iter().map(|artefact| artefact.size).sum();
-    Ok(Report::PgSeal { manifest_sha256: store::sha256_of(&bytes), size })
+    let (manifest_sha256, size) = store::seal(job, dir, manifest, |whole| read_in_full(job, whole))?;
+    Ok(Report::PgSeal { manifest_sha256, size })
 }
 
 /// Checks a stored backup in full.
 pub(crate) fn examine(job: &Job, stored: &Stored) -> Result<Report> {
     let backup = Backup::open(job, stored)?;
-    for whole in backup.whole(job)? {
-        read_in_full(job, &whole)?;
-    }
-    let Backup { manifest, .. } = backup;
-    Ok(Report::PgExamine { manifest: Box::new(manifest) })
+    store::examine(job, &backup, |whole| read_in_full(job, whole))?;
+    Ok(Report::PgExamine { manifest: Box::new(backup.manifest) })
 }
 
 /// The one artefact of a PostgreSQL backup, checked in full.
@@ -98,8 +74,7 @@ fn read_in_full(job: &Job, whole: &Whole) -> Result<()> {
     job.out.progress("read", 0, None);
     let mut command = Command::new("pg_restore");
     command.args(["-f", "/dev/null", "/proc/self/fd/0"]).stdin(stdin_of(&whole.file)?).stdout(Stdio::null());
-    Tool::start(&mut command)?.finish()?;
-    whole.is_untouched()
+    Tool::start(&mut command)?.finish()
 }
 
 /// An open file as a tool's standard input. The tool opens `/proc/self/fd/0` anew, as its workers do, and
@@ -108,22 +83,8 @@ pub(crate) fn stdin_of(file: &File) -> Result<Stdio> {
     file.try_clone().map(Stdio::from).map_err(Error::io("cannot hand a dump to a tool"))
 }
 
-/// The directory of an unfinished backup without what an earlier attempt left.
-fn emptied(job: &Job, dir: &str) -> Result<Folder> {
-    let folder = Folder::create(&job.store, dir)?;
-    if folder.is_sealed()? {
-        return Err(Error::refused(format!("{dir} holds a finished backup")));
-    }
-    for name in folder.names()? {
-        folder.remove(&name)?;
-    }
-    Ok(folder)
-}
-
 fn stream(server: &Server<'_>, database: &str, folder: &Folder) -> Result<Artefact> {
-    let name = format!("{}.dump", file_name(database));
-    let part = format!("{name}.{}.part", server.job.session);
-    let file = folder.write_new(&part)?;
+    let mut draft = Draft::new(server.job, folder, format!("{}.dump", file_name(database)))?;
     let mut command = server.tool("pg_dump");
     command
         .args(["-Fc", "-w", COMPRESS, LOCK_WAIT, "--quote-all-identifiers"])
@@ -131,25 +92,9 @@ fn stream(server: &Server<'_>, database: &str, folder: &Folder) -> Result<Artefa
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let mut tool = Tool::start(&mut command)?;
-    let from = tool.stdout().expect("standard output was piped");
-    let tally = copy(from, &file, server.job)?;
+    draft.copy(&mut tool.stdout().expect("standard output was piped"))?;
     tool.finish()?;
-    folder.publish(&file, &part, &name)?;
-    Ok(Artefact { file: name, size: tally.size, sha256: tally.sha256() })
-}
-
-fn copy(mut from: ChildStdout, mut to: &File, job: &Job) -> Result<Tally> {
-    let mut tally = Tally::default();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        let read = from.read(&mut buffer).map_err(Error::io("cannot read from pg_dump"))?;
-        if read == 0 {
-            return Ok(tally);
-        }
-        to.write_all(&buffer[..read]).map_err(Error::io("cannot write the dump"))?;
-        tally.add(&buffer[..read]);
-        job.out.progress("dump", tally.size, None);
-    }
+    draft.publish()
 }
 
 /// A file name for any database name: what is neither a letter, a digit, `_` nor `-` as `%xx`.

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
+use crate::manifest::Manifest;
+use crate::task::{KeptDatabase, Named, PgInspect, PgInspection, Report, Stored};
 use serde::Deserialize;
-use skep_runner::manifest::Manifest;
-use skep_runner::task::{KeptDatabase, Named, PgInspect, PgInspection, Report, Stored};
 
 use super::properties;
 use super::psql::Session;

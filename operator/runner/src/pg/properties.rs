@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::task::{DatabaseProperties, Named};
 use serde::Deserialize;
-use skep_runner::task::{DatabaseProperties, Named};
 
 use super::psql::Session;
 use super::quote::{ident, list_elements, literal, nullable};

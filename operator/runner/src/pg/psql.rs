@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use super::server::Server;
 use crate::error::{Error, Result};
-use crate::stop;
 use crate::tool::Tool;
+use crate::{death, stop};
 
 /// Printed after the rows of a statement; rows of ours are JSON or numbers and never look like it.
 const MARK: &str = "--skep-done--";
@@ -143,24 +143,6 @@ fn psql(server: &Server<'_>, database: &str) -> Command {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     command
-}
-
-/// Lets the tests kill the runner around each statement; compiled into debug builds only.
-mod death {
-    #[cfg(debug_assertions)]
-    pub(super) fn may_come() {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static PASSED: AtomicU32 = AtomicU32::new(0);
-        let passed = PASSED.fetch_add(1, Ordering::SeqCst) + 1;
-        let at = std::env::var("SKEP_RUNNER_DIE_AT").ok().and_then(|at| at.parse().ok());
-        if at == Some(passed) {
-            let _never =
-                rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        }
-    }
-
-    #[cfg(not(debug_assertions))]
-    pub(super) fn may_come() {}
 }
 
 #[cfg(test)]

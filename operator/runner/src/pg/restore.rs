@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use skep_runner::task::{DatabaseProperties, Named, PgInPlace, PgRestore, Report};
+use crate::task::{DatabaseProperties, Named, PgInPlace, PgRestore, Report};
 
 use super::dump::{only_artefact, stdin_of};
 use super::properties;

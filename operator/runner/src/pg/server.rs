@@ -5,16 +5,15 @@
 //! attempt can end it.
 
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use skep_runner::task::{Connect, Named};
+use crate::task::{Connect, Named};
 
 use super::psql::{Session, When};
 use super::quote::{conninfo, literal};
 use crate::error::{Error, Result};
 use crate::job::Job;
-use crate::stop;
+use crate::stop::until;
 
 /// Longest wait for a lock of the server.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(120);
@@ -192,27 +191,6 @@ pub(crate) fn ending(oids: &[u32]) -> String {
 /// `1,2,3`.
 pub(crate) fn list(oids: &[u32]) -> String {
     oids.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
-}
-
-/// Looks until `is_so`, at first every 5 ms, later every 200 ms.
-pub(crate) fn until(
-    within: Duration,
-    late: impl FnOnce() -> Error,
-    mut is_so: impl FnMut() -> Result<bool>,
-) -> Result<()> {
-    let began = Instant::now();
-    let mut pause = Duration::from_millis(5);
-    while !is_so()? {
-        if began.elapsed() > within {
-            return Err(late());
-        }
-        if stop::is_stopping() {
-            return Err(Error::Stopped);
-        }
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(200));
-    }
-    Ok(())
 }
 
 /// A node that is lost may still run an older attempt: its sessions end before this one does anything.

@@ -13,13 +13,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use skep_runner::task::{Named, PgDrop, PgFence, PgSwap, Report};
+use crate::task::{Named, PgDrop, PgFence, PgSwap, Report};
 
 use super::psql::{Session, When};
 use super::quote::ident;
-use super::server::{Admin, ending, list, oid_of, until};
+use super::server::{Admin, ending, list, oid_of};
 use crate::error::{Error, Result};
 use crate::job::Job;
+use crate::stop::until;
 
 /// How long clients may take to leave by themselves where sessions are not ended at once.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);

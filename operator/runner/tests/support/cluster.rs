@@ -16,7 +16,7 @@ use skep_runner::task::{Connect, Named};
 /// Password of every role; odd on purpose.
 pub const PASSWORD: &str = "S3kret 'pa\\ss\" wörd";
 /// `nobody`: the server refuses to run as root.
-const NOBODY: u32 = 65_534;
+pub(super) const NOBODY: u32 = 65_534;
 
 /// A running cluster with a superuser `post gres` and a store directory.
 pub struct Cluster {
@@ -156,7 +156,7 @@ pub fn bin() -> PathBuf {
 }
 
 /// A directory that goes when the process ends.
-fn scratch() -> &'static Path {
+pub(super) fn scratch() -> &'static Path {
     static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
     SCRATCH.get_or_init(|| {
         let dir = std::env::temp_dir().join(format!("skep-runner-test-{}", std::process::id()));
@@ -230,11 +230,11 @@ fn own(dir: &Path, path: &Path) {
     }
 }
 
-fn is_root() -> bool {
+pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn done(command: &mut Command) {
+pub(super) fn done(command: &mut Command) {
     let output = command.stderr(Stdio::piped()).output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -8,11 +8,15 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+mod bench;
 mod cluster;
 mod run;
+mod tree;
 
+pub use bench::{Bench, Server, free_port};
 pub use cluster::{Cluster, PASSWORD, bin};
-pub use run::{Outcome, Runner, manifest, run_with};
+pub use run::{Outcome, Runner, manifest, next_attempt, run_with};
+pub use tree::{Tree, read as read_tree, rich_tree};
 
 /// Looks, bounded, until `is_so`.
 pub fn until(mut is_so: impl FnMut() -> bool) {

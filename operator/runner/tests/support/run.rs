@@ -1,12 +1,13 @@
 //! The runner as a job starts it.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use skep_runner::line::{Fault, FaultKind, Line, Progress};
 use skep_runner::manifest::Manifest;
-use skep_runner::task::{PgDump, PgDumped, PgSeal, Report, Stored, Task, Ticket};
+use skep_runner::task::{Binary, PgDump, PgDumped, PgSeal, Report, Stored, Task, Ticket};
 
 use super::cluster::{Cluster, bin};
 
@@ -35,29 +36,30 @@ pub struct Outcome {
 impl Runner {
     /// The runner with a ticket for `task`; each call is another attempt of the same step.
     pub fn new(cluster: &Cluster, task: Task) -> Runner {
-        static ATTEMPT: AtomicU32 = AtomicU32::new(1);
-        let attempt = ATTEMPT.fetch_add(1, Ordering::SeqCst);
-        let ticket = Ticket {
-            schema: skep_runner::SCHEMA,
-            session: format!("skep-op-step-{attempt}"),
-            fence: "skep-op-step-".into(),
-            task,
-        };
-        Runner::with_ticket(cluster, ticket)
+        Runner::with_ticket(cluster, next_attempt(task))
     }
 
     /// The runner with a ticket of one's own.
     pub fn with_ticket(cluster: &Cluster, ticket: Ticket) -> Runner {
-        let path = cluster.dir.join(format!("ticket-{}.json", ticket.session));
-        fs::write(&path, serde_json::to_vec(&ticket).unwrap()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_skep-runner"));
+        let mut runner = Runner::at(&cluster.dir, ticket);
         let path_variable = format!("{}:{}", bin().display(), std::env::var("PATH").unwrap());
+        runner.command.env("PATH", path_variable);
+        runner
+    }
+
+    /// The binary for the ticket's task, in a directory with a store and data.
+    pub fn at(dir: &Path, ticket: Ticket) -> Runner {
+        let path = dir.join(format!("ticket-{}.json", ticket.session));
+        fs::write(&path, serde_json::to_vec(&ticket).unwrap()).unwrap();
+        let mut command = Command::new(match ticket.task.binary() {
+            Binary::Databases => env!("CARGO_BIN_EXE_skep-runner"),
+            Binary::Directories => env!("CARGO_BIN_EXE_skep-runner-dir"),
+        });
         command
             .args(["task", "--ticket"])
             .arg(path)
-            .env("PATH", path_variable)
-            .env("SKEP_RUNNER_STORE", cluster.store())
-            .env("SKEP_RUNNER_DATA", cluster.dir.join("data"))
+            .env("SKEP_RUNNER_STORE", dir.join("store"))
+            .env("SKEP_RUNNER_DATA", dir.join("data"))
             // What the service's own environment may hold.
             .env("PGDATA", "/nowhere")
             .env("PGHOST", "wrong.invalid")
@@ -154,6 +156,18 @@ impl Outcome {
     }
 }
 
+/// A ticket of a new attempt of the same step.
+pub fn next_attempt(task: Task) -> Ticket {
+    static ATTEMPT: AtomicU32 = AtomicU32::new(1);
+    let attempt = ATTEMPT.fetch_add(1, Ordering::SeqCst);
+    Ticket {
+        schema: skep_runner::SCHEMA,
+        session: format!("skep-op-step-{attempt}"),
+        fence: "skep-op-step-".into(),
+        task,
+    }
+}
+
 /// Runs a task to its end.
 pub fn run_with(cluster: &Cluster, task: Task) -> Outcome {
     Runner::new(cluster, task).run()
@@ -196,5 +210,6 @@ pub fn manifest(id: &str, dumped: PgDumped) -> Manifest {
         ended: dumped.ended,
         artefacts: dumped.artefacts,
         database: Some(dumped.database),
+        contents: None,
     }
 }

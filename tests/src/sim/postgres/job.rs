@@ -127,6 +127,14 @@ impl PgJob {
                 cache.ok_or_else(|| Failure::refused("this is no cache"))?.clear();
                 Ok(done(()))
             }
+            Task::DirInspect(_)
+            | Task::DirDump(_)
+            | Task::DirSeal(_)
+            | Task::DirExamine(_)
+            | Task::DirLoad(_)
+            | Task::DirMove(_)
+            | Task::DirRemove(_)
+            | Task::DataChecks(_) => Err(Failure::refused("this runner is PostgreSQL's")),
             Task::Discard(task) => {
                 self.needs_store(true)?;
                 Ok(done(world.store.discard(&task.dir, task.sealed)?))

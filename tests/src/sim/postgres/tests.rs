@@ -107,6 +107,7 @@ impl Rig {
             ended: dumped.ended,
             artefacts: dumped.artefacts,
             database: Some(dumped.database),
+            contents: None,
         };
         let seal = Task::PgSeal(PgSeal { dir: DIR.into(), manifest });
         let Report::PgSeal { manifest_sha256, .. } = self.run("seal", seal).await.unwrap() else {

@@ -4,19 +4,22 @@
 //! Invariants: a directory with a manifest is sealed and never written again; a file is visible under its
 //! final name only after it was synced.
 
+mod seal;
+
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+pub(crate) use self::seal::{discard, emptied, examine, seal};
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::manifest::{Artefact, MANIFEST, Manifest};
+use crate::task::Stored;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
-use skep_runner::manifest::{Artefact, MANIFEST, Manifest};
-use skep_runner::task::Stored;
-
-use crate::error::{Error, Result};
-use crate::job::Job;
 
 /// Largest manifest that is read, in bytes.
 const LARGEST_MANIFEST: u64 = 16 << 20;
@@ -41,8 +44,27 @@ pub(crate) struct Backup {
 pub(crate) struct Whole {
     /// Positioned anywhere: readers open it anew.
     pub(crate) file: File,
+    /// Its size in bytes.
+    pub(crate) size: u64,
     label: String,
     stamp: Stamp,
+}
+
+/// See [`Whole::reader`].
+pub(crate) struct WholeReader<'a> {
+    whole: &'a Whole,
+    at: u64,
+}
+
+/// An artefact being written. The hash is that of what was to be written, not of what the store gives back: a
+/// store that loses bytes is found out by the seal.
+pub(crate) struct Draft<'a> {
+    folder: &'a Folder,
+    job: &'a Job,
+    file: File,
+    part: String,
+    name: String,
+    tally: Tally,
 }
 
 /// Tells whether a file was written between two looks.
@@ -212,7 +234,7 @@ impl Folder {
         if tally.size != artefact.size || tally.sha256() != artefact.sha256 {
             return Err(Error::refused(format!("{label} does not have the checksum of its manifest")));
         }
-        Ok(Whole { file, label, stamp })
+        Ok(Whole { file, label, size: artefact.size, stamp })
     }
 
     fn wrong(&self, verb: &'static str, name: &str) -> impl FnOnce(Errno) -> Error + use<> {
@@ -221,6 +243,49 @@ impl Folder {
             Errno::LOOP => Error::refused(format!("{path} is a symbolic link")),
             error => Error::io(format!("cannot {verb} {path}"))(error.into()),
         }
+    }
+}
+
+// === impl Draft ===
+
+impl<'a> Draft<'a> {
+    /// A new file under a name of this attempt's own.
+    pub(crate) fn new(job: &'a Job, folder: &'a Folder, name: String) -> Result<Draft<'a>> {
+        plain(&name)?;
+        let part = format!("{name}.{}.part", job.session);
+        let file = folder.write_new(&part)?;
+        Ok(Draft { folder, job, file, part, name, tally: Tally::default() })
+    }
+
+    /// Takes all that a tool prints.
+    pub(crate) fn copy(&mut self, from: &mut impl Read) -> Result<()> {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let read = from.read(&mut buffer).map_err(Error::io("cannot read what is to be dumped"))?;
+            if read == 0 {
+                return Ok(());
+            }
+            self.write_all(&buffer[..read]).map_err(Error::io("cannot write the dump"))?;
+        }
+    }
+
+    /// Syncs it and gives it its final name.
+    pub(crate) fn publish(self) -> Result<Artefact> {
+        self.folder.publish(&self.file, &self.part, &self.name)?;
+        Ok(Artefact { file: self.name, size: self.tally.size, sha256: self.tally.sha256() })
+    }
+}
+
+impl Write for Draft<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.tally.add(&bytes[..written]);
+        self.job.out.progress("dump", self.tally.size, None);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
     }
 }
 
@@ -238,7 +303,7 @@ impl Backup {
         }
         let manifest: Manifest = serde_json::from_slice(&bytes)
             .map_err(|error| Error::refused(format!("cannot read the manifest of backup {id}: {error}")))?;
-        if manifest.schema > skep_runner::SCHEMA {
+        if manifest.schema > crate::SCHEMA {
             return Err(Error::refused(format!("backup {id} was written by a newer Skep")));
         }
         if manifest.id != *id {
@@ -259,12 +324,25 @@ impl Backup {
 // === impl Whole ===
 
 impl Whole {
+    /// Its bytes from the beginning; reads by position, so any number of readers may be at it.
+    pub(crate) fn reader(&self) -> WholeReader<'_> {
+        WholeReader { whole: self, at: 0 }
+    }
+
     /// Refuses a file that was written to since it was read. Its name does not matter: the file is open.
     pub(crate) fn is_untouched(&self) -> Result<()> {
         if Stamp::of(&self.file, &self.label)? == self.stamp {
             return Ok(());
         }
         Err(Error::refused(format!("{} was changed while it was used", self.label)))
+    }
+}
+
+impl Read for WholeReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.whole.file.read_at(buffer, self.at)?;
+        self.at += read as u64;
+        Ok(read)
     }
 }
 
@@ -294,37 +372,6 @@ impl Tally {
     /// Lower-case hexadecimal SHA-256.
     pub(crate) fn sha256(self) -> String {
         hex(&self.hash.finalize())
-    }
-}
-
-/// Writes `bytes` under its final name in one step.
-pub(crate) fn write_whole(folder: &Folder, part: &str, name: &str, bytes: &[u8]) -> Result<()> {
-    folder.remove(part)?;
-    let mut file = folder.write_new(part)?;
-    file.write_all(bytes).map_err(Error::io(format!("cannot write {part}")))?;
-    folder.publish(&file, part, name)
-}
-
-/// Removes a directory of files. With a manifest only where `sealed` allows it, and the manifest first:
-/// what is left of a backup then is none.
-pub(crate) fn discard(root: &Path, dir: &str, sealed: bool) -> Result<()> {
-    let Some(folder) = Folder::open(root, dir)? else { return Ok(()) };
-    if folder.is_sealed()? {
-        if !sealed {
-            return Err(Error::refused(format!("{dir} holds a finished backup")));
-        }
-        folder.remove(MANIFEST)?;
-        folder.sync()?;
-    }
-    for name in folder.names()? {
-        folder.remove(&name)?;
-    }
-    let names = components(dir)?;
-    let (last, above) = names.split_last().expect("a path has at least one component");
-    let Some(parent) = Folder::walk(root, above, |_, _| Ok(()))? else { return Ok(()) };
-    match rustix::fs::unlinkat(&parent.fd, *last, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => parent.sync(),
-        Err(error) => Err(parent.wrong("remove", last)(error)),
     }
 }
 

@@ -1,0 +1,178 @@
+//! Running one ticket, the same for every binary; a binary is a family of tasks.
+//!
+//! ```text
+//! runner task ─▶ read ticket ─▶ do the task ─▶ JSON lines on stdout ─▶ exit 0 done, 1 try again, 2 final
+//! ```
+//!
+//! The exit code is the truth; the lines describe. See `skep_runner` for the types.
+
+use std::process::ExitCode;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::line::FaultKind;
+use crate::output::Output;
+use crate::task::{
+    DataChecks, DirDump, DirExamine, DirInspect, DirLoad, DirMove, DirRemove, DirSeal, Discard, NetChecks,
+    PgDrop, PgDump, PgFence, PgInPlace, PgInspect, PgRestore, PgSeal, PgSwap, RedisFlush, Report, SqlChecks,
+    Stored, Ticket,
+};
+use crate::{dir, net, pg, redis, stop, store};
+
+const USAGE: &str = "usage: runner --version | runner task [--ticket PATH]";
+
+/// The tasks that a binary can do: part of [`crate::Task`], in the same form. Each binary has one family, since
+/// together they would not fit into a Swarm config.
+trait Family: DeserializeOwned {
+    /// Does the task.
+    fn run(&self, job: &Job) -> Result<Report>;
+}
+
+/// PostgreSQL, and checks over the network.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Databases {
+    Probe,
+    PgInspect(PgInspect),
+    PgDump(PgDump),
+    PgSeal(Box<PgSeal>),
+    PgExamine(Stored),
+    PgRestore(PgRestore),
+    SqlChecks(SqlChecks),
+    PgFence(PgFence),
+    PgSwap(PgSwap),
+    PgDrop(PgDrop),
+    PgInPlace(Box<PgInPlace>),
+    NetChecks(NetChecks),
+    RedisFlush(RedisFlush),
+    Discard(Discard),
+}
+
+/// Engines whose data is a directory.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Directories {
+    Probe,
+    DirInspect(DirInspect),
+    DirDump(DirDump),
+    DirSeal(Box<DirSeal>),
+    DirExamine(DirExamine),
+    DirLoad(Box<DirLoad>),
+    DirMove(DirMove),
+    DirRemove(DirRemove),
+    DataChecks(DataChecks),
+    Discard(Discard),
+}
+
+/// The program of PostgreSQL and of checks over the network.
+pub fn databases() -> ExitCode {
+    main::<Databases>()
+}
+
+/// The program of engines whose data is a directory.
+pub fn directories() -> ExitCode {
+    main::<Directories>()
+}
+
+fn main<F: Family>() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        ["--version"] => {
+            println!("runner {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        ["task"] => task::<F>(crate::TICKET_PATH),
+        ["task", "--ticket", path] => task::<F>(path),
+        _ => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn task<F: Family>(path: &str) -> ExitCode {
+    if stop::is_init() {
+        return stop::run_as_init().map_or(ExitCode::from(1), ExitCode::from);
+    }
+    let done = stop::install()
+        .map_err(Error::io("cannot handle signals"))
+        .and_then(|()| ticket::<F>(path))
+        .and_then(|ticket| Ok((Job::new(&ticket)?, ticket)));
+    let (job, ticket) = match done {
+        Ok(ready) => ready,
+        Err(error) => return fault(&Output::default(), &error),
+    };
+    match ticket.task.run(&job) {
+        Ok(report) => {
+            job.out.report(&report);
+            ExitCode::SUCCESS
+        }
+        Err(error) => fault(&job.out, &error),
+    }
+}
+
+fn ticket<F: Family>(path: &str) -> Result<Ticket<F>> {
+    let text = std::fs::read(path).map_err(Error::io(format!("cannot read the ticket {path}")))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::refused(format!("cannot understand the ticket {path}: {error}")))
+}
+
+impl Family for Databases {
+    fn run(&self, job: &Job) -> Result<Report> {
+        match self {
+            Databases::Probe => Ok(probe()),
+            Databases::PgInspect(task) => pg::inspect::inspect(job, task),
+            Databases::PgDump(task) => pg::dump::dump(job, task),
+            Databases::PgSeal(task) => pg::dump::seal(job, task),
+            Databases::PgExamine(task) => pg::dump::examine(job, task),
+            Databases::PgRestore(task) => pg::restore::beside(job, task),
+            Databases::SqlChecks(task) => pg::checks::run(job, task),
+            Databases::PgFence(task) => pg::swap::fence(job, task),
+            Databases::PgSwap(task) => pg::swap::swap(job, task),
+            Databases::PgDrop(task) => pg::swap::drop_all(job, task),
+            Databases::PgInPlace(task) => pg::restore::in_place(job, task),
+            Databases::NetChecks(task) => net::run(job, task),
+            Databases::RedisFlush(task) => redis::flush::flush(job, task),
+            Databases::Discard(task) => discard(job, task),
+        }
+    }
+}
+
+impl Family for Directories {
+    fn run(&self, job: &Job) -> Result<Report> {
+        match self {
+            Directories::Probe => Ok(probe()),
+            Directories::DirInspect(task) => dir::inspect::inspect(job, task),
+            Directories::DirDump(task) => dir::dump::dump(job, task),
+            Directories::DirSeal(task) => dir::dump::seal(job, task),
+            Directories::DirExamine(task) => dir::dump::examine(job, task),
+            Directories::DirLoad(task) => dir::load::load(job, task),
+            Directories::DirMove(task) => dir::moves::run(job, task),
+            Directories::DirRemove(task) => dir::remove::remove(job, task),
+            Directories::DataChecks(task) => dir::checks::run(job, task),
+            Directories::Discard(task) => discard(job, task),
+        }
+    }
+}
+
+fn probe() -> Report {
+    Report::Probe { version: env!("CARGO_PKG_VERSION").to_owned() }
+}
+
+fn discard(job: &Job, Discard { dir, sealed }: &Discard) -> Result<Report> {
+    store::discard(&job.store, dir, *sealed)?;
+    Ok(Report::Done)
+}
+
+fn fault(out: &Output, error: &Error) -> ExitCode {
+    let kind = error.kind();
+    out.fault(kind, &error.chain());
+    match kind {
+        FaultKind::Transient => ExitCode::from(1),
+        FaultKind::Final => ExitCode::from(2),
+    }
+}

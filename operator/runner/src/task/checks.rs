@@ -1,0 +1,101 @@
+//! Checks: of a database by SQL, of an application over the network.
+
+use serde::{Deserialize, Serialize};
+
+use super::Connect;
+
+/// See [`super::Task::SqlChecks`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SqlChecks {
+    /// The server.
+    pub connect: Connect,
+    /// The database to check.
+    pub database: String,
+    /// The checks.
+    pub checks: Vec<SqlCheck>,
+}
+
+/// One SQL check: the first column of the first row is compared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SqlCheck {
+    /// Name, from the label.
+    pub name: String,
+    /// One statement.
+    pub sql: String,
+    /// What the value must be.
+    pub expect: Expect,
+}
+
+/// A comparison of a check's value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Expect {
+    /// Any value: the statement must only succeed.
+    Any,
+    /// Equal, as numbers where both are numbers, else as text.
+    Eq(String),
+    /// Not equal.
+    Ne(String),
+    /// Less than (numbers).
+    Lt(f64),
+    /// Less than or equal (numbers).
+    Le(f64),
+    /// Greater than (numbers).
+    Gt(f64),
+    /// Greater than or equal (numbers).
+    Ge(f64),
+    /// Contains a match of the POSIX regular expression; evaluated by the server (`~`).
+    Matches(String),
+}
+
+/// See [`super::Task::NetChecks`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetChecks {
+    /// The checks; all must pass.
+    pub checks: Vec<NetCheck>,
+    /// How long to keep trying, in seconds.
+    pub deadline_s: u64,
+}
+
+/// One check over the network. Every address that `host` resolves to is checked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetCheck {
+    /// Name, from the label.
+    pub name: String,
+    /// Host name.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// What is asked.
+    pub probe: Probe,
+    /// Longest time for one answer, in milliseconds.
+    pub within_ms: u64,
+}
+
+/// What a network check asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Probe {
+    /// A TCP connect.
+    Tcp,
+    /// An HTTP/1.1 GET.
+    Http {
+        /// Path and query.
+        path: String,
+        /// The status wanted.
+        status: u16,
+        /// Text that the body must contain.
+        body: Option<String>,
+    },
+}
+
+/// How one check went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckOutcome {
+    /// Name, from the label.
+    pub name: String,
+    /// Whether it passed.
+    pub passed: bool,
+    /// What was found and wanted, for people.
+    pub detail: String,
+}

@@ -1,0 +1,251 @@
+//! The tasks of a job and their reports, a file a family.
+
+mod checks;
+mod data;
+mod postgres;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::checks::{CheckOutcome, Expect, NetCheck, NetChecks, Probe, SqlCheck, SqlChecks};
+pub use self::data::{
+    Contents, DataChecks, DataEngine, DirDump, DirDumped, DirExamine, DirInspect, DirInspection, DirLoad,
+    DirLoaded, DirMove, DirMoved, DirRemove, DirSeal, Direction, MysqlSettings, Names, RedisFiles,
+    ServerSettings, SideFound, SideState, VolumeRoot,
+};
+pub use self::postgres::{
+    DatabaseProperties, KeptDatabase, Named, PgDrop, PgDump, PgDumped, PgFence, PgInPlace, PgInspect,
+    PgInspection, PgRestore, PgSeal, PgSession, PgSwap,
+};
+use crate::manifest::Manifest;
+
+/// What one job is to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ticket<T = Task> {
+    /// Format version, [`crate::SCHEMA`].
+    pub schema: u32,
+    /// `skep-<operation>-<step>-<attempt>`: the `application_name` of every session of this job. Sessions
+    /// whose name begins with [`Ticket::fence`] and is not this one belong to an older attempt and are ended first.
+    pub session: String,
+    /// `skep-<operation>-<step>-`: the common prefix of all attempts of this step.
+    pub fence: String,
+    /// The work. A binary reads the tasks that it can do, and no others: the code that reads them all is large.
+    pub task: T,
+}
+
+/// The work of one job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Nothing but prove that the runner starts here, and tell its version.
+    Probe,
+    /// Look at a PostgreSQL server and one of its databases; changes nothing.
+    PgInspect(PgInspect),
+    /// Dump one database into a directory of the store. Writes no manifest.
+    PgDump(PgDump),
+    /// Read a dump back in full (checksum, `pg_restore` to nowhere), then write the manifest.
+    PgSeal(PgSeal),
+    /// Check a stored backup against its registered checksum, in full; changes nothing.
+    PgExamine(Stored),
+    /// Build a new database beside the live one from a backup, with the live one's properties; analyze it.
+    PgRestore(PgRestore),
+    /// Run SQL checks in a database, named side or live; read-only transactions.
+    SqlChecks(SqlChecks),
+    /// End sessions and refuse or allow connections.
+    PgFence(PgFence),
+    /// Swap names in one transaction; only while names and OIDs are as expected.
+    PgSwap(PgSwap),
+    /// Drop databases by name *and* OID; absent ones are fine, others are refused.
+    PgDrop(PgDrop),
+    /// Rebuild the live database in place from a backup.
+    PgInPlace(PgInPlace),
+    /// Checks of an application over the network.
+    NetChecks(NetChecks),
+    /// Empty a Redis cache.
+    RedisFlush(RedisFlush),
+    /// Look at a directory of live data and its server; changes nothing.
+    DirInspect(DirInspect),
+    /// Dump what such an engine holds into a directory of the store. Writes no manifest.
+    DirDump(DirDump),
+    /// Read such a dump back in full (checksums, the engine's own reading), then write the manifest.
+    DirSeal(DirSeal),
+    /// Check such a stored backup against its registered checksum, in full; changes nothing.
+    DirExamine(DirExamine),
+    /// Build complete data, ready for the service, in a directory beside the live data, and verify it.
+    DirLoad(DirLoad),
+    /// Move the live data away and what was loaded in its place, or back; the service is stopped.
+    DirMove(DirMove),
+    /// Remove what restores left beside the live data.
+    DirRemove(DirRemove),
+    /// Run checks in a Redis or a MySQL.
+    DataChecks(DataChecks),
+    /// Remove an unfinished backup's directory (one without a manifest, unless `sealed`).
+    Discard(Discard),
+}
+
+/// The static binaries, each small enough for a Swarm config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binary {
+    /// `skep-runner`.
+    Databases,
+    /// `skep-runner-dir`.
+    Directories,
+}
+
+/// How to reach a server, without its secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Connect {
+    /// Host name, resolved at each connect.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// User name.
+    pub user: String,
+    /// File that holds the password (trailing newline ignored); none for trust.
+    pub password_file: Option<String>,
+}
+
+/// A registered backup in the store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stored {
+    /// Backup id.
+    pub id: String,
+    /// Directory relative to [`crate::STORE_PATH`].
+    pub dir: String,
+    /// Registered SHA-256 of its manifest.
+    pub manifest_sha256: String,
+}
+
+/// See [`Task::RedisFlush`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RedisFlush {
+    /// The server; the user may be empty.
+    pub connect: Connect,
+}
+
+/// See [`Task::Discard`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Discard {
+    /// Directory relative to [`crate::STORE_PATH`].
+    pub dir: String,
+    /// Remove it although it has a manifest.
+    pub sealed: bool,
+}
+
+/// What a job found or did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Report {
+    /// Of [`Task::Probe`].
+    Probe {
+        /// Version of the runner.
+        version: String,
+    },
+    /// Of [`Task::PgInspect`].
+    PgInspect(Box<PgInspection>),
+    /// Of [`Task::PgDump`].
+    PgDump(Box<PgDumped>),
+    /// Of [`Task::PgSeal`].
+    PgSeal {
+        /// SHA-256 of the manifest, to be registered.
+        manifest_sha256: String,
+        /// Bytes of all artefacts.
+        size: u64,
+    },
+    /// Of [`Task::PgExamine`].
+    PgExamine {
+        /// The manifest found.
+        manifest: Box<Manifest>,
+    },
+    /// Of [`Task::PgRestore`].
+    PgRestore {
+        /// The live database, where it exists.
+        live: Option<Named>,
+        /// The new one.
+        side: Named,
+        /// Its size in bytes.
+        size: u64,
+        /// Seconds that the restore took.
+        seconds: f64,
+    },
+    /// Of [`Task::SqlChecks`], [`Task::NetChecks`] and [`Task::DataChecks`]: the task succeeds also when checks fail.
+    Checks {
+        /// One entry a check.
+        outcomes: Vec<CheckOutcome>,
+    },
+    /// Of [`Task::PgSwap`].
+    PgSwap {
+        /// Milliseconds between refusing connections and allowing them again.
+        fenced_ms: u64,
+    },
+    /// Of [`Task::PgInPlace`].
+    PgInPlace {
+        /// The rebuilt database.
+        live: Named,
+    },
+    /// Of [`Task::DirInspect`].
+    DirInspect(Box<DirInspection>),
+    /// Of [`Task::DirDump`].
+    DirDump(Box<DirDumped>),
+    /// Of [`Task::DirSeal`].
+    DirSeal {
+        /// SHA-256 of the manifest, to be registered.
+        manifest_sha256: String,
+        /// Bytes of all artefacts.
+        size: u64,
+    },
+    /// Of [`Task::DirExamine`].
+    DirExamine {
+        /// The manifest found.
+        manifest: Box<Manifest>,
+    },
+    /// Of [`Task::DirLoad`].
+    DirLoad(Box<DirLoaded>),
+    /// Of [`Task::DirMove`].
+    DirMove(DirMoved),
+    /// Of tasks with nothing to tell.
+    Done,
+}
+
+// === impl Task ===
+
+impl Task {
+    /// The binary that does it; [`Task::Probe`] and [`Task::Discard`] any does.
+    pub fn binary(&self) -> Binary {
+        match self {
+            Task::DirInspect(_)
+            | Task::DirDump(_)
+            | Task::DirSeal(_)
+            | Task::DirExamine(_)
+            | Task::DirLoad(_)
+            | Task::DirMove(_)
+            | Task::DirRemove(_)
+            | Task::DataChecks(_) => Binary::Directories,
+            Task::Probe
+            | Task::PgInspect(_)
+            | Task::PgDump(_)
+            | Task::PgSeal(_)
+            | Task::PgExamine(_)
+            | Task::PgRestore(_)
+            | Task::SqlChecks(_)
+            | Task::PgFence(_)
+            | Task::PgSwap(_)
+            | Task::PgDrop(_)
+            | Task::PgInPlace(_)
+            | Task::NetChecks(_)
+            | Task::RedisFlush(_)
+            | Task::Discard(_) => Binary::Databases,
+        }
+    }
+}
+
+// === impl Binary ===
+
+impl Binary {
+    /// File name of the binary.
+    pub fn name(self) -> &'static str {
+        match self {
+            Binary::Databases => "skep-runner",
+            Binary::Directories => "skep-runner-dir",
+        }
+    }
+}
