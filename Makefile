@@ -30,9 +30,9 @@ check: ## formatting and lints
 	cargo clippy --workspace --all-targets -- -D warnings
 	cd tests && shellcheck *.sh sandbox/*.sh images/*/[em]*.sh && shellcheck -s sh images/*/install.sh
 
-runner: ## build the static runner and say how large it is
+runner: ## build the static runner's binaries and say how large they are
 	cargo build --profile runner -p skep-runner --target $(static)
-	@stat -c '%n: %s bytes' target/$(static)/runner/skep-runner
+	@stat -c '%n: %s bytes' target/$(static)/runner/skep-runner target/$(static)/runner/skep-runner-dir
 
 images: sandbox-up ## build the images of the tests and the demo, in the sandbox
 	tests/sandbox/images.sh

@@ -3,6 +3,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
+# Servers come in packages that start none: Redis's is its checker under another name.
 # program        package
 needs='
 dockerd          docker.io
@@ -15,6 +16,9 @@ curl             curl
 jq               jq
 skopeo           skopeo
 shellcheck       shellcheck
+redis-check-rdb  redis-tools
+mariadbd         mariadb-server-core
+mariadb-dump     mariadb-client
 '
 
 missing=()
