@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use skep::operation::desk;
 use skep::operation::drive::{self, Again};
+use skep::operation::freeze::kept_by;
+use skep::operation::frozen::Kept;
 use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, StepState, Trigger, Work};
 use skep::operation::saga::Env;
 use skep::operation::settings::Settings;
@@ -21,7 +23,7 @@ use skep::swarm::transport::Endpoint;
 
 use crate::sim::Answer;
 use crate::sim::postgres::Content;
-use crate::sim::shop::{DATABASE, PAGE_IMAGE, Shop, ShopOptions};
+use crate::sim::shop::{DATABASE, PAGE_IMAGE, Shop, ShopOptions, USER};
 
 /// Longest simulated time that an operation may take to come to rest.
 const REST: Duration = Duration::from_secs(1800);
@@ -63,6 +65,35 @@ impl Scene {
         Scene::ask(shop, work).await.wanting(wanted)
     }
 
+    /// A shop whose application is to show the maintenance page for a while.
+    pub async fn maintenance(options: ShopOptions, lasts: Duration) -> Scene {
+        let shop = Shop::start(options).await;
+        let work = Work::Maintenance { until: Some(shop.sim.now() + lasts) };
+        Scene::ask_for(shop, "shop_app", work, Trigger::Person { name: "somebody".to_owned() }).await
+    }
+
+    /// A shop with a database that an earlier restore kept and that has expired.
+    pub async fn expire(options: ShopOptions) -> Scene {
+        let shop = Shop::start(options).await;
+        let engine = connect(&shop, "asker").await;
+        let restored =
+            Scene::ask(shop, Work::Restore { backup: None, before: None, in_place: None, quiesce: None });
+        let Scene { shop, op, .. } = restored.await;
+        let name = format!("skep_{op}_old");
+        shop.data.add_server("shop_db", &name, USER, &live(&shop));
+        let oid = shop.data.database("shop_db", &name).expect("it was added just now").oid;
+        let now = shop.sim.now();
+        let kept = Kept { operation: op.clone(), name, oid, until: now };
+        let ended = desk::edit(&engine, &op, |op| {
+            op.journal.state = State::Succeeded;
+            let record = op.journal.step_mut("keep", now);
+            (record.state, record.out) = (StepState::Done, json!(kept));
+            Ok(())
+        });
+        ended.await.expect("nobody else writes it");
+        Scene::ask(shop, Work::Expire).await
+    }
+
     /// The shop of [`Scene::restore`] and what its backup holds, before anybody asks for anything.
     pub async fn broken(options: ShopOptions) -> (Shop, Content) {
         let shop = Scene::back_up(Shop::start(options).await).await;
@@ -93,13 +124,18 @@ impl Scene {
 
     /// Asks for one more operation on a shop, on behalf of somebody or something.
     pub async fn ask_by(shop: Shop, work: Work, trigger: Trigger) -> Scene {
+        Scene::ask_for(shop, "shop_db", work, trigger).await
+    }
+
+    /// Asks for one more operation on any service of a shop.
+    pub async fn ask_for(shop: Shop, service: &str, work: Work, trigger: Trigger) -> Scene {
         let engine = connect(&shop, "asker").await;
-        let service = engine.service("shop_db").await.expect("the shop has a database");
+        let id = engine.service(service).await.expect("the shop has that service").id;
         let now = shop.sim.now();
         let intent = Intent {
             schema: SCHEMA,
-            service: "shop_db".to_owned(),
-            service_id: service.id,
+            service: service.to_owned(),
+            service_id: id,
             work,
             trigger,
             created: now,
@@ -215,25 +251,37 @@ impl Scene {
         assert_eq!(live.content, *expected, "the data: {told}");
         assert!(live.allow, "nobody may connect: {told}");
         assert_eq!(specs(&self.shop), self.specs, "the specs: {told}");
-        self.check_leftovers(state, &told);
+        self.check_leftovers(&op, &told);
+        self.check_kept(&op, &told).await;
         self.check_users(&told).await;
         state
     }
 
-    fn check_leftovers(&self, state: State, told: &str) {
+    fn check_leftovers(&self, op: &Operation, told: &str) {
         let mine = ["skep-job-", "skep-claim-", "skep-plan-", "skep-base-", "skep-page-", "skep-canary-"];
         let objects = self.shop.sim.stored_names().into_iter().chain(self.shop.sim.services());
         let left: Vec<String> = objects.filter(|n| mine.iter().any(|m| n.starts_with(m))).collect();
         assert_eq!(left, [] as [String; 0], "left behind: {told}");
-        let kept = |name: &String| state == State::Succeeded && name.ends_with("_old");
-        let sides: Vec<String> = self
-            .shop
-            .data
-            .databases("shop_db")
-            .into_iter()
-            .filter(|n| n.starts_with("skep_") && !kept(n))
-            .collect();
+        let has_succeeded = op.journal.state == State::Succeeded;
+        let may_be_kept = match op.intent.work {
+            Work::Restore { .. } => has_succeeded,
+            Work::Expire => !has_succeeded,
+            Work::Backup | Work::Maintenance { .. } => false,
+        };
+        let databases = self.shop.data.databases("shop_db").into_iter();
+        let sides: Vec<String> =
+            databases.filter(|n| n.starts_with("skep_") && !(may_be_kept && n.ends_with("_old"))).collect();
         assert_eq!(sides, [] as [String; 0], "databases left behind: {told}");
+    }
+
+    /// Nobody believes in a kept database that was dropped.
+    async fn check_kept(&self, op: &Operation, told: &str) {
+        if op.intent.work != Work::Expire || op.journal.state != State::Succeeded {
+            return;
+        }
+        let engine = connect(&self.shop, "looker").await;
+        let operations = desk::list(&engine).await.expect("the simulated engine answers");
+        assert!(operations.iter().all(|op| kept_by(op).is_none()), "not forgotten: {told}");
     }
 
     async fn check_users(&self, told: &str) {

@@ -1,6 +1,6 @@
-//! Backup and restore under every single failure: each write of a driver fails, is cut, is its last; two drivers at once.
+//! Every kind of operation under every single failure: each write of a driver fails, is cut, is its last; two drivers at once.
 //!
-//! Backup and the default restore are tried at every write; their variants at every fifth, or at every one with `SKEP_SAGA=all`.
+//! Every kind is tried at every write; variants of the restore at every fifth, or at every one with `SKEP_SAGA=all`.
 
 use std::time::Duration;
 
@@ -16,20 +16,23 @@ enum Kind {
     BesideZero,
     Hot,
     InPlace,
+    Maintenance,
+    Expire,
 }
 
 impl Kind {
     fn stride(self) -> usize {
         let all = std::env::var("SKEP_SAGA").is_ok_and(|v| v == "all");
         match self {
-            Kind::Backup | Kind::Beside => 1,
+            Kind::Backup | Kind::Beside | Kind::Maintenance | Kind::Expire => 1,
             Kind::BesideZero | Kind::Hot | Kind::InPlace if all => 1,
             Kind::BesideZero | Kind::Hot | Kind::InPlace => 5,
         }
     }
 }
 
-const KINDS: [Kind; 5] = [Kind::Backup, Kind::Beside, Kind::BesideZero, Kind::Hot, Kind::InPlace];
+const KINDS: [Kind; 7] =
+    [Kind::Backup, Kind::Beside, Kind::BesideZero, Kind::Hot, Kind::InPlace, Kind::Maintenance, Kind::Expire];
 
 fn restore(in_place: bool, quiesce: Option<bool>) -> Work {
     Work::Restore { backup: None, before: None, in_place: Some(in_place), quiesce }
@@ -48,6 +51,8 @@ async fn scene(kind: Kind) -> Scene {
         Kind::BesideZero => Scene::restore(proxy_mode(), restore(false, None)).await,
         Kind::Hot => Scene::restore(ShopOptions::default(), restore(false, Some(false))).await,
         Kind::InPlace => Scene::restore(ShopOptions::default(), restore(true, None)).await,
+        Kind::Maintenance => Scene::maintenance(ShopOptions::default(), Duration::from_secs(20)).await,
+        Kind::Expire => Scene::expire(ShopOptions::default()).await,
     }
 }
 
@@ -143,6 +148,14 @@ for_each_kind! {
     a_restore_in_place_survives_death_before_every_write: Kind::InPlace, dies_before;
     a_restore_in_place_survives_death_after_every_write: Kind::InPlace, dies_after;
     a_restore_in_place_goes_back_when_any_write_fails: Kind::InPlace, fails;
+    maintenance_survives_death_before_every_write: Kind::Maintenance, dies_before;
+    maintenance_survives_death_after_every_write: Kind::Maintenance, dies_after;
+    maintenance_survives_every_write_twice: Kind::Maintenance, repeats;
+    maintenance_goes_back_when_any_write_fails: Kind::Maintenance, fails;
+    an_expiry_survives_death_before_every_write: Kind::Expire, dies_before;
+    an_expiry_survives_death_after_every_write: Kind::Expire, dies_after;
+    an_expiry_survives_every_write_twice: Kind::Expire, repeats;
+    an_expiry_goes_back_when_any_write_fails: Kind::Expire, fails;
 }
 
 #[tokio::test(start_paused = true)]

@@ -91,6 +91,9 @@ pub struct MaintenanceOn {
     /// Take it down again after this, as in `2h` or `30m`.
     #[arg(long = "for", value_name = "DURATION", value_parser = positive)]
     pub lasts: Option<Duration>,
+    /// Go on although labels have problems that stand against it.
+    #[arg(long)]
+    pub accept_problems: bool,
     /// How it is asked for.
     #[command(flatten)]
     pub ask: AskArgs,
@@ -152,6 +155,7 @@ pub(super) async fn maintenance(session: &Session, command: &MaintenanceCommand)
     match command {
         MaintenanceCommand::On(args) => {
             let mut wish = maintenance_wish(session, &args.service, args.lasts);
+            wish.accept_problems = args.accept_problems;
             // Whoever drives it has to stay.
             wish.until = if args.ask.drive.drive { Until::Rest } else { Until::Begun("hold") };
             ask(session, wish, &args.ask).await

@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 
 use super::out::{Paint, Tone};
 use crate::http::view::{OperationView, Progress, StepView};
-use crate::operation::record::State;
+use crate::operation::record::{BEING_UNDONE, State};
 use crate::plan::words::{exact, list};
 
 /// Characters of a progress bar.
@@ -115,7 +115,7 @@ fn causes(op: &OperationView) -> impl Iterator<Item = String> {
 fn failed(step: &StepView) -> bool {
     match step.state {
         Progress::Failed | Progress::UndoFailed => true,
-        Progress::Undone | Progress::Undoing => !step.note.is_empty() && step.note != "being undone",
+        Progress::Undone | Progress::Undoing => !step.note.is_empty() && !step.note.starts_with(BEING_UNDONE),
         Progress::Waiting | Progress::Skipped | Progress::Started | Progress::Done => false,
     }
 }

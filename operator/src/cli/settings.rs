@@ -97,6 +97,9 @@ pub struct WorkArgs {
     /// Longest time for one data job.
     #[arg(long, env = "SKEP_JOB_DEADLINE", value_name = "DURATION", value_parser = positive, hide_short_help = true)]
     pub job_deadline: Option<Duration>,
+    /// Longest wait for a node that does not answer while a job there may still write into a store.
+    #[arg(long, env = "SKEP_LOST_DEADLINE", value_name = "DURATION", value_parser = positive, hide_short_help = true)]
+    pub lost_deadline: Option<Duration>,
     /// How many ended operations are kept, at least those of the last 30 days.
     #[arg(long, env = "SKEP_KEEP_OPERATIONS", value_name = "COUNT", hide_short_help = true)]
     pub keep_operations: Option<usize>,
@@ -235,6 +238,7 @@ impl WorkArgs {
             start_deadline: self.start_deadline.unwrap_or(base.start_deadline),
             check_deadline: self.check_deadline.unwrap_or(base.check_deadline),
             job_deadline: self.job_deadline.unwrap_or(base.job_deadline),
+            lost_deadline: self.lost_deadline.unwrap_or(base.lost_deadline),
             keep_operations: self.keep_operations.unwrap_or(base.keep_operations),
         })
     }

@@ -273,10 +273,8 @@ pub async fn register(
     };
     let data =
         serde_json::to_vec(&entry).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
-    match cx.engine().create_config(&entry.config_name(), &entry.labels(cx.now()), &data).await {
-        Ok(_) | Err(Error::Exists { .. }) => Ok(()),
-        Err(other) => Err(other.into()),
-    }
+    cx.engine().ensure_config(&entry.config_name(), &entry.labels(cx.now()), &data).await?;
+    Ok(())
 }
 
 /// Takes a backup out of the catalogue, before its files go.

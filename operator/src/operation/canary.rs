@@ -1,9 +1,14 @@
 //! The canary: a client's real spec without anything by which users could reach it (S1). Pure.
 
 use serde_json::{Value, json};
+use skep_runner::task::{NetCheck, Probe};
 
+use super::frozen::Client;
 use super::record::OpId;
-use crate::swarm::object::OP;
+use crate::policy::{Check, CheckProbe};
+use crate::swarm::job::node_constraint;
+use crate::swarm::object::Labels;
+use crate::swarm::spec::networks;
 
 /// Name of an operation's canary of a client's saved spec of this number: another spec has another canary.
 pub fn name(op: &OpId, number: u32) -> String {
@@ -15,8 +20,9 @@ pub fn is_one(service: &str, op: &OpId) -> bool {
     service.strip_prefix("skep-canary-").is_some_and(|rest| rest.starts_with(op.as_str()))
 }
 
-/// One task of the client: no network aliases, no ports, none of its service labels (which route), our name.
-pub fn spec(name: &str, base: &Value, op: &OpId) -> Value {
+/// One task of the client: no network aliases, no ports, none of its service labels (which route), our name and `labels`;
+/// on `node` where one is given.
+pub fn spec(name: &str, base: &Value, labels: &Labels, node: Option<&str>) -> Value {
     let mut template = base["TaskTemplate"].clone();
     // Older specs keep their networks beside the template.
     if let Some(networks) = base.get("Networks").filter(|_| template.get("Networks").is_none()) {
@@ -24,13 +30,58 @@ pub fn spec(name: &str, base: &Value, op: &OpId) -> Value {
     }
     strip_aliases(&mut template["Networks"]);
     template["RestartPolicy"] = json!({ "Condition": "any", "Delay": 1_000_000_000u64, "MaxAttempts": 0 });
+    if let Some(node) = node {
+        pin(&mut template, node);
+    }
     json!({
         "Name": name,
-        "Labels": { OP: op.as_str() },
+        "Labels": labels,
         "TaskTemplate": template,
         "Mode": { "Replicated": { "Replicas": 1 } },
         "EndpointSpec": { "Mode": "dnsrr" },
     })
+}
+
+/// The checks that the canary answers instead of the client: those that name no host, or the client itself by one of its
+/// names. A check that names another host asks what lies before the client and still shows the page.
+pub fn checks(client: &Client, base: &Value, canary: &str) -> Vec<NetCheck> {
+    let own = own_names(&client.name, base);
+    let asks_client = |host: &str| host.is_empty() || own.iter().any(|name| name == host);
+    let checks = net_checks(&client.checks).into_iter().filter(|check| asks_client(&check.host));
+    checks.map(|check| NetCheck { host: format!("tasks.{canary}"), ..check }).collect()
+}
+
+/// The network checks among these; one that names no host has an empty one.
+pub fn net_checks(checks: &[Check]) -> Vec<NetCheck> {
+    let checks = checks.iter().filter_map(|check| {
+        let (host, port, probe, within) = match &check.probe {
+            CheckProbe::Http { host, port, path, status, within, body } => {
+                let probe = Probe::Http { path: path.clone(), status: *status, body: body.clone() };
+                (host.clone(), *port, probe, *within)
+            }
+            CheckProbe::Tcp { port, within } => (String::new(), *port, Probe::Tcp, *within),
+            CheckProbe::Sql { .. } | CheckProbe::Command { .. } => return None,
+        };
+        let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        Some(NetCheck { name: check.name.clone(), host, port, probe, within_ms })
+    });
+    checks.collect()
+}
+
+/// The names by which others on its networks reach a service.
+fn own_names(name: &str, base: &Value) -> Vec<String> {
+    let mut names = vec![name.to_owned(), format!("tasks.{name}")];
+    names.extend(networks(base).into_iter().flat_map(|network| network.aliases));
+    names
+}
+
+fn pin(template: &mut Value, node: &str) {
+    let mut constraints = template["Placement"]["Constraints"].as_array().cloned().unwrap_or_default();
+    constraints.push(Value::from(node_constraint(node)));
+    if !template["Placement"].is_object() {
+        template["Placement"] = json!({});
+    }
+    template["Placement"]["Constraints"] = Value::Array(constraints);
 }
 
 fn strip_aliases(networks: &mut Value) {
@@ -44,6 +95,7 @@ fn strip_aliases(networks: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operation::frozen::Method;
 
     #[test]
     fn users_cannot_reach_a_canary_but_it_is_otherwise_the_client() {
@@ -58,11 +110,50 @@ mod tests {
             "Mode": {"Replicated": {"Replicas": 3}},
         });
         let op = OpId::parse("20260101t000000abcdef").unwrap();
-        let spec = spec(&name(&op, 0), &base, &op);
+        let labels = Labels::from([("skep.op".to_owned(), op.to_string())]);
+        let spec = spec(&name(&op, 0), &base, &labels, Some("n1"));
         assert_eq!(spec["TaskTemplate"]["ContainerSpec"], base["TaskTemplate"]["ContainerSpec"]);
         assert_eq!(spec["TaskTemplate"]["Networks"], json!([{"Target": "n"}]));
+        assert_eq!(spec["TaskTemplate"]["Placement"], json!({"Constraints": ["node.id==n1"]}));
         assert_eq!(spec["EndpointSpec"], json!({"Mode": "dnsrr"}));
         assert_eq!(spec["Labels"], json!({"skep.op": op.as_str()}));
         assert!(spec["Name"].as_str().unwrap().len() <= 63);
+    }
+
+    #[test]
+    fn a_canary_keeps_the_constraints_of_its_client() {
+        let placement = json!({"Constraints": ["node.role==worker"], "MaxReplicas": 1});
+        let base = json!({"TaskTemplate": {"Placement": placement}});
+        let labels = Labels::new();
+        assert_eq!(spec("c", &base, &labels, None)["TaskTemplate"]["Placement"], placement);
+        let pinned = &spec("c", &base, &labels, Some("n1"))["TaskTemplate"]["Placement"];
+        assert_eq!(*pinned, json!({"Constraints": ["node.role==worker", "node.id==n1"], "MaxReplicas": 1}));
+    }
+
+    #[test]
+    fn a_check_of_the_client_by_any_of_its_names_asks_the_canary_and_one_of_another_host_is_left_out() {
+        let http = |host: &str| Check {
+            name: host.to_owned(),
+            probe: CheckProbe::Http {
+                host: host.to_owned(),
+                port: 8080,
+                path: "/".to_owned(),
+                status: 200,
+                within: std::time::Duration::from_secs(1),
+                body: None,
+            },
+        };
+        let client = Client {
+            name: "shop_app".to_owned(),
+            id: String::new(),
+            method: Method::Zero,
+            nodes: Vec::new(),
+            checks: ["", "app", "shop_app", "tasks.shop_app", "shop_proxy", "other"].map(http).into(),
+        };
+        let base = json!({"TaskTemplate": {"Networks": [{"Target": "n", "Aliases": ["app"]}]}});
+        let asked = checks(&client, &base, "skep-canary-1");
+        assert!(asked.iter().all(|c| c.host == "tasks.skep-canary-1"), "{asked:?}");
+        let names: Vec<&str> = asked.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(names, ["", "app", "shop_app", "tasks.shop_app"]);
     }
 }

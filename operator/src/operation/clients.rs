@@ -2,14 +2,14 @@
 //!
 //! Stopped means that every task of the previous spec is in a terminal state; that the service "converged" proves
 //! nothing. Started means running (which, with a health check, is healthy) on the spec that was found or that somebody
-//! deployed meanwhile. Saved specs are configs `skep-base-<op>-<service>-<n>`; the newest one is put back.
+//! deployed meanwhile.
 
-use std::collections::BTreeMap;
+mod saved;
+
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+pub use saved::{Base, ClientsOut, load_base};
+use saved::{clients_out, keep, load_base_of, save_base};
 
 use super::client_spec::{self as spec, StartMove, StopMove};
 use super::frozen::{self, Client, Method};
@@ -17,7 +17,7 @@ use super::page;
 use super::record::StepState;
 use super::saga::{Cx, Fault, Progress, Wait};
 use crate::swarm::error::Error;
-use crate::swarm::object::{Service, Task, TaskState, UpdateState, short_hash};
+use crate::swarm::object::{Service, Task, TaskState, UpdateState};
 
 /// The step under which the state of all clients is journaled.
 pub const STEP: &str = "stop";
@@ -28,26 +28,6 @@ const FOREIGN_ROLLOUT: Duration = Duration::from_secs(15);
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// What Swarm adds to it: it waits for gossip before it signals, and takes a while to remove a container.
 const FORGOTTEN: Duration = Duration::from_secs(5);
-
-/// What is journaled about clients.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ClientsOut {
-    /// Number of saved specs by service name.
-    pub saved: BTreeMap<String, u32>,
-    /// Until when tasks of a service may still be ending although Swarm has forgotten them: a write in the middle of a stop
-    /// makes it forget them, while their containers run on for their grace period.
-    #[serde(default)]
-    pub quiet: BTreeMap<String, Timestamp>,
-}
-
-/// A saved spec.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Base {
-    /// How many were saved before it.
-    pub number: u32,
-    /// What the client goes back to.
-    pub spec: Value,
-}
 
 /// How insistent a start is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,10 +65,37 @@ pub async fn stopped(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         return out.map(Progress::Done).map_err(|source| Fault::Journal { step: STEP.to_owned(), source });
     };
     let since = cx.record().began;
-    if cx.now().duration_since(since).unsigned_abs() > cx.env.settings.stop_deadline {
+    if cx.since(since) > cx.env.settings.stop_deadline {
         return Err(Fault::failed(format!("clients do not stop: {}", wait.why)));
     }
     Ok(Progress::Wait(wait))
+}
+
+/// For the steps after that one: a deploy in the middle may bring clients back (S12), and they have to be stopped again.
+///
+/// # Errors
+/// When that takes longer than stopping may, or what the engine says.
+pub async fn keep_stopped(cx: &mut Cx<'_>, clients: &[Client]) -> Result<Option<Wait>, Fault> {
+    let waiting = stop(cx, clients).await?;
+    let mut out = clients_out(cx)?;
+    let Some(wait) = waiting else {
+        if out.unstopped.take().is_some() {
+            keep(cx, &out).await?;
+        }
+        return Ok(None);
+    };
+    let Some(since) = out.unstopped else {
+        out.unstopped = Some(cx.now());
+        keep(cx, &out).await?;
+        return Ok(Some(wait));
+    };
+    if cx.since(since) <= cx.env.settings.stop_deadline {
+        return Ok(Some(wait));
+    }
+    // Whoever tries again gets the whole time again.
+    out.unstopped = None;
+    keep(cx, &out).await?;
+    Err(Fault::failed(format!("clients do not stay stopped: {}", wait.why)))
 }
 
 /// Moves all clients towards their own specs, in the reverse order, each up before the next. `None` = all are up.
@@ -106,14 +113,20 @@ pub async fn start(cx: &mut Cx<'_>, clients: &[Client], how: Start) -> Result<Op
 
 async fn stop_one(cx: &mut Cx<'_>, client: &Client) -> Result<Option<String>, Fault> {
     for _ in 0..4 {
-        let Some(service) = find(cx, client).await? else { return Ok(None) };
-        let base = load_base(cx, client).await?.map(|base| base.spec);
+        let Some(service) = find(cx, client).await? else { return ending(cx, client).await };
+        let base = load_base_of(cx, client, &service).await?.map(|base| base.spec);
         let wanted = match spec::stop(&client.method, &cx.op.id, &service.spec, base.as_ref()) {
             StopMove::SaveBase(new) => {
-                save_base(cx, client, &new).await?;
+                save_base(cx, client, &service, &new).await?;
                 continue;
             }
-            StopMove::Watch => return watch_stop(cx, client, &service).await,
+            StopMove::Watch => {
+                let before = if service.id == client.id { None } else { ending(cx, client).await? };
+                return match before {
+                    Some(why) => Ok(Some(why)),
+                    None => watch_stop(cx, client, &service).await,
+                };
+            }
             StopMove::Write(wanted) => wanted,
             StopMove::SwapIn(base) => {
                 let page = page::template(cx, client, &base).await?;
@@ -187,9 +200,9 @@ async fn watch_stop(cx: &mut Cx<'_>, client: &Client, service: &Service) -> Resu
 async fn start_one(cx: &mut Cx<'_>, client: &Client, how: Start) -> Result<Option<String>, Fault> {
     for _ in 0..4 {
         let Some(service) = find(cx, client).await? else { return Ok(None) };
-        let Some(base) = load_base(cx, client).await? else { return Ok(None) };
+        let Some(base) = load_base_of(cx, client, &service).await? else { return Ok(None) };
         match spec::start(&client.method, &cx.op.id, &service.spec, &base.spec) {
-            StartMove::SaveBase(new) => save_base(cx, client, &new).await?,
+            StartMove::SaveBase(new) => save_base(cx, client, &service, &new).await?,
             StartMove::Write(wanted) => {
                 if let Some(why) = foreign_rollout(cx, client, &service) {
                     return Ok(Some(why));
@@ -273,7 +286,7 @@ fn overdue(cx: &mut Cx<'_>, client: &Client, up: &Up, how: Start) -> Result<Opti
     let waiting = format!("{}: {} of {} task(s) running", client.name, up.running, up.wanted);
     let record = cx.record();
     let since = if record.state == StepState::Undoing { record.changed } else { record.began };
-    if cx.now().duration_since(since).unsigned_abs() <= cx.env.settings.start_deadline {
+    if cx.since(since) <= cx.env.settings.start_deadline {
         return Ok(Some(waiting));
     }
     match how {
@@ -288,8 +301,7 @@ fn overdue(cx: &mut Cx<'_>, client: &Client, up: &Up, how: Start) -> Result<Opti
 /// A rollout that is not ours delays a write for a while (it would lose Swarm's memory of the previous spec), not for ever.
 fn foreign_rollout(cx: &mut Cx<'_>, client: &Client, service: &Service) -> Option<String> {
     let since = cx.record().began;
-    let waited = cx.now().duration_since(since).unsigned_abs();
-    (service.is_rolling() && waited < FOREIGN_ROLLOUT)
+    (service.is_rolling() && cx.since(since) < FOREIGN_ROLLOUT)
         .then(|| format!("{}: a rollout is under way", client.name))
 }
 
@@ -297,15 +309,31 @@ fn stop_first(method: &Method) -> bool {
     matches!(method, Method::Swap { stop_first: true, .. })
 }
 
-async fn find(cx: &mut Cx<'_>, client: &Client) -> Result<Option<Service>, Fault> {
-    match cx.engine().service(&client.id).await {
-        Ok(service) => Ok(Some(service)),
-        Err(Error::NotFound { .. }) => {
-            cx.remark(format!("{} was removed meanwhile", client.name));
-            Ok(None)
+/// The client as it is now. A service that was removed and made anew under the same name is the client as well: it would
+/// meet the same data (S12).
+///
+/// # Errors
+/// What the engine says.
+pub async fn find(cx: &mut Cx<'_>, client: &Client) -> Result<Option<Service>, Fault> {
+    for id_or_name in [&client.id, &client.name] {
+        match cx.engine().service(id_or_name).await {
+            Ok(service) => return Ok(Some(service)),
+            Err(Error::NotFound { .. }) => {}
+            Err(other) => return Err(other.into()),
         }
-        Err(other) => Err(other.into()),
     }
+    cx.remark(format!("{} was removed meanwhile", client.name));
+    Ok(None)
+}
+
+/// What a client that was removed left running: its containers end a while after it has gone.
+async fn ending(cx: &mut Cx<'_>, client: &Client) -> Result<Option<String>, Fault> {
+    let tasks = cx.engine().all_tasks().await?;
+    let own: Vec<Task> = tasks.into_iter().filter(|t| t.service == client.id).collect();
+    let down = down_nodes(cx, &own).await?;
+    let here = |t: &&Task| !t.state.is_terminal() && t.node.as_ref().is_some_and(|n| !down.contains(n));
+    let left = own.iter().filter(here).count();
+    Ok((left > 0).then(|| format!("{} was removed: {left} task(s) left", client.name)))
 }
 
 async fn down_nodes(cx: &Cx<'_>, tasks: &[Task]) -> Result<Vec<String>, Fault> {
@@ -314,66 +342,4 @@ async fn down_nodes(cx: &Cx<'_>, tasks: &[Task]) -> Result<Vec<String>, Fault> {
     }
     let nodes = cx.engine().nodes().await?;
     Ok(nodes.into_iter().filter(|n| !n.ready).map(|n| n.id).collect())
-}
-
-// === saved specs ===
-
-fn clients_out(cx: &Cx<'_>) -> Result<ClientsOut, Fault> {
-    match cx.op.journal.step(STEP) {
-        Some(record) if !record.out.is_null() => cx.out(STEP),
-        _ => Ok(ClientsOut::default()),
-    }
-}
-
-fn base_name(cx: &Cx<'_>, client: &Client, number: u32) -> String {
-    format!("skep-base-{}-{}-{number}", cx.op.id, short_hash(&client.name))
-}
-
-/// The newest saved spec of a client: what it goes back to.
-///
-/// # Errors
-/// When it is missing or malformed.
-pub async fn load_base(cx: &Cx<'_>, client: &Client) -> Result<Option<Base>, Fault> {
-    let Some(count) = clients_out(cx)?.saved.get(&client.name).copied().filter(|n| *n > 0) else {
-        return Ok(None);
-    };
-    let number = count - 1;
-    let config = cx.engine().config(&base_name(cx, client, number)).await?;
-    let spec = serde_json::from_slice(&config.data);
-    let spec = spec.map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
-    Ok(Some(Base { number, spec }))
-}
-
-/// Saves a spec under the next number, then journals the number. A config left by an attempt that died in between is
-/// replaced: nothing was written to the service on its account yet.
-async fn save_base(cx: &mut Cx<'_>, client: &Client, base: &Value) -> Result<(), Fault> {
-    let mut out = clients_out(cx)?;
-    let number = out.saved.get(&client.name).copied().unwrap_or(0);
-    if number > 0 {
-        cx.remark(format!("{} was changed by somebody meanwhile; what they deployed is kept", client.name));
-    }
-    let name = base_name(cx, client, number);
-    let data = serde_json::to_vec(base).map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
-    let labels = frozen::labels(cx);
-    match cx.engine().create_config(&name, &labels, &data).await {
-        Err(Error::Exists { .. }) => {
-            let left = cx.engine().config(&name).await?;
-            if left.data != data {
-                cx.engine().remove_config(&left.id).await?;
-                cx.engine().create_config(&name, &labels, &data).await?;
-            }
-        }
-        other => {
-            other?;
-        }
-    }
-    out.saved.insert(client.name.clone(), number + 1);
-    keep(cx, &out).await
-}
-
-async fn keep(cx: &mut Cx<'_>, out: &ClientsOut) -> Result<(), Fault> {
-    let now = cx.now();
-    cx.op.journal.step_mut(STEP, now).out =
-        serde_json::to_value(out).map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
-    cx.save().await
 }

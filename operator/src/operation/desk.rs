@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use thiserror::Error;
 
-use super::record::{Intent, JobRecordState, Journal, OpId, Operation, State, StepState};
+use super::record::{Intent, JobRecordState, Journal, OpId, Operation, State, StepRecord, StepState};
 use super::saga::save;
 use super::work::is_undo;
 use crate::swarm::engine::Engine;
@@ -105,7 +105,8 @@ pub async fn cancel(engine: &Engine, id: &OpId, who: &str) -> Result<Operation, 
     .await
 }
 
-/// Tries the step again at which an operation is stuck.
+/// Tries the step again at which an operation is stuck. One that has gone back as far as it could begins anew: what stands
+/// now is what it goes back to next time.
 ///
 /// # Errors
 /// When it is not stuck, or what the engine says.
@@ -113,6 +114,11 @@ pub async fn retry(engine: &Engine, id: &OpId, now: Timestamp) -> Result<Operati
     edit(engine, id, |op| {
         if op.journal.state != State::Stuck {
             return Err("only a stuck operation can be retried");
+        }
+        let can_retry = |r: &StepRecord| matches!(r.state, StepState::Failed | StepState::UndoFailed);
+        if !op.journal.steps.iter().any(|(_, r)| can_retry(r)) {
+            op.journal.steps.clear();
+            op.journal.cancel = None;
         }
         for (_, record) in &mut op.journal.steps {
             record.state = match record.state {
@@ -124,6 +130,10 @@ pub async fn retry(engine: &Engine, id: &OpId, now: Timestamp) -> Result<Operati
                 let undoing = record.state == StepState::Undoing;
                 record.began = now;
                 record.changed = now;
+                record.noted = None;
+                if !undoing {
+                    record.reason.clear();
+                }
                 // What the step did forward stays on record: an undo reads from it what there is to undo.
                 record.jobs.retain(|key, j| j.state != JobRecordState::Closed || (undoing && !is_undo(key)));
             }

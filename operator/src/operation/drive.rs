@@ -11,9 +11,9 @@ use super::backup::Backup;
 use super::expire::Expire;
 use super::journal::{Compensation, Next, Step, next};
 use super::maintenance::Maintenance;
-use super::record::{OpId, Operation, State, StepState, Work};
+use super::record::{BEING_UNDONE, JobRecordState, OpId, Operation, State, StepState, Work};
 use super::restore::Restore;
-use super::saga::{Cx, Env, Fault, Progress, Saga, Wait, save};
+use super::saga::{Cx, Env, Fault, Progress, Saga, Unwound, Wait, save};
 use crate::swarm::error::Error;
 
 /// When to look at the operation again.
@@ -27,6 +27,10 @@ pub enum Again {
 
 /// Progress notes are written at most this often.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
+/// The phase that people are told again when a step asks again.
+const NEEDS_APPROVAL: &str = "needs-approval";
+/// What a step saw longer ago than this no longer counts when it is approved.
+const LATE_APPROVAL: Duration = Duration::from_secs(5 * 60);
 /// After this time something that could not be tidied up is tried again.
 const TIDY_AGAIN: Duration = Duration::from_secs(5);
 
@@ -64,7 +68,21 @@ async fn after_approval(env: &Env, op: &mut Operation) -> Result<Again, Error> {
     if op.journal.cancel.is_none() && op.journal.approved.is_none() {
         return Ok(Again::Idle);
     }
+    look_again(env, op);
     enter(env, op, State::Running).await
+}
+
+/// What a step saw before it asked may have changed by the time that somebody approves: after a while it looks again.
+fn look_again(env: &Env, op: &mut Operation) {
+    let now = env.now();
+    let asked = op.journal.steps.last_mut().filter(|(_, record)| record.state == StepState::Started);
+    if let Some((_, record)) = asked
+        && now.duration_since(record.changed).unsigned_abs() > LATE_APPROVAL
+    {
+        record.jobs.retain(|_, job| job.state != JobRecordState::Closed);
+        record.began = now;
+        record.changed = now;
+    }
 }
 
 async fn begin(env: &Env, op: &mut Operation) -> Result<Again, Error> {
@@ -106,13 +124,12 @@ async fn advance<S: Saga>(env: &Env, op: &mut Operation, saga: &S) -> Result<Aga
         Next::Undo(step) => undo(env, op, saga, step).await,
         Next::Finished => end(env, op, State::Succeeded).await,
         Next::Unwound { changed } => {
-            let cancelled = op.journal.cancel.is_some() && !has(op, StepState::Failed);
-            let state = match (cancelled, changed) {
-                (true, _) => saga.when_cancelled(op),
-                (false, true) => State::RolledBack,
-                (false, false) => State::Failed,
+            let how = match (op.journal.cancel.is_some() && !has_failed(op), changed) {
+                (true, _) => Unwound::Cancelled,
+                (false, true) => Unwound::Changed,
+                (false, false) => Unwound::Unchanged,
             };
-            end(env, op, state).await
+            end(env, op, saga.unwound(op, how)).await
         }
         Next::Blocked(step) => {
             let mut cx = Cx { env, op, step: step.name() };
@@ -146,8 +163,9 @@ async fn block<S: Step>(env: &Env, op: &mut Operation, steps: &[S]) -> Result<Ag
     end(env, op, State::Stuck).await
 }
 
-fn has(op: &Operation, state: StepState) -> bool {
-    op.journal.steps.iter().any(|(_, r)| r.state == state)
+/// Whether a step has failed, also where it is undone by now.
+fn has_failed(op: &Operation) -> bool {
+    op.journal.steps.iter().any(|(_, r)| r.state == StepState::Failed || !r.reason.is_empty())
 }
 
 async fn run<S: Saga>(env: &Env, op: &mut Operation, saga: &S, step: S::Step) -> Result<Again, Error> {
@@ -165,18 +183,22 @@ async fn run<S: Saga>(env: &Env, op: &mut Operation, saga: &S, step: S::Step) ->
         }
         Ok(Progress::Wait(wait)) => {
             let began = cx.record().began;
-            let elapsed = env.now().duration_since(began).unsigned_abs();
-            note(env, op, name, &Wait { again: unhurried(&wait, step.touches_live(), elapsed), ..wait }).await
+            let again = unhurried(&wait, step.touches_live(), cx.since(began));
+            note(env, op, name, Wait { again, ..wait }).await
         }
         Ok(Progress::Approval { why }) => {
-            op.journal.step_mut(name, env.now()).note = why;
+            let record = op.journal.step_mut(name, env.now());
+            record.note = why;
+            record.changed = env.now();
+            if op.journal.approved.take().is_some() {
+                op.journal.told.remove(NEEDS_APPROVAL);
+            }
             enter(env, op, State::AwaitingApproval).await
         }
         Err(fault) => match fault.ends_step() {
             Some(why) if step.only_tidies() => {
                 warn!(operation = %op.id, step = name, "tried again: {why}");
-                let wait = Wait { again: TIDY_AGAIN, ..Wait::new(why) };
-                note(env, op, name, &wait).await
+                note(env, op, name, Wait { again: TIDY_AGAIN, ..Wait::new(why) }).await
             }
             Some(why) => {
                 warn!(operation = %op.id, step = name, "failed: {why}");
@@ -192,22 +214,25 @@ async fn undo<S: Saga>(env: &Env, op: &mut Operation, saga: &S, step: S::Step) -
     let now = env.now();
     let record = op.journal.step_mut(name, now);
     if record.state != StepState::Undoing {
-        // Why it failed stays readable in its note.
+        if record.state == StepState::Failed {
+            record.reason.clone_from(&record.note);
+        }
         record.state = StepState::Undoing;
         record.changed = now;
-        if record.note.is_empty() {
-            record.note = "being undone".to_owned();
-        }
+        record.note = undo_note(&record.reason, "");
         save(&env.engine, op).await?;
         info!(operation = %op.id, step = name, "is being undone");
     }
     let mut cx = Cx { env, op, step: name };
     match saga.undo(step, &mut cx).await {
         Ok(Progress::Done(_) | Progress::Approval { .. }) => {
-            let note = cx.record().note.clone();
-            finish(env, op, name, StepState::Undone, &note).await
+            let reason = cx.record().reason.clone();
+            finish(env, op, name, StepState::Undone, &reason).await
         }
-        Ok(Progress::Wait(wait)) => Ok(Again::After(wait.again)),
+        Ok(Progress::Wait(wait)) => {
+            let why = undo_note(&cx.record().reason, &wait.why);
+            note(env, op, name, Wait { why, ..wait }).await
+        }
         Err(fault) => match fault.ends_step() {
             Some(why) => {
                 warn!(operation = %op.id, step = name, "cannot be undone: {why}");
@@ -239,6 +264,7 @@ async fn finish(
     let record = op.journal.step_mut(step, now);
     record.state = state;
     record.changed = now;
+    record.noted = None;
     record.percent = None;
     note.clone_into(&mut record.note);
     save(&env.engine, op).await?;
@@ -252,15 +278,25 @@ fn unhurried(wait: &Wait, users_wait: bool, elapsed: Duration) -> Duration {
     if wait.again.is_zero() { wait.again } else { wait.again.max(pause) }
 }
 
+/// What people read of a step that is being undone: why it failed, where it did, and what its undo waits for.
+fn undo_note(reason: &str, waits: &str) -> String {
+    match (reason.is_empty(), waits.is_empty()) {
+        (true, true) => BEING_UNDONE.to_owned(),
+        (true, false) => format!("{BEING_UNDONE}: {waits}"),
+        (false, true) => reason.to_owned(),
+        (false, false) => format!("{reason}; {BEING_UNDONE}: {waits}"),
+    }
+}
+
 /// Tells people what a step waits for; not at every poll, since each write goes through raft.
-async fn note(env: &Env, op: &mut Operation, step: &str, wait: &Wait) -> Result<Again, Error> {
+async fn note(env: &Env, op: &mut Operation, step: &str, wait: Wait) -> Result<Again, Error> {
     let now = env.now();
     let record = op.journal.step_mut(step, now);
-    let age = now.duration_since(record.changed).unsigned_abs();
+    let age = now.duration_since(record.noted.unwrap_or(record.changed)).unsigned_abs();
     if (record.note != wait.why || record.percent != wait.percent) && age >= NOTE_EVERY {
-        record.note.clone_from(&wait.why);
+        record.note = wait.why;
         record.percent = wait.percent;
-        record.changed = now;
+        record.noted = Some(now);
         save(&env.engine, op).await?;
     }
     Ok(Again::After(wait.again))

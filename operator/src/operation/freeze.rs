@@ -8,6 +8,7 @@ use crate::policy::graph::Graph;
 use crate::policy::{CheckProbe, Engine as DataEngine, Policies, Policy, Restore};
 use crate::swarm::error::Error;
 use crate::swarm::object::{ENABLE, Kind, Service, Task, TaskState};
+use crate::swarm::spec::host_ports;
 
 /// All services with what their labels ask for, read at one moment.
 pub struct Seen {
@@ -68,8 +69,7 @@ pub async fn service(cx: &Cx<'_>) -> Result<Service, Fault> {
 pub async fn target(cx: &Cx<'_>) -> Result<Target, Fault> {
     let service = service(cx).await?;
     let policy = policy_of(cx, &Seen::load(cx).await?, &service)?;
-    let tasks = cx.engine().tasks(&[&service.id]).await?;
-    data_target(cx, &service, &policy, running(&tasks))
+    data_target(cx, &service, &policy).await
 }
 
 /// The names of all services that the operation holds: its own and those that it stops.
@@ -93,8 +93,7 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
     let service = service(cx).await?;
     let seen = Seen::load(cx).await?;
     let policy = policy_of(cx, &seen, &service)?;
-    let tasks = cx.engine().tasks(&[&service.id]).await?;
-    let target = data_target(cx, &service, &policy, running(&tasks))?;
+    let target = data_target(cx, &service, &policy).await?;
     let restore = policy.restore.clone().unwrap_or_default();
     let Work::Restore { quiesce, .. } = &cx.op.intent.work else {
         return Err(Fault::failed("this is not a restore"));
@@ -108,7 +107,7 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
     for name in seen.client_names(&service, &restore)? {
         let client = seen.find(&name);
         let client = client.ok_or_else(|| Fault::failed(format!("client {name} does not exist")))?;
-        frozen.clients.push(client_of(cx, &seen, client)?);
+        frozen.clients.push(client_of(cx, &seen, client).await?);
     }
     for name in seen.names(&service, &restore.flush) {
         let cache = seen.find_managed(&name);
@@ -128,13 +127,18 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
 ///
 /// # Errors
 /// When its labels have problems that stand against it.
-pub fn client_of(cx: &Cx<'_>, seen: &Seen, service: &Service) -> Result<Client, Fault> {
+pub async fn client_of(cx: &Cx<'_>, seen: &Seen, service: &Service) -> Result<Client, Fault> {
     let policy = policy_of(cx, seen, service)?;
-    let stop_first = has_host_port(service);
+    let stop_first = !host_ports(&service.spec).is_empty();
+    let tasks = cx.engine().tasks(&[&service.id]).await?;
+    let mut nodes: Vec<String> = tasks.iter().filter(|t| runs(t)).filter_map(|t| t.node.clone()).collect();
+    nodes.sort();
+    nodes.dedup();
     Ok(Client {
         name: service.name().to_owned(),
         id: service.id.clone(),
         method: Method::of(policy.maintenance.as_ref(), stop_first).shown_by(&cx.env.settings.page_image),
+        nodes,
         checks: policy.checks,
     })
 }
@@ -142,60 +146,52 @@ pub fn client_of(cx: &Cx<'_>, seen: &Seen, service: &Service) -> Result<Client, 
 /// What the labels ask for; problems that block destructive work stop here unless they were accepted.
 fn policy_of(cx: &Cx<'_>, seen: &Seen, service: &Service) -> Result<Policy, Fault> {
     let parsed = seen.policies.get(service.name()).cloned().unwrap_or_default();
-    let destructive = matches!(cx.op.intent.work, Work::Restore { .. });
     let blocking: Vec<String> = parsed.blocking().map(ToString::to_string).collect();
-    if destructive && !cx.op.intent.accept_problems && !blocking.is_empty() {
+    if is_destructive(&cx.op.intent.work) && !cx.op.intent.accept_problems && !blocking.is_empty() {
         return Err(Fault::failed(format!("labels of {}: {}", service.name(), blocking.join("; "))));
     }
     Ok(parsed.policy)
 }
 
-fn data_target(
-    cx: &Cx<'_>,
-    service: &Service,
-    policy: &Policy,
-    task: Option<&Task>,
-) -> Result<Target, Fault> {
+/// Whether work takes something away from users or from the data, if only for a while.
+const fn is_destructive(work: &Work) -> bool {
+    match work {
+        Work::Restore { .. } | Work::Maintenance { .. } | Work::Expire => true,
+        Work::Backup => false,
+    }
+}
+
+async fn data_target(cx: &Cx<'_>, service: &Service, policy: &Policy) -> Result<Target, Fault> {
     let name = service.name();
     let data = policy.data.as_ref().filter(|d| d.engine == DataEngine::Postgres);
     let data = data.ok_or_else(|| Fault::failed(format!("{name} has no label skep.data=postgres")))?;
-    let task = task.ok_or_else(|| Fault::failed(format!("{name} has no running task")))?;
     let access = postgres::access(name, &service.spec).map_err(|e| Fault::failed(format!("{name}: {e}")))?;
     let store = policy.backup.as_ref().and_then(|b| b.store.clone());
     let store = store.unwrap_or_else(|| cx.env.settings.default_store.clone());
     if !cx.env.settings.stores.contains_key(&store) {
         return Err(Fault::failed(format!("{name}: there is no store `{store}`")));
     }
-    Ok(Target {
-        name: name.to_owned(),
-        id: service.id.clone(),
-        spec: service.spec.clone(),
-        image: task.image.clone(),
-        node: task.node.clone(),
-        access,
-        database: postgres::database(data.database.as_deref(), &service.spec),
-        store,
-    })
+    let database = postgres::database(data.database.as_deref(), &service.spec);
+    Ok(Target { access, database, store, ..running(cx, service).await? })
 }
 
 async fn cache_of(cx: &Cx<'_>, service: &Service) -> Result<Target, Fault> {
-    let tasks = cx.engine().tasks(&[&service.id]).await?;
     let name = service.name();
-    let task = running(&tasks).ok_or_else(|| Fault::failed(format!("cache {name} has no running task")))?;
-    Ok(Target {
-        name: name.to_owned(),
-        id: service.id.clone(),
-        spec: service.spec.clone(),
-        image: task.image.clone(),
-        node: task.node.clone(),
-        access: redis::access(name, &service.spec).map_err(|e| Fault::failed(format!("{name}: {e}")))?,
-        database: String::new(),
-        store: cx.env.settings.default_store.clone(),
-    })
+    let access = redis::access(name, &service.spec).map_err(|e| Fault::failed(format!("{name}: {e}")))?;
+    Ok(Target { access, ..running(cx, service).await? })
 }
 
-fn running(tasks: &[Task]) -> Option<&Task> {
-    tasks.iter().find(|t| t.state == TaskState::Running && t.desired == TaskState::Running)
+/// A service that must be running: its jobs run beside its task, in its task's image.
+async fn running(cx: &Cx<'_>, service: &Service) -> Result<Target, Fault> {
+    let tasks = cx.engine().tasks(&[&service.id]).await?;
+    let task = tasks.into_iter().find(runs);
+    let task = task.ok_or_else(|| Fault::failed(format!("{} has no running task", service.name())))?;
+    let target = Target::without_data(service.name(), &service.id, &service.spec);
+    Ok(Target { image: task.image, node: task.node, ..target })
+}
+
+fn runs(task: &Task) -> bool {
+    task.state == TaskState::Running && task.desired == TaskState::Running
 }
 
 /// Full names of what a label of `of` names; a name that nothing bears stays as it is.
@@ -238,11 +234,6 @@ pub(crate) fn unflushed(services: &[Service], graph: &Graph, clients: &[Client])
         .into_iter()
         .map(|c| format!("cache {c} was not emptied and may hold rows that the restored data does not have; `skep.restore.flush` empties it"))
         .collect()
-}
-
-pub(crate) fn has_host_port(service: &Service) -> bool {
-    let ports = service.spec["EndpointSpec"]["Ports"].as_array();
-    ports.into_iter().flatten().any(|p| p["PublishMode"] == "host")
 }
 
 async fn candidates(cx: &Cx<'_>, restore: &Restore) -> Result<Vec<super::catalogue::Entry>, Fault> {

@@ -3,15 +3,14 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use skep_runner::task::SqlCheck;
+use skep_runner::task::{Connect, SqlCheck};
 
 use super::catalogue::Entry;
-use super::record::{OpId, SERVICE, SERVICE_ID};
+use super::record::OpId;
 use super::saga::{Cx, Fault};
-use crate::engines::Access;
+use crate::engines::{Access, Password};
 use crate::policy::{Check, Maintenance};
-use crate::swarm::error::Error;
-use crate::swarm::object::{KIND, Kind, Labels, OP, Service};
+use crate::swarm::object::{Kind, OP, Service};
 
 /// Format version.
 const SCHEMA: u32 = 1;
@@ -79,8 +78,12 @@ pub struct Target {
     pub spec: Value,
     /// Image reference as its tasks run it, with the digest where known.
     pub image: String,
-    /// The node where it runs; none while it does not.
+    /// The node where its data is, and where its jobs run; none where any will do.
     pub node: Option<String>,
+    /// Where any will do: nodes that surely have the image. Those of a private registry cannot be pulled again, since
+    /// nobody but Swarm knows the credentials.
+    #[serde(default)]
+    pub has_image: Vec<String>,
     /// How to reach it.
     pub access: Access,
     /// Database; empty where the engine has none.
@@ -98,6 +101,9 @@ pub struct Client {
     pub id: String,
     /// How it stops (S1).
     pub method: Method,
+    /// Nodes where its own tasks ran: they have its image.
+    #[serde(default)]
+    pub nodes: Vec<String>,
     /// Checks that it must pass afterwards.
     pub checks: Vec<Check>,
 }
@@ -156,6 +162,22 @@ impl Method {
 // === impl Target ===
 
 impl Target {
+    /// A service without data of its own: jobs for it run in its image and in its networks.
+    pub fn without_data(name: &str, id: &str, spec: &Value) -> Target {
+        let connect = Connect { host: String::new(), port: 0, user: String::new(), password_file: None };
+        Target {
+            name: name.to_owned(),
+            id: id.to_owned(),
+            spec: spec.clone(),
+            image: spec["TaskTemplate"]["ContainerSpec"]["Image"].as_str().unwrap_or_default().to_owned(),
+            node: None,
+            has_image: Vec::new(),
+            access: Access { connect, password: Password::Nowhere },
+            database: String::new(),
+            store: String::new(),
+        }
+    }
+
     /// As a service object, for building jobs.
     pub fn service(&self) -> Service {
         Service {
@@ -202,21 +224,8 @@ pub fn name(op: &OpId) -> String {
 pub async fn store(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<(), Fault> {
     let data =
         serde_json::to_vec(frozen).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
-    let labels = labels(cx);
-    match cx.engine().create_config(&name(&cx.op.id), &labels, &data).await {
-        Ok(_) | Err(Error::Exists { .. }) => Ok(()),
-        Err(other) => Err(other.into()),
-    }
-}
-
-/// Labels of the configs that belong to an operation's plan.
-pub fn labels(cx: &Cx<'_>) -> Labels {
-    Labels::from([
-        (KIND.to_owned(), Kind::Plan.as_str().to_owned()),
-        (OP.to_owned(), cx.op.id.to_string()),
-        (SERVICE.to_owned(), cx.op.intent.service.clone()),
-        (SERVICE_ID.to_owned(), cx.op.intent.service_id.clone()),
-    ])
+    cx.engine().ensure_config(&name(&cx.op.id), &cx.labels(Kind::Plan), &data).await?;
+    Ok(())
 }
 
 /// Reads the operation's plan.

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::frozen::Frozen;
+use super::frozen::{Frozen, Target};
 use super::journal::Compensation;
 use super::record::{Operation, State};
-use super::saga::{Cx, Fault, Progress, Saga, Wait};
+use super::saga::{Cx, Fault, Progress, Saga, Unwound, Wait};
 use super::{backup, claim, clients, freeze, frozen};
-use crate::engines::{Access, Password};
 
 /// The saga.
 pub struct Maintenance {
@@ -76,22 +75,22 @@ impl Saga for Maintenance {
             Step::Plan => {
                 let service = freeze::service(cx).await?;
                 let seen = freeze::Seen::load(cx).await?;
-                let client = freeze::client_of(cx, &seen, &service)?;
-                let mut frozen = Frozen::of(nothing(&service));
+                let client = freeze::client_of(cx, &seen, &service).await?;
+                let mut frozen = Frozen::of(Target::without_data(service.name(), &service.id, &service.spec));
                 frozen.clients = vec![client];
                 frozen::store(cx, &frozen).await?;
                 Ok(Progress::done())
             }
             Step::Stop => clients::stopped(cx).await,
             Step::Hold => {
+                let now = cx.now();
+                if self.until.is_some_and(|until| until <= now) {
+                    return Ok(Progress::done());
+                }
                 let frozen = frozen::load(cx).await?;
                 // A deploy in the middle brings the application back: the page is put on top again (S12).
                 if let Some(wait) = clients::stop(cx, &frozen.clients).await? {
                     return Ok(Progress::Wait(wait));
-                }
-                let now = cx.now();
-                if self.until.is_some_and(|until| until <= now) {
-                    return Ok(Progress::done());
                 }
                 let mut wait = Wait::new(match self.until {
                     Some(until) => format!("the page is on until {until}"),
@@ -130,23 +129,10 @@ impl Saga for Maintenance {
     }
 
     /// Being told to end while the page is on is how maintenance ends well.
-    fn when_cancelled(&self, op: &Operation) -> State {
-        if op.journal.step("hold").is_some() { State::Succeeded } else { State::Cancelled }
-    }
-}
-
-/// Maintenance needs no job, so how to reach data does not matter.
-fn nothing(service: &crate::swarm::object::Service) -> frozen::Target {
-    let connect =
-        skep_runner::task::Connect { host: String::new(), port: 0, user: String::new(), password_file: None };
-    frozen::Target {
-        name: service.name().to_owned(),
-        id: service.id.clone(),
-        spec: serde_json::Value::Null,
-        image: String::new(),
-        node: None,
-        access: Access { connect, password: Password::Nowhere },
-        database: String::new(),
-        store: String::new(),
+    fn unwound(&self, op: &Operation, how: Unwound) -> State {
+        match how {
+            Unwound::Cancelled if op.journal.step("hold").is_some() => State::Succeeded,
+            Unwound::Cancelled | Unwound::Changed | Unwound::Unchanged => how.state(),
+        }
     }
 }

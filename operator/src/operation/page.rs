@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::client_spec::PAGE_IMAGE;
-use super::frozen::{Client, Method, labels};
+use super::frozen::{Client, Method};
 use super::saga::{Cx, Fault};
 use crate::engines::nginx;
 use crate::swarm::error::Error;
-use crate::swarm::object::{KIND, Kind, OP, short_hash};
+use crate::swarm::object::{Kind, OP, short_hash};
 
 /// Builds the page's task template for a client and makes the configs that it mounts. Networks, placement and
 /// everything outside the template stay those of `base`.
@@ -86,13 +86,7 @@ async fn user_page(cx: &mut Cx<'_>, name: &str) -> Result<Option<String>, Fault>
 
 async fn file(cx: &Cx<'_>, client: &Client, part: &str, path: &str, data: &[u8]) -> Result<Value, Fault> {
     let name = format!("skep-page-{}-{}-{part}", cx.op.id, short_hash(&client.name));
-    let mut labels = labels(cx);
-    labels.insert(KIND.to_owned(), Kind::Page.as_str().to_owned());
-    let id = match cx.engine().create_config(&name, &labels, data).await {
-        Ok(id) => id,
-        Err(Error::Exists { .. }) => cx.engine().config(&name).await?.id,
-        Err(other) => return Err(other.into()),
-    };
+    let id = cx.engine().ensure_config(&name, &cx.labels(Kind::Page), data).await?;
     Ok(json!({
         "File": { "Name": path, "UID": "0", "GID": "0", "Mode": 0o444 },
         "ConfigID": id,

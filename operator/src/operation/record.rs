@@ -8,15 +8,17 @@
 //! Invariants: an intent never changes; the journal moves only by compare-and-swap on the config's version;
 //! direction and next step are computed from it, never stored. A record of a newer schema is refused.
 
+mod codec;
+mod step;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use thiserror::Error;
 
-use crate::swarm::object::{Config, KIND, Kind, Labels};
+pub use codec::Unreadable;
+pub use step::{BEING_UNDONE, JobRecord, JobRecordState, StepRecord, StepState};
 
 /// Version of the intent and journal format.
 pub const SCHEMA: u32 = 1;
@@ -133,82 +135,6 @@ pub enum State {
     Stuck,
 }
 
-/// One step's record.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StepRecord {
-    /// Where it stands.
-    pub state: StepState,
-    /// When it began.
-    pub began: Timestamp,
-    /// When its state last changed.
-    pub changed: Timestamp,
-    /// Number of the current attempt, from 1; part of the names of what the step makes.
-    #[serde(default = "one")]
-    pub attempt: u32,
-    /// What it is doing or why it failed, for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub note: String,
-    /// Progress, 0 to 100.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub percent: Option<u8>,
-    /// What it chose or found; later steps read it.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub out: Value,
-    /// Its jobs, by a key of the step's own.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub jobs: BTreeMap<String, JobRecord>,
-}
-
-/// One job of a step. Closing removes the service, then the ticket, and only then is it recorded as closed (S7).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct JobRecord {
-    /// Number of the attempt, from 1; part of the job's name.
-    pub attempt: u32,
-    /// Config id of the ticket.
-    pub ticket: String,
-    /// Id of the temporary secret, where the credentials live in the service's environment (S15).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret: Option<String>,
-    /// What is left of it.
-    pub state: JobRecordState,
-    /// Why the last attempt failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fault: Option<skep_runner::Fault>,
-    /// What it reported.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub report: Option<Box<skep_runner::Report>>,
-}
-
-/// What is left of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum JobRecordState {
-    /// Its service and ticket may exist.
-    Open,
-    /// Its outcome is recorded; its service and ticket are being removed.
-    Closing,
-    /// Nothing of it exists any more.
-    Closed,
-}
-
-/// Where a step stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StepState {
-    /// Begun; its effects may or may not be there.
-    Started,
-    /// Finished.
-    Done,
-    /// Failed; its effects may or may not be there.
-    Failed,
-    /// Being undone.
-    Undoing,
-    /// Undone.
-    Undone,
-    /// Cannot be undone without a person.
-    UndoFailed,
-}
-
 /// An operation read from its config.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Operation {
@@ -245,35 +171,6 @@ pub struct Journal {
     pub ended: Option<Timestamp>,
 }
 
-/// A config that is not an operation this version can read.
-#[derive(Debug, Error)]
-pub enum Unreadable {
-    /// Written by a newer Skep.
-    #[error("operation `{name}` was written by a newer Skep (format {found}, this one reads {SCHEMA})")]
-    Newer {
-        /// Config name.
-        name: String,
-        /// Its format.
-        found: u64,
-    },
-    /// Not what it should be.
-    #[error("operation `{name}` cannot be read: {message}")]
-    Malformed {
-        /// Config name.
-        name: String,
-        /// What is wrong.
-        message: String,
-    },
-}
-
-const STATE: &str = "skep.state";
-const STEP: &str = "skep.step.";
-const TOLD: &str = "skep.told.";
-const REMARK: &str = "skep.remark.";
-const CANCEL: &str = "skep.cancel";
-const APPROVED: &str = "skep.approved";
-const HOLDER: &str = "skep.holder";
-const ENDED: &str = "skep.ended";
 /// Label with the service's full name, on every object that has one.
 pub const SERVICE: &str = "skep.service";
 /// Label with the service's id, on every object that has one.
@@ -376,32 +273,6 @@ impl State {
 // === impl Operation ===
 
 impl Operation {
-    /// Reads an operation from its config.
-    ///
-    /// # Errors
-    /// When it is of a newer format or malformed.
-    pub fn read(config: &Config) -> Result<Operation, Unreadable> {
-        let malformed = |message: String| Unreadable::Malformed { name: config.name.clone(), message };
-        let id = config.name.strip_prefix(PREFIX).and_then(OpId::parse);
-        let id = id.ok_or_else(|| malformed("its name holds no id".to_owned()))?;
-        let data: Value = serde_json::from_slice(&config.data).map_err(|e| malformed(e.to_string()))?;
-        if let Some(found) = data["schema"].as_u64().filter(|s| *s > u64::from(SCHEMA)) {
-            return Err(Unreadable::Newer { name: config.name.clone(), found });
-        }
-        let intent = serde_json::from_value(data).map_err(|e| malformed(e.to_string()))?;
-        let journal = Journal::read(&config.labels).map_err(malformed)?;
-        Ok(Operation { id, config: config.id.clone(), version: config.version, intent, journal })
-    }
-
-    /// The labels to store: those of the journal and those that never change.
-    pub fn labels(&self) -> Labels {
-        let mut labels = self.journal.labels();
-        labels.insert(KIND.to_owned(), Kind::Operation.as_str().to_owned());
-        labels.insert(SERVICE.to_owned(), self.intent.service.clone());
-        labels.insert(SERVICE_ID.to_owned(), self.intent.service_id.clone());
-        labels
-    }
-
     /// `restore of shop_db`.
     pub fn title(&self) -> String {
         format!("{} of {}", self.intent.work.kind(), self.intent.service)
@@ -438,71 +309,4 @@ impl Journal {
         });
         &mut self.steps[at].1
     }
-
-    fn labels(&self) -> Labels {
-        let mut labels = Labels::from([(STATE.to_owned(), self.state.as_str().to_owned())]);
-        for (i, (name, record)) in self.steps.iter().enumerate() {
-            let text = serde_json::to_string(record).expect("a record has only JSON-able fields");
-            labels.insert(format!("{STEP}{i:02}.{name}"), text);
-        }
-        for (phase, at) in &self.told {
-            labels.insert(format!("{TOLD}{phase}"), at.to_string());
-        }
-        for (i, remark) in self.remarks.iter().enumerate() {
-            labels.insert(format!("{REMARK}{i:02}"), remark.clone());
-        }
-        let ended = self.ended.map(|t| t.to_string());
-        for (key, value) in
-            [(CANCEL, &self.cancel), (APPROVED, &self.approved), (HOLDER, &self.holder), (ENDED, &ended)]
-        {
-            if let Some(value) = value {
-                labels.insert(key.to_owned(), value.clone());
-            }
-        }
-        labels
-    }
-
-    fn read(labels: &Labels) -> Result<Journal, String> {
-        let state =
-            labels.get(STATE).and_then(|s| State::parse(s)).ok_or("its state is missing or unknown")?;
-        let mut journal = Journal::new(state);
-        let time = |text: &String| text.parse::<Timestamp>().map_err(|e| e.to_string());
-        for (key, value) in labels {
-            if let Some((_, name)) = key.strip_prefix(STEP).and_then(|k| k.split_once('.')) {
-                let record = serde_json::from_str(value).map_err(|e| format!("step `{name}`: {e}"))?;
-                journal.steps.push((name.to_owned(), record));
-            } else if let Some(phase) = key.strip_prefix(TOLD) {
-                journal.told.insert(phase.to_owned(), time(value)?);
-            } else if key.starts_with(REMARK) {
-                journal.remarks.push(value.clone());
-            }
-        }
-        journal.cancel = labels.get(CANCEL).cloned();
-        journal.approved = labels.get(APPROVED).cloned();
-        journal.holder = labels.get(HOLDER).cloned();
-        journal.ended = labels.get(ENDED).map(time).transpose()?;
-        Ok(journal)
-    }
-}
-
-// === impl StepRecord ===
-
-impl StepRecord {
-    /// A step that has just begun.
-    pub fn begun(now: Timestamp) -> StepRecord {
-        StepRecord {
-            state: StepState::Started,
-            began: now,
-            changed: now,
-            attempt: 1,
-            note: String::new(),
-            percent: None,
-            out: Value::Null,
-            jobs: BTreeMap::new(),
-        }
-    }
-}
-
-const fn one() -> u32 {
-    1
 }

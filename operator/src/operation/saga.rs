@@ -13,10 +13,11 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::journal::Step;
-use super::record::{Operation, State, StepRecord};
+use super::record::{Operation, SERVICE, SERVICE_ID, State, StepRecord};
 use super::settings::Settings;
 use crate::swarm;
 use crate::swarm::engine::Engine;
+use crate::swarm::object::{KIND, Kind, Labels, OP};
 
 /// What operations work with.
 #[derive(Clone)]
@@ -92,10 +93,21 @@ pub trait Saga: Send + Sync {
     -> impl Future<Output = Result<Progress, Fault>> + Send;
     /// After a failure past the point of no return: makes things safe for users (the page back up) before a person comes.
     fn make_safe(&self, cx: &mut Cx<'_>) -> impl Future<Output = Result<Progress, Fault>> + Send;
-    /// How it has ended when it was told to go back and did.
-    fn when_cancelled(&self, _op: &Operation) -> State {
-        State::Cancelled
+    /// The state in which it rests once everything that can be taken back is.
+    fn unwound(&self, _op: &Operation, how: Unwound) -> State {
+        how.state()
     }
+}
+
+/// Why and from where an operation went back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwound {
+    /// A person told it to.
+    Cancelled,
+    /// A step failed, after live data or users had been touched.
+    Changed,
+    /// A step failed before that.
+    Unchanged,
 }
 
 /// What a step sees: the operation it belongs to and the Swarm.
@@ -140,6 +152,19 @@ impl Wait {
     }
 }
 
+// === impl Unwound ===
+
+impl Unwound {
+    /// What it is called where everything is as it was before.
+    pub const fn state(self) -> State {
+        match self {
+            Unwound::Cancelled => State::Cancelled,
+            Unwound::Changed => State::RolledBack,
+            Unwound::Unchanged => State::Failed,
+        }
+    }
+}
+
 // === impl Fault ===
 
 impl Fault {
@@ -177,6 +202,21 @@ impl Cx<'_> {
     /// The time.
     pub fn now(&self) -> Timestamp {
         self.env.now()
+    }
+
+    /// Labels of an object that belongs to this operation: it goes when the operation has ended.
+    pub fn labels(&self, kind: Kind) -> Labels {
+        Labels::from([
+            (KIND.to_owned(), kind.as_str().to_owned()),
+            (OP.to_owned(), self.op.id.to_string()),
+            (SERVICE.to_owned(), self.op.intent.service.clone()),
+            (SERVICE_ID.to_owned(), self.op.intent.service_id.clone()),
+        ])
+    }
+
+    /// How long ago something was.
+    pub fn since(&self, then: Timestamp) -> Duration {
+        self.now().duration_since(then).unsigned_abs()
     }
 
     /// This step's record.

@@ -28,6 +28,8 @@ pub struct Settings {
     pub check_deadline: Duration,
     /// Longest time for one data job.
     pub job_deadline: Duration,
+    /// Longest wait for a node that does not answer while a job there may still write files (S8).
+    pub lost_deadline: Duration,
     /// How many terminal operations are kept.
     pub keep_operations: usize,
 }
@@ -75,6 +77,7 @@ impl Default for Settings {
             start_deadline: Duration::from_secs(180),
             check_deadline: Duration::from_secs(60),
             job_deadline: Duration::from_secs(4 * 3600),
+            lost_deadline: Duration::from_secs(30 * 60),
             keep_operations: 200,
         }
     }

@@ -7,22 +7,34 @@
 //! A leader that was paused anywhere in this row and wakes up late finds its compare-and-swap refused, or the ticket
 //! gone; it cannot bring a closed job back.
 
+mod abandon;
+
 use std::time::Duration;
 
 use serde_json::json;
 use skep_runner::line::FaultKind;
 use skep_runner::{DATA_PATH, Fault as JobFault, Report, STORE_PATH, Task, Ticket};
 
+pub use abandon::{abandon, end_all_but};
+
 use super::frozen::Target;
-use super::record::{JobRecord, JobRecordState, SERVICE, SERVICE_ID};
+use super::record::{JobRecord, JobRecordState};
 use super::saga::{Cx, Fault, Wait};
 use crate::engines::{Password, TEMPORARY_SECRET, env, postgres};
 use crate::swarm::error::Error;
-use crate::swarm::job::{self, JOB, JobSpec, JobState, SecretFile};
-use crate::swarm::object::{KIND, Kind, Labels, OP, RegistryAuth};
+use crate::swarm::job::{self, JobSpec, JobState, SecretFile};
+use crate::swarm::object::{Kind, RegistryAuth};
 
-/// How often a job that failed for a passing reason is tried.
+/// How often a job that failed for a passing reason is tried; one that takes a step back is tried until it ends.
 const ATTEMPTS: u32 = 3;
+/// After its first failure a job that takes a step back waits this long, and twice as long after each further one …
+const FIRST_UNDO_PAUSE: Duration = Duration::from_secs(1);
+/// … but no longer than this.
+const LONGEST_UNDO_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// Whatever is waited for is looked at this often.
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
+/// A node that does not answer is looked at this often.
+const LOOK_AT_NODE: Duration = Duration::from_secs(1);
 
 /// One job of a step.
 pub struct Order<'a> {
@@ -71,44 +83,10 @@ pub async fn run(cx: &mut Cx<'_>, order: &Order<'_>) -> Result<Outcome, Fault> {
         }
         Some(record) => match record.state {
             JobRecordState::Open => observe(cx, order, record).await,
-            JobRecordState::Closing => {
-                close(cx, order.key, &record).await?;
-                Ok(Outcome::Wait(Wait { again: Duration::ZERO, ..Wait::new("cleaning up") }))
-            }
+            JobRecordState::Closing => closing(cx, order.key, &record).await,
             JobRecordState::Closed => closed(cx, order, record).await,
         },
     }
-}
-
-/// Ends and forgets every job of this step, whatever it is doing: before an undo, nothing of the step may still run.
-/// Returns whether anything is left.
-///
-/// # Errors
-/// What the engine says.
-pub async fn abandon(cx: &mut Cx<'_>) -> Result<Option<Wait>, Fault> {
-    end_all_but(cx, "").await?;
-    let prefix = format!("skep-job-{}-{}-", cx.op.id, cx.step);
-    let op = cx.op.id.to_string();
-    let left = cx.engine().tasks_labelled(&[(OP, op.as_str())]).await?;
-    let of_step = |t: &&crate::swarm::object::Task| {
-        t.spec["ContainerSpec"]["Labels"][JOB].as_str().is_some_and(|name| name.starts_with(&prefix))
-    };
-    let running = left.iter().filter(of_step).filter(|t| !t.state.is_terminal()).count();
-    Ok((running > 0).then(|| Wait::new(format!("{running} job(s) still ending"))))
-}
-
-/// Ends and forgets the jobs of this step, except the one of this key and those that take the step back.
-///
-/// # Errors
-/// What the engine says.
-pub async fn end_all_but(cx: &mut Cx<'_>, kept: &str) -> Result<(), Fault> {
-    let jobs = cx.record().jobs.iter();
-    let open = jobs.filter(|(key, r)| r.state != JobRecordState::Closed && *key != kept && !is_undo(key));
-    let open: Vec<(String, JobRecord)> = open.map(|(k, r)| (k.clone(), r.clone())).collect();
-    for (key, record) in open {
-        close(cx, &key, &record).await?;
-    }
-    Ok(())
 }
 
 /// Whether a job takes its step back: its key says so.
@@ -122,12 +100,27 @@ async fn closed(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Result
     }
     let fault =
         record.fault.unwrap_or(JobFault { kind: FaultKind::Transient, message: "it was lost".to_owned() });
-    if fault.kind == FaultKind::Final || record.attempt >= ATTEMPTS {
+    let is_undo = is_undo(order.key);
+    if fault.kind == FaultKind::Final || (record.attempt >= ATTEMPTS && !is_undo) {
         return Ok(Outcome::Failed(fault));
     }
-    let why = format!("attempt {} failed ({}); trying again", record.attempt, fault.message);
+    let failed = format!("attempt {} failed ({})", record.attempt, fault.message);
+    if let Some(ended) = record.since.filter(|_| is_undo) {
+        let due = ended + undo_pause(record.attempt);
+        let left = due.duration_since(cx.now());
+        if left.is_positive() {
+            let again = left.unsigned_abs().min(LONGEST_LOOK);
+            return Ok(Outcome::Wait(Wait { again, ..Wait::new(format!("{failed}; again at {due:.0}")) }));
+        }
+    }
     open(cx, order, record.attempt + 1, Some(fault)).await?;
-    Ok(Outcome::Wait(Wait::new(why)))
+    Ok(Outcome::Wait(Wait::new(format!("{failed}; trying again"))))
+}
+
+/// What takes a step back is tried for as long as it may help, but less and less often.
+fn undo_pause(attempt: u32) -> Duration {
+    let doubled = FIRST_UNDO_PAUSE * 2_u32.saturating_pow(attempt.saturating_sub(1).min(16));
+    doubled.min(LONGEST_UNDO_PAUSE)
 }
 
 /// Makes the ticket (and the temporary secret) of an attempt, and journals them. The service comes with the next poll.
@@ -138,32 +131,35 @@ async fn open(
     fault: Option<JobFault>,
 ) -> Result<(), Fault> {
     let name = job_name(cx, order.key, attempt);
+    let of_step = format!("skep-{}-{}-", cx.op.id, cx.step);
+    let of_key = format!("{of_step}{}-", order.key);
     let ticket = Ticket {
         schema: skep_runner::SCHEMA,
-        session: format!("skep-{}-{}-{}-{attempt}", cx.op.id, cx.step, order.key),
-        fence: format!("skep-{}-{}-{}-", cx.op.id, cx.step, order.key),
+        session: format!("{of_key}{attempt}"),
+        // What takes a step back ends the sessions of everything that the step began.
+        fence: if is_undo(order.key) { of_step } else { of_key },
         task: order.task.clone(),
     };
-    let data =
-        serde_json::to_vec(&ticket).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
-    let labels = labels(cx, Kind::Ticket);
+    let labels = cx.labels(Kind::Ticket);
     let secret = match &order.target.access.password {
         Password::Env { variable } => {
             let value = env(&order.target.spec, variable).unwrap_or_default().as_bytes().to_vec();
-            Some(match cx.engine().create_secret(&name, &labels, &value).await {
-                Ok(id) => id,
-                Err(Error::Exists { .. }) => cx.engine().secret_id(&name).await?,
-                Err(other) => return Err(other.into()),
-            })
+            Some(cx.engine().ensure_secret(&name, &labels, &value).await?)
         }
         Password::File | Password::Nowhere => None,
     };
-    let ticket = match cx.engine().create_config(&name, &labels, &data).await {
-        Ok(id) => id,
-        Err(Error::Exists { .. }) => cx.engine().config(&name).await?.id,
-        Err(other) => return Err(other.into()),
+    let ticket = job::ensure_ticket(cx.engine(), &name, &ticket, &labels).await?;
+    let record = JobRecord {
+        attempt,
+        ticket,
+        secret,
+        state: JobRecordState::Open,
+        since: Some(cx.now()),
+        writes: order.store == Some(Access::Write),
+        lost: None,
+        fault,
+        report: None,
     };
-    let record = JobRecord { attempt, ticket, secret, state: JobRecordState::Open, fault, report: None };
     cx.record().jobs.insert(order.key.to_owned(), record);
     cx.record().attempt = attempt;
     cx.save().await
@@ -192,11 +188,36 @@ async fn observe(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Resul
         }
         JobState::Complete { report } => settle(cx, order.key, record, Ok(report)).await,
         JobState::Failed { fault, .. } => settle(cx, order.key, record, Err(fault)).await,
-        JobState::Lost { why, .. } => {
+        JobState::Lost { may_run, why, .. } => {
+            // Whatever an undo writes (it only removes files), a second one of it does no harm.
+            if may_run && record.writes && !is_undo(order.key) {
+                return still_writing(cx, order, record, &why).await;
+            }
             let fault = JobFault { kind: FaultKind::Transient, message: format!("the job was lost: {why}") };
             settle(cx, order.key, record, Err(fault)).await
         }
     }
+}
+
+/// A job that writes files may run on where nobody sees it. The next attempt would write to the same place, so the
+/// node has to come back, or to be removed, first (S8).
+async fn still_writing(
+    cx: &mut Cx<'_>,
+    order: &Order<'_>,
+    mut record: JobRecord,
+    why: &str,
+) -> Result<Outcome, Fault> {
+    let Some(since) = record.lost else {
+        record.lost = Some(cx.now());
+        cx.record().jobs.insert(order.key.to_owned(), record);
+        cx.save().await?;
+        return Ok(Outcome::Wait(Wait::new(format!("{why}; the job there may still write files"))));
+    };
+    let message = format!("{why}, and a job there may still write files");
+    if cx.since(since) < cx.env.settings.lost_deadline {
+        return Ok(Outcome::Wait(Wait { again: LOOK_AT_NODE, ..Wait::new(message) }));
+    }
+    settle(cx, order.key, record, Err(JobFault { kind: FaultKind::Final, message })).await
 }
 
 async fn past_deadline(
@@ -205,9 +226,10 @@ async fn past_deadline(
     record: JobRecord,
     wait: Wait,
 ) -> Result<Outcome, Fault> {
-    // What takes a step back has its own time, however long the step took.
-    let began = if is_undo(order.key) { cx.record().changed } else { cx.record().began };
-    if cx.now().duration_since(began).unsigned_abs() < cx.env.settings.job_deadline {
+    // What takes a step back has its own time, however long the step or an earlier attempt took.
+    let own = record.since.filter(|_| is_undo(order.key));
+    let began = own.unwrap_or_else(|| cx.record().began);
+    if cx.since(began) < cx.env.settings.job_deadline {
         return Ok(Outcome::Wait(wait));
     }
     let message = format!("not finished within {} s", cx.env.settings.job_deadline.as_secs());
@@ -226,26 +248,51 @@ async fn settle(
         Err(fault) => record.fault = Some(fault),
     }
     record.state = JobRecordState::Closing;
+    record.since = Some(cx.now());
     cx.record().jobs.insert(key.to_owned(), record.clone());
     cx.save().await?;
-    close(cx, key, &record).await?;
-    Ok(Outcome::Wait(Wait { again: Duration::ZERO, ..Wait::new("cleaning up") }))
+    closing(cx, key, &record).await
 }
 
-async fn close(cx: &mut Cx<'_>, key: &str, record: &JobRecord) -> Result<(), Fault> {
+async fn closing(cx: &mut Cx<'_>, key: &str, record: &JobRecord) -> Result<Outcome, Fault> {
+    let wait = close(cx, key, record).await?;
+    Ok(Outcome::Wait(wait.unwrap_or_else(|| Wait { again: Duration::ZERO, ..Wait::new("cleaning up") })))
+}
+
+/// Removes what is left of a job, and journals that. What is refused because something still uses it is looked at again
+/// for a while.
+async fn close(cx: &mut Cx<'_>, key: &str, record: &JobRecord) -> Result<Option<Wait>, Fault> {
     match cx.engine().service(&job_name(cx, key, record.attempt)).await {
         Ok(service) => cx.engine().remove_service(&service.id).await?,
         Err(Error::NotFound { .. }) => {}
         Err(other) => return Err(other.into()),
     }
-    cx.engine().remove_config(&record.ticket).await?;
-    if let Some(secret) = &record.secret {
-        cx.engine().remove_secret(secret).await?;
+    match remove_files(cx, record).await {
+        Ok(()) => {}
+        Err(Error::Refused { message, .. }) if is_recent(cx, record) => {
+            return Ok(Some(Wait::new(format!("cleaning up: {message}"))));
+        }
+        Err(other) => return Err(other.into()),
     }
     let mut record = record.clone();
     record.state = JobRecordState::Closed;
+    record.since = Some(cx.now());
     cx.record().jobs.insert(key.to_owned(), record);
-    cx.save().await
+    cx.save().await?;
+    Ok(None)
+}
+
+async fn remove_files(cx: &Cx<'_>, record: &JobRecord) -> Result<(), Error> {
+    cx.engine().remove_config(&record.ticket).await?;
+    match &record.secret {
+        Some(secret) => cx.engine().remove_secret(secret).await,
+        None => Ok(()),
+    }
+}
+
+fn is_recent(cx: &mut Cx<'_>, record: &JobRecord) -> bool {
+    let changed = cx.record().changed;
+    cx.since(record.since.map_or(changed, |since| since.max(changed))) < cx.env.settings.stop_deadline
 }
 
 async fn create(cx: &mut Cx<'_>, order: &Order<'_>, record: &JobRecord, name: &str) -> Result<String, Fault> {
@@ -263,6 +310,10 @@ async fn create(cx: &mut Cx<'_>, order: &Order<'_>, record: &JobRecord, name: &s
         mount["ReadOnly"] = json!(true);
         mounts.push(mount);
     }
+    let node = match &order.target.node {
+        Some(node) => Some(node.clone()),
+        None => ready_node(cx, &order.target.has_image).await?,
+    };
     let service = order.target.service();
     let secret = record.secret.as_ref().map(|id| SecretFile {
         id: id.clone(),
@@ -275,22 +326,25 @@ async fn create(cx: &mut Cx<'_>, order: &Order<'_>, record: &JobRecord, name: &s
         runner: &runner,
         service: &service,
         image: &order.target.image,
-        node: order.target.node.as_deref(),
+        node: node.as_deref(),
         mounts,
         secrets: secret.into_iter().collect(),
         networks: Vec::new(),
-        labels: labels(cx, Kind::Ticket),
+        labels: cx.labels(Kind::Ticket),
     };
     Ok(job::ensure(cx.engine(), &spec, RegistryAuth::Anonymous).await?)
 }
 
-fn labels(cx: &Cx<'_>, kind: Kind) -> Labels {
-    Labels::from([
-        (KIND.to_owned(), kind.as_str().to_owned()),
-        (OP.to_owned(), cx.op.id.to_string()),
-        (SERVICE.to_owned(), cx.op.intent.service.clone()),
-        (SERVICE_ID.to_owned(), cx.op.intent.service_id.clone()),
-    ])
+/// The first of these nodes that answers and takes tasks.
+///
+/// # Errors
+/// What the engine says.
+pub async fn ready_node(cx: &Cx<'_>, nodes: &[String]) -> Result<Option<String>, Fault> {
+    if nodes.is_empty() {
+        return Ok(None);
+    }
+    let ready: Vec<_> = cx.engine().nodes().await?.into_iter().filter(|n| n.ready && n.active).collect();
+    Ok(nodes.iter().find(|id| ready.iter().any(|n| n.id == **id)).cloned())
 }
 
 fn job_name(cx: &Cx<'_>, key: &str, attempt: u32) -> String {

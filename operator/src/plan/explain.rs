@@ -8,12 +8,12 @@ use super::words::list;
 use super::world::World;
 use super::{restore, retention};
 use crate::engines::postgres;
-use crate::operation::freeze::has_host_port;
 use crate::operation::frozen::Method;
 use crate::operation::journal::Compensation;
 use crate::operation::record::Work;
 use crate::policy::{Engine, MaintenanceMode, Policies, Policy, Problem};
 use crate::swarm::object::Service;
+use crate::swarm::spec::host_ports;
 
 /// Everything that can be said beforehand about one operation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -217,7 +217,7 @@ impl<'a> Draft<'a> {
     pub(super) fn stopping(&mut self, name: &str) -> Option<Stopping<'a>> {
         let service = self.world.service(name)?;
         let maintenance = self.policy_of(name).and_then(|p| p.maintenance.clone());
-        let host_port = has_host_port(service);
+        let host_port = !host_ports(&service.spec).is_empty();
         let method = Method::of(maintenance.as_ref(), host_port);
         if let Some(mode @ (MaintenanceMode::StandIn | MaintenanceMode::Config(_))) =
             maintenance.as_ref().map(|m| &m.mode)
@@ -304,7 +304,7 @@ fn backup(draft: &mut Draft<'_>) {
 
 fn maintenance(draft: &mut Draft<'_>, until: Option<Timestamp>) {
     let name = draft.service.name().to_owned();
-    draft.labels(&name, false);
+    draft.labels(&name, true);
     let Some(stopping) = draft.stopping(&name) else { return };
     draft.fact("Stops", vec![format!("{name} {}", stopping.how())]);
     if !stopping.has_page() {
@@ -335,6 +335,7 @@ fn maintenance(draft: &mut Draft<'_>, until: Option<Timestamp>) {
 
 fn expire(draft: &mut Draft<'_>) {
     let name = draft.service.name().to_owned();
+    draft.labels(&name, true);
     draft.data();
     let kept = restore::kept(draft.world, &name);
     draft.fact("Kept", kept.iter().map(|k| format!("database `{}` until {}", k.name, k.until)).collect());

@@ -143,6 +143,7 @@ fn caches(draft: &mut Draft<'_>, restore: &Restore, clients: &[Stopping<'_>]) ->
                 name: c.service.name().to_owned(),
                 id: c.service.id.clone(),
                 method: c.method.clone(),
+                nodes: Vec::new(),
                 checks: Vec::new(),
             })
             .collect();

@@ -37,6 +37,8 @@ pub enum Kind {
     Lease,
     /// A page or nginx configuration that Skep delivers.
     Page,
+    /// A client's task that tries restored data, out of reach of users. A service, not a config.
+    Canary,
 }
 
 /// A Swarm config object.
@@ -282,7 +284,7 @@ pub fn short_hash(text: &str) -> String {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Operation,
         Kind::Plan,
         Kind::Ticket,
@@ -292,6 +294,7 @@ impl Kind {
         Kind::Claim,
         Kind::Lease,
         Kind::Page,
+        Kind::Canary,
     ];
 
     /// The value of the [`KIND`] label.
@@ -306,6 +309,7 @@ impl Kind {
             Kind::Claim => "claim",
             Kind::Lease => "lease",
             Kind::Page => "page",
+            Kind::Canary => "canary",
         }
     }
 }

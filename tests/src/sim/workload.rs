@@ -175,7 +175,7 @@ impl Container {
     }
 
     /// The ticket, if this is one of Skep's jobs.
-    pub(super) fn ticket(&self) -> Option<Ticket> {
+    pub fn ticket(&self) -> Option<Ticket> {
         let is_job = self.command().starts_with(&[skep_runner::RUNNER_PATH, "task"]);
         let file = self.files.get(TICKET_PATH).filter(|_| is_job)?;
         serde_json::from_slice(file).ok()

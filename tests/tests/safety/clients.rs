@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use skep::operation::desk;
 use skep::operation::drive::{self, Again};
-use skep::operation::record::{State, StepState};
+use skep::operation::record::{State, StepState, Trigger, Work};
 use skep_tests::saga::{Scene, connect};
 use skep_tests::sim::Answer;
 use skep_tests::sim::build::{on_network, service_spec};
@@ -263,6 +263,89 @@ async fn s12_a_client_that_a_person_scales_up_at_zero_is_stopped_again_and_comes
 }
 
 #[tokio::test(start_paused = true)]
+async fn s12_a_client_that_is_removed_and_made_anew_is_stopped_too_and_stays_as_it_was_made() {
+    for (what, moment) in MOMENTS {
+        let scene = Scene::restore(ShopOptions::default(), beside()).await;
+        let env = scene.driver("driver").await;
+        let mut made = spec(&scene.shop, "shop_app");
+        made["Mode"]["Replicated"]["Replicas"] = json!(3);
+        made["TaskTemplate"]["ContainerSpec"]["Env"] = json!(["VERSION=2"]);
+        let meddle = async {
+            once(&scene.shop, what, moment).await;
+            for (method, path, body) in
+                [("DELETE", "/services/shop_app", None), ("POST", "/services/create", Some(&made))]
+            {
+                let reply = scene.shop.raw.call(method, path, body).await.expect("the engine answers");
+                assert!(reply.status < 300, "{what}: {}", reply.message());
+            }
+        };
+        let watched = scene.drive_watched(&env, |shop| {
+            let cutting = exists(shop, "-cut-swap-") && !is_cut_over(shop);
+            assert!(!(what == "the stop" && cutting && app_runs(shop)), "{what}: it meets the cut");
+        });
+        tokio::join!(watched, meddle);
+        let op = scene.operation().await;
+        assert_eq!(op.journal.state, State::Succeeded, "{what}: {:#?}", op.journal);
+        let found = spec(&scene.shop, "shop_app");
+        assert_eq!(found["Mode"], made["Mode"], "{what}");
+        assert_eq!(found["TaskTemplate"], made["TaskTemplate"], "{what}");
+        once(&scene.shop, "users get the application", Shop::sees_only_app).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s1_a_check_that_names_its_own_client_asks_the_canary() {
+    let options = with_labels(&[], &[("skep.check.health.http", "http://app:8080/health")]);
+    let scene = Scene::restore(options, beside()).await;
+    driven(&scene).await;
+    assert_eq!(scene.check("s1 own name").await, State::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s14_what_runs_in_a_clients_image_runs_where_that_image_is_and_bears_the_operations_labels() {
+    let mut options = ShopOptions::default();
+    (options.sim.nodes, options.sim.managers) = (5, 3);
+    let scene = Scene::restore(options, beside()).await;
+    let had: BTreeSet<String> =
+        scene.shop.sim.containers("shop_app").into_iter().map(|c| format!("node.id=={}", c.node)).collect();
+    let env = scene.driver("driver").await;
+    let mut seen = std::collections::BTreeMap::new();
+    scene
+        .drive_watched(&env, |shop| {
+            let ours = |n: &String| n.starts_with("skep-canary-") || n.contains("-canary-check");
+            for name in shop.sim.services().into_iter().filter(|n| ours(n) || n.contains("-verify-net")) {
+                let found = spec(shop, &name);
+                seen.entry(name).or_insert(found);
+            }
+        })
+        .await;
+    assert_eq!(scene.check("s14 image").await, State::Succeeded);
+    assert_eq!(seen.len(), 3, "{:?}", seen.keys());
+    for (name, spec) in seen {
+        let constraints = &spec["TaskTemplate"]["Placement"]["Constraints"];
+        assert!(had.iter().any(|node| constraints == &json!([node])), "{name}: {constraints}");
+        let labels = &spec["Labels"];
+        assert_eq!(labels["skep.op"], scene.op.as_str(), "{name}");
+        assert_eq!(labels["skep.service"], "shop_db", "{name}");
+        let kind = if name.contains("-job-") { "ticket" } else { "canary" };
+        assert_eq!(labels["skep.kind"], kind, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn maintenance_of_a_service_whose_labels_are_faulty_is_refused() {
+    let work = Work::Maintenance { until: None };
+    let person = Trigger::Person { name: "somebody".to_owned() };
+    let shop = Shop::start(with_labels(&[], &[("skep.maintenance.port", "eighty")])).await;
+    let before = spec(&shop, "shop_app");
+    let scene = Scene::ask_for(shop, "shop_app", work, person).await;
+    let op = driven(&scene).await;
+    assert!(super::failed_with(&op, "skep.maintenance.port"), "{:#?}", op.journal);
+    assert_eq!(step(&op, "stop"), None);
+    assert_eq!(spec(&scene.shop, "shop_app"), before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn s11_going_back_is_two_writes_and_the_engines_own_rollback_leads_to_the_application() {
     let scene = Scene::restore(ShopOptions::default(), beside()).await;
     let writes = |client: &str| {
@@ -345,6 +428,8 @@ async fn s1_a_client_that_swarm_has_forgotten_is_waited_for_all_the_same() {
 #[tokio::test(start_paused = true)]
 async fn s1_a_client_that_is_deployed_between_the_stop_and_the_cut_is_stopped_again() {
     let mut scene = Scene::restore(ShopOptions::default(), beside()).await;
+    let mut deployed = spec(&scene.shop, "shop_app");
+    deployed["Mode"]["Replicated"]["Replicas"] = json!(3);
     let env = scene.driver("driver").await;
     while step(&scene.operation().await, "stop") != Some(StepState::Done) {
         match drive::poll(&env, &scene.op).await.unwrap() {
@@ -352,8 +437,8 @@ async fn s1_a_client_that_is_deployed_between_the_stop_and_the_cut_is_stopped_ag
             Again::Idle => panic!("it came to rest before it stopped the clients"),
         }
     }
-    scene.shop.deploy("shop_app", |s| s["Mode"]["Replicated"]["Replicas"] = json!(3)).await;
-    let deployed = spec(&scene.shop, "shop_app");
+    // A deploy that names the application's own image, whatever it finds.
+    update(&scene.shop, "shop_app", |s| s.clone_from(&deployed)).await;
     once(&scene.shop, "the application is back", app_runs).await;
     scene
         .drive_watched(&env, |shop| {

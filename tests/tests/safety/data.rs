@@ -3,10 +3,11 @@
 use jiff::SignedDuration;
 use skep::operation::catalogue::Backup;
 use skep::operation::desk;
-use skep::operation::record::State;
+use skep::operation::record::{Operation, State};
 use skep::swarm::object::Kind;
 use skep_runner::Task;
 use skep_tests::saga::{Scene, connect};
+use skep_tests::sim::postgres::World;
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
 
 use super::{
@@ -42,6 +43,50 @@ async fn s5_a_slot_makes_an_alert_wait_for_a_person_and_its_database_is_never_dr
     driven(&again).await;
     assert_eq!(again.check("s5 again").await, State::Succeeded);
     assert!(with_slot.iter().all(|name| kept(&again.shop).contains(name)), "{:?}", kept(&again.shop));
+}
+
+async fn awaiting_approval(change: impl FnOnce(&mut World)) -> Scene {
+    let (shop, wanted) = Scene::broken(with_labels(&[SHORT_LOOKBACK], &[])).await;
+    shop.data.with(|world| {
+        let server = world.servers.get_mut("shop_db").unwrap();
+        server.databases.get_mut(DATABASE).unwrap().slots.push("cdc".to_owned());
+    });
+    let trigger = alert(&shop);
+    let scene = Scene::ask_by(shop, beside(), trigger).await.wanting(wanted);
+    let op = driven(&scene).await;
+    assert_eq!(op.journal.state, State::AwaitingApproval, "{:#?}", op.journal);
+    tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
+    scene.shop.data.with(change);
+    scene
+}
+
+async fn approved(scene: &Scene) -> Operation {
+    let engine = connect(&scene.shop, "person").await;
+    desk::approve(&engine, &scene.op, "somebody").await.unwrap();
+    driven(scene).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn s17_what_is_approved_late_is_looked_at_again() {
+    let scene = awaiting_approval(|world| world.room = (1 << 20, 100 << 30)).await;
+    let op = approved(&scene).await;
+    assert!(failed_with(&op, "no room"), "{:#?}", op.journal);
+    assert_eq!(step(&op, "beside"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s5_who_approves_late_is_asked_again_about_what_is_new_and_about_nothing_else() {
+    let scene = awaiting_approval(|world| {
+        let server = world.servers.get_mut("shop_db").unwrap();
+        server.databases.get_mut(DATABASE).unwrap().slots.push("audit".to_owned());
+    })
+    .await;
+    let op = approved(&scene).await;
+    assert_eq!(op.journal.state, State::AwaitingApproval, "{:#?}", op.journal);
+    let asks = &op.journal.step("preflight").unwrap().note;
+    assert!(asks.contains("audit") && !asks.contains("cdc"), "{asks}");
+    approved(&scene).await;
+    assert_eq!(scene.check("s5 approved twice").await, State::Succeeded);
 }
 
 #[tokio::test(start_paused = true)]

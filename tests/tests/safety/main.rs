@@ -14,6 +14,7 @@ mod jobs;
 mod rescue;
 mod room;
 mod suspended;
+mod undo;
 
 use std::sync::Arc;
 use std::task::Poll;

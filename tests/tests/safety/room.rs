@@ -127,3 +127,18 @@ async fn s17_a_second_restore_drops_what_the_first_kept() {
     driven(&again).await;
     assert_eq!((again.check("s17 second").await, kept(&again.shop)), (State::Succeeded, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn s17_room_is_needed_also_for_a_database_that_is_gone() {
+    let (shop, _) = Scene::broken(ShopOptions::default()).await;
+    let data = shop.data.clone();
+    let scene = Scene::ask(shop, beside()).await;
+    data.with(|world| {
+        world.servers.get_mut("shop_db").unwrap().databases.remove(DATABASE);
+        // The floor, and less than the eight megabytes of the backup's database above it.
+        world.room = ((2 << 30) + (4 << 20), 10 << 30);
+    });
+    let op = driven(&scene).await;
+    assert!(failed_with(&op, "no room"), "{:#?}", op.journal);
+    assert_eq!(step(&op, "beside"), None);
+}

@@ -2,20 +2,22 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use skep_runner::task::{Connect, Named, NetCheck, NetChecks, PgInPlace, PgSwap, Probe, RedisFlush, Stored};
+use skep_runner::task::{Named, NetCheck, NetChecks, PgInPlace, PgInspect, PgSwap, RedisFlush, Stored};
 use skep_runner::{Report, Task};
 
-use super::prepare::{Beside, Checked, Preflight, check, done, failures};
-use crate::engines::{Access as EngineAccess, Password};
+use super::preflight::Preflight;
+use super::prepare::{Beside, Checked, check, done, failures};
 use crate::operation::backup::unexpected;
+use crate::operation::clients::Base;
 use crate::operation::frozen::{self, Client, Frozen, Kept, Target};
+use crate::operation::record::Operation;
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Access, Order, Outcome};
 use crate::operation::{canary, catalogue, clients};
-use crate::policy::CheckProbe;
 use crate::swarm::error::Error;
-use crate::swarm::object::{OP, RegistryAuth};
+use crate::swarm::object::{Kind, OP, RegistryAuth};
 
 /// Swaps the names. The clients must still be stopped: a deploy in the middle may have brought them back (S12).
 pub(super) async fn cut(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
@@ -48,9 +50,11 @@ pub(super) async fn undo_cut(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     }
     let frozen = frozen::load(cx).await?;
     let beside: Beside = cx.out("beside")?;
-    let (Some(side), Some(live)) = (beside.side, beside.live) else {
-        // There was no live database to give its name back to; the new one may keep it.
+    let Some(side) = beside.side else {
         return Ok(Progress::done());
+    };
+    let Some(live) = beside.live else {
+        return stay(cx, &frozen, &beside.backup, &side).await;
     };
     let swap = PgSwap {
         connect: frozen.target.access.connect.clone(),
@@ -61,6 +65,59 @@ pub(super) async fn undo_cut(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         end_sessions: true,
     };
     swap_names(cx, &frozen, swap, "undo").await
+}
+
+/// The live database was gone before the restore, so there is nothing that could be swapped back: where the new one has
+/// got its name, it keeps it. Having no database again would be worse.
+async fn stay(cx: &mut Cx<'_>, frozen: &Frozen, backup: &str, side: &Named) -> Result<Progress, Fault> {
+    if !cx.record().jobs.contains_key("swap") {
+        return Ok(Progress::done());
+    }
+    let task = Task::PgInspect(PgInspect {
+        connect: frozen.target.access.connect.clone(),
+        database: frozen.target.database.clone(),
+        backups: Vec::new(),
+        kept: Vec::new(),
+    });
+    let order = Order { key: "undo", target: &frozen.target, task, store: None, data: false };
+    let found = match work::run(cx, &order).await? {
+        Outcome::Wait(wait) => return Ok(Progress::Wait(soon(wait))),
+        Outcome::Failed(fault) => {
+            return Err(Fault::failed(format!(
+                "whether the restored database has become `{}` cannot be told: {}",
+                frozen.target.database, fault.message
+            )));
+        }
+        Outcome::Done(report) => match *report {
+            Report::PgInspect(seen) => seen.live,
+            other => return Err(unexpected(&other)),
+        },
+    };
+    if found.is_none_or(|live| live.oid != side.oid) {
+        return Ok(Progress::done());
+    }
+    cx.remark(format!(
+        "database `{0}` was gone before this restore, so there is nothing to go back to: what was restored from backup {backup} keeps that name, accepts connections, and the clients are put back on it; look at the data, then restore again or leave it so",
+        frozen.target.database
+    ));
+    let record = cx.record();
+    record.out = serde_json::to_value(CutOut { stays: true })
+        .map_err(|source| Fault::Journal { step: "cut".to_owned(), source })?;
+    Ok(Progress::done())
+}
+
+/// Whether the cut-over of an operation that went back was left as it is.
+pub(super) fn stays(op: &Operation) -> bool {
+    let out = op.journal.step("cut").map(|r| r.out.clone()).unwrap_or_default();
+    serde_json::from_value(out).is_ok_and(|out: CutOut| out.stays)
+}
+
+/// What the cut-over journals besides how long it took.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct CutOut {
+    /// Nothing could be swapped back: the restored database is the live one.
+    #[serde(default)]
+    stays: bool,
 }
 
 async fn swap_names(cx: &mut Cx<'_>, frozen: &Frozen, swap: PgSwap, key: &str) -> Result<Progress, Fault> {
@@ -85,7 +142,7 @@ async fn hold(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Option<Progress>, Faul
     if !frozen.quiesce {
         return Ok(None);
     }
-    Ok(clients::stop(cx, &frozen.clients).await?.map(Progress::Wait))
+    Ok(clients::keep_stopped(cx, &frozen.clients).await?.map(Progress::Wait))
 }
 
 /// Rebuilds the live database in place from the best backup, then checks it.
@@ -178,29 +235,59 @@ pub(super) async fn canary(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if let Some(wait) = hold(cx, &frozen).await? {
         return Ok(wait);
     }
-    let client = frozen.clients.iter().find(|c| frozen.canary && !net_checks(c, "").is_empty());
-    let Some(client) = client else {
+    let Some(trial) = trial(cx, &frozen).await? else {
         return Ok(Progress::done());
     };
-    let base = clients::load_base(cx, client).await?;
-    let base = base.ok_or_else(|| Fault::failed(format!("the spec of {} was not saved", client.name)))?;
-    let name = canary::name(&cx.op.id, base.number);
+    let Trial { client, base, checks, name } = trial;
     let key = format!("check{}", base.number);
     // A deploy in the middle makes another spec the client's: what a canary of the old one shows does not count.
     remove_canaries_but(cx, &name).await?;
-    work::end_all_but(cx, &key).await?;
-    let spec = canary::spec(&name, &base.spec, &cx.op.id);
-    match cx.engine().create_service(&spec, RegistryAuth::Anonymous).await {
-        Ok(_) | Err(Error::Exists { .. }) => {}
-        Err(other) => return Err(other.into()),
+    if let Some(wait) = work::end_all_but(cx, &key).await? {
+        return Ok(Progress::Wait(soon(wait)));
     }
-    let checks = net_checks(client, &format!("tasks.{name}"));
+    if !cx.record().jobs.contains_key(&key) {
+        start_canary(cx, client, &base.spec, &name).await?;
+    }
     match run_net_checks(cx, client, &base.spec, checks, &key).await? {
         Some(progress) => Ok(progress),
         None => {
             remove_canaries_but(cx, "").await?;
             Ok(Progress::Done(json!({ "client": client.name })))
         }
+    }
+}
+
+/// What a canary stands for.
+struct Trial<'a> {
+    client: &'a Client,
+    base: Base,
+    /// What the canary is asked.
+    checks: Vec<NetCheck>,
+    /// Name of the canary.
+    name: String,
+}
+
+/// The first client that a canary can stand for.
+async fn trial<'a>(cx: &Cx<'_>, frozen: &'a Frozen) -> Result<Option<Trial<'a>>, Fault> {
+    let clients = frozen.clients.iter().filter(|c| !canary::net_checks(&c.checks).is_empty());
+    for client in clients.filter(|_| frozen.canary) {
+        // One that was removed has no spec.
+        let Some(base) = clients::load_base(cx, client).await? else { continue };
+        let name = canary::name(&cx.op.id, base.number);
+        let checks = canary::checks(client, &base.spec, &name);
+        if !checks.is_empty() {
+            return Ok(Some(Trial { client, base, checks, name }));
+        }
+    }
+    Ok(None)
+}
+
+async fn start_canary(cx: &Cx<'_>, client: &Client, base: &Value, name: &str) -> Result<(), Fault> {
+    let node = work::ready_node(cx, &client.nodes).await?;
+    let spec = canary::spec(name, base, &cx.labels(Kind::Canary), node.as_deref());
+    match cx.engine().create_service(&spec, RegistryAuth::Anonymous).await {
+        Ok(_) | Err(Error::Exists { .. }) => Ok(()),
+        Err(other) => Err(other.into()),
     }
 }
 
@@ -229,14 +316,15 @@ pub(super) async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         Checked::Failed(why) => return Err(Fault::failed(why)),
     }
     for (i, client) in frozen.clients.iter().enumerate() {
-        let checks = net_checks(client, &format!("tasks.{}", client.name));
+        let mut checks = canary::net_checks(&client.checks);
         if checks.is_empty() {
             continue;
         }
-        let service = match cx.engine().service(&client.id).await {
-            Ok(service) => service,
-            Err(Error::NotFound { .. }) => continue,
-            Err(other) => return Err(other.into()),
+        for check in checks.iter_mut().filter(|c| c.host.is_empty()) {
+            check.host = format!("tasks.{}", client.name);
+        }
+        let Some(service) = clients::find(cx, client).await? else {
+            continue;
         };
         if service.replicas() == Some(0) {
             continue;
@@ -245,7 +333,8 @@ pub(super) async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
             return Ok(progress);
         }
     }
-    let checks = frozen.checks.len() + frozen.clients.iter().map(|c| net_checks(c, "").len()).sum::<usize>();
+    let of_clients = frozen.clients.iter().map(|c| canary::net_checks(&c.checks).len());
+    let checks = frozen.checks.len() + of_clients.sum::<usize>();
     if checks == 0 {
         cx.remark("no check is defined (skep.check.…): that the restored data is right was not verified beyond the restore itself");
     }
@@ -265,7 +354,8 @@ async fn run_net_checks(
     key: &str,
 ) -> Result<Option<Progress>, Fault> {
     let deadline_s = cx.env.settings.check_deadline.as_secs();
-    let target = as_target(client, spec);
+    let target = Target::without_data(&client.name, &client.id, spec);
+    let target = Target { has_image: client.nodes.clone(), ..target };
     let task = Task::NetChecks(NetChecks { checks, deadline_s });
     let order = Order { key, target: &target, task, store: None, data: false };
     match work::run(cx, &order).await? {
@@ -279,46 +369,6 @@ async fn run_net_checks(
             other => Err(unexpected(&other)),
         },
     }
-}
-
-/// A job for a client runs in the client's own image, which its nodes have already, and in its networks.
-fn as_target(client: &Client, spec: &Value) -> Target {
-    let connect = Connect { host: String::new(), port: 0, user: String::new(), password_file: None };
-    Target {
-        name: client.name.clone(),
-        id: client.id.clone(),
-        image: spec["TaskTemplate"]["ContainerSpec"]["Image"].as_str().unwrap_or_default().to_owned(),
-        spec: spec.clone(),
-        node: None,
-        access: EngineAccess { connect, password: Password::Nowhere },
-        database: String::new(),
-        store: String::new(),
-    }
-}
-
-/// The network checks of a client, asked of `host` where a check names no host of its own.
-fn net_checks(client: &Client, host: &str) -> Vec<NetCheck> {
-    client
-        .checks
-        .iter()
-        .filter_map(|c| {
-            let (own, port, probe, within) = match &c.probe {
-                CheckProbe::Http { host, port, path, status, within, body } => {
-                    let probe = Probe::Http { path: path.clone(), status: *status, body: body.clone() };
-                    (host.as_str(), *port, probe, *within)
-                }
-                CheckProbe::Tcp { port, within } => ("", *port, Probe::Tcp, *within),
-                CheckProbe::Sql { .. } | CheckProbe::Command { .. } => return None,
-            };
-            Some(NetCheck {
-                name: c.name.clone(),
-                host: if own.is_empty() { host } else { own }.to_owned(),
-                port,
-                probe,
-                within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
-            })
-        })
-        .collect()
 }
 
 /// Records what is kept, and says how to go back by hand.

@@ -8,10 +8,12 @@
 
 mod cut;
 pub mod judge;
+mod preflight;
 mod prepare;
 
 use super::journal::Compensation;
-use super::saga::{Cx, Fault, Progress, Saga};
+use super::record::{Operation, State};
+use super::saga::{Cx, Fault, Progress, Saga, Unwound};
 use super::{backup, claim, clients, freeze, frozen};
 
 /// The saga.
@@ -138,7 +140,7 @@ impl Saga for Restore {
                 claim::take(cx, &services).await
             }
             Step::Plan => plan(cx).await,
-            Step::Preflight => prepare::preflight(cx).await,
+            Step::Preflight => preflight::preflight(cx).await,
             Step::Expire => prepare::expire(cx).await,
             Step::Safety => prepare::safety(cx, self.in_place).await,
             Step::Beside => prepare::beside(cx).await,
@@ -185,7 +187,18 @@ impl Saga for Restore {
         let frozen = frozen::load(cx).await?;
         let left = clients::stop(cx, &frozen.clients).await?;
         cx.remark("both databases are kept: nothing was thrown away, and nothing goes back by itself");
-        Ok(left.map_or_else(Progress::done, Progress::Wait))
+        let Some(wait) = left else { return Ok(Progress::done()) };
+        let failed = cx.record().changed;
+        if cx.since(failed) <= cx.env.settings.stop_deadline {
+            return Ok(Progress::Wait(wait));
+        }
+        cx.remark(format!("not every client could be stopped: {}", wait.why));
+        Ok(Progress::done())
+    }
+
+    /// Where there is no database to go back to, a person has to look at what stands.
+    fn unwound(&self, op: &Operation, how: Unwound) -> State {
+        if cut::stays(op) { State::Stuck } else { how.state() }
     }
 }
 

@@ -1,33 +1,15 @@
-//! The part of a restore that touches nothing live: preflight, safety backup, the new database beside.
-
-use std::collections::BTreeMap;
+//! The part of a restore that touches nothing live, once preflight is content: safety backup, the new database beside.
 
 use serde::{Deserialize, Serialize};
-use skep_runner::task::{
-    CheckOutcome, Named, PgDrop, PgDumped, PgInspect, PgInspection, PgRestore, SqlChecks,
-};
+use skep_runner::task::{CheckOutcome, Named, PgDrop, PgDumped, PgRestore, SqlChecks};
 use skep_runner::{Report, Task};
 
-use super::judge::{Judgement, Known, judge};
+use super::preflight::Preflight;
 use crate::operation::backup::{self, Place, Sealed};
 use crate::operation::catalogue::{Entry, Purpose};
 use crate::operation::frozen::{self, Frozen};
-use crate::operation::record::Trigger;
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Access, Order, Outcome};
-
-/// What preflight found.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Preflight {
-    /// Ids of the backups that may be used, best first; the first was read in full.
-    pub usable: Vec<String>,
-    /// The live database, where it exists.
-    pub live: Option<Named>,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Kept databases of earlier restores that exist and hold no slot.
-    pub kept: Vec<Named>,
-}
 
 /// What was built beside.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,111 +24,6 @@ pub(super) struct Beside {
     pub side: Option<Named>,
     /// Seconds that the restore took.
     pub seconds: f64,
-}
-
-/// Looks at the backups and the server, and judges.
-pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-    let frozen = frozen::load(cx).await?;
-    let inspection = match inspect(cx, &frozen).await? {
-        Looked::Wait(progress) => return Ok(progress),
-        Looked::Seen(inspection) => inspection,
-    };
-    let mut usable: Vec<&Entry> = Vec::new();
-    for (i, entry) in frozen.candidates.iter().enumerate() {
-        let reasons = inspection.backups.get(&entry.id).cloned().unwrap_or_default();
-        if !reasons.is_empty() {
-            cx.remark(format!("backup {} cannot be used: {}", entry.id, reasons.join("; ")));
-            continue;
-        }
-        if !usable.is_empty() {
-            usable.push(entry);
-            continue;
-        }
-        let key = format!("read{i}");
-        let task = Task::PgExamine(entry.stored());
-        let order = Order { key: &key, target: &frozen.target, task, store: Some(Access::Read), data: false };
-        match work::run(cx, &order).await? {
-            Outcome::Wait(wait) => return Ok(Progress::Wait(wait)),
-            Outcome::Done(_) => usable.push(entry),
-            Outcome::Failed(fault) => {
-                cx.remark(format!("backup {} cannot be used: {}", entry.id, fault.message))
-            }
-        }
-    }
-    if usable.is_empty() {
-        return Err(Fault::failed(format!("no backup can be used: {}", cx.op.journal.remarks.join("; "))));
-    }
-    let size = inspection.properties.as_ref().map_or(0, |p| p.size);
-    let judgement = judge(&inspection, &known(cx, &frozen).await?, size);
-    if let Some(progress) = act_on(cx, judgement)? {
-        return Ok(progress);
-    }
-    let out = Preflight {
-        usable: usable.into_iter().map(|e| e.id.clone()).collect(),
-        live: inspection.live.clone(),
-        size,
-        kept: inspection.kept.iter().filter(|k| k.slots.is_empty()).map(|k| k.database.clone()).collect(),
-    };
-    done(cx, &out)
-}
-
-enum Looked {
-    Wait(Progress),
-    Seen(Box<PgInspection>),
-}
-
-async fn inspect(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Looked, Fault> {
-    let task = Task::PgInspect(PgInspect {
-        connect: frozen.target.access.connect.clone(),
-        database: frozen.target.database.clone(),
-        backups: frozen.candidates.iter().map(Entry::stored).collect(),
-        kept: frozen.kept.iter().map(|k| k.name.clone()).collect(),
-    });
-    let order = Order { key: "look", target: &frozen.target, task, store: Some(Access::Read), data: true };
-    match work::run(cx, &order).await? {
-        Outcome::Wait(wait) => Ok(Looked::Wait(Progress::Wait(wait))),
-        Outcome::Failed(fault) => {
-            Err(Fault::failed(format!("the server cannot be looked at: {}", fault.message)))
-        }
-        Outcome::Done(report) => match *report {
-            Report::PgInspect(inspection) => Ok(Looked::Seen(inspection)),
-            other => Err(backup::unexpected(&other)),
-        },
-    }
-}
-
-/// Maps addresses to services: whoever has a task on a network of the database.
-async fn known<'a>(cx: &Cx<'_>, frozen: &'a Frozen) -> Result<Known<'a>, Fault> {
-    let services = cx.engine().services(&[]).await?;
-    let ids: Vec<&str> = services.iter().map(|s| s.id.as_str()).collect();
-    let mut addresses = BTreeMap::new();
-    for task in cx.engine().tasks(&ids).await? {
-        let name = services.iter().find(|s| s.id == task.service).map_or("", |s| s.name());
-        for (_, address) in task.addresses {
-            addresses.insert(address, name.to_owned());
-        }
-    }
-    Ok(Known {
-        addresses,
-        clients: frozen.clients.iter().map(|c| c.name.as_str()).collect(),
-        ignore: frozen.ignore.iter().map(String::as_str).collect(),
-    })
-}
-
-/// An alert may not go on where a person has to decide; a person who asked has decided.
-fn act_on(cx: &mut Cx<'_>, judgement: Judgement) -> Result<Option<Progress>, Fault> {
-    for remark in judgement.remarks {
-        cx.remark(remark);
-    }
-    if !judgement.refuse.is_empty() {
-        return Err(Fault::failed(judgement.refuse.join("; ")));
-    }
-    let by_alert = matches!(cx.op.intent.trigger, Trigger::Alert { .. });
-    for reason in &judgement.approve {
-        cx.remark(reason.clone());
-    }
-    let ask = by_alert && cx.op.journal.approved.is_none() && !judgement.approve.is_empty();
-    Ok(ask.then(|| Progress::Approval { why: judgement.approve.join("; ") }))
 }
 
 /// Drops what earlier restores kept: one kept database a service (S17).
@@ -229,12 +106,10 @@ pub(super) async fn beside(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     };
     let entry = frozen.candidates.iter().find(|e| e.id == *id);
     let entry = entry.ok_or_else(|| Fault::failed(format!("backup {id} is not in the plan")))?;
-    let restored = match restore_one(cx, &frozen, entry, state.candidate).await? {
-        Ok(progress) => return Ok(progress),
-        Err(restored) => restored,
-    };
-    let why = match restored {
-        Ok(Report::PgRestore { live, side, size: _, seconds }) => {
+    let why = match restore_one(cx, &frozen, entry, state.candidate).await? {
+        Restored::Wait(wait) => return Ok(Progress::Wait(wait)),
+        Restored::Unusable(why) => why,
+        Restored::Built { live, side, seconds } => {
             match check(cx, &frozen, &side.name, &format!("check{}", state.candidate)).await? {
                 Checked::Wait(progress) => return Ok(progress),
                 Checked::Passed => {
@@ -247,8 +122,6 @@ pub(super) async fn beside(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
                 Checked::Failed(why) => why,
             }
         }
-        Ok(other) => return Err(backup::unexpected(&other)),
-        Err(why) => why,
     };
     cx.remark(format!("backup {} was not used: {why}", entry.id));
     if let Some(wait) = drop_rejected(cx, &frozen, state.candidate).await? {
@@ -275,13 +148,24 @@ async fn drop_rejected(cx: &mut Cx<'_>, frozen: &Frozen, candidate: usize) -> Re
     }
 }
 
-/// Outer `Ok` = still at it; inner = the report, or why this backup cannot be restored.
+/// How restoring one backup beside went.
+enum Restored {
+    Wait(Wait),
+    Built {
+        live: Option<Named>,
+        side: Named,
+        seconds: f64,
+    },
+    /// Why this backup cannot be restored; the next older one may.
+    Unusable(String),
+}
+
 async fn restore_one(
     cx: &mut Cx<'_>,
     frozen: &Frozen,
     entry: &Entry,
     candidate: usize,
-) -> Result<Result<Progress, Result<Report, String>>, Fault> {
+) -> Result<Restored, Fault> {
     let task = Task::PgRestore(PgRestore {
         connect: frozen.target.access.connect.clone(),
         stored: entry.stored(),
@@ -291,11 +175,14 @@ async fn restore_one(
     });
     let key = format!("load{candidate}");
     let order = Order { key: &key, target: &frozen.target, task, store: Some(Access::Read), data: true };
-    Ok(match work::run(cx, &order).await? {
-        Outcome::Wait(wait) => Ok(Progress::Wait(wait)),
-        Outcome::Done(report) => Err(Ok(*report)),
-        Outcome::Failed(fault) => Err(Err(fault.message)),
-    })
+    match work::run(cx, &order).await? {
+        Outcome::Wait(wait) => Ok(Restored::Wait(wait)),
+        Outcome::Failed(fault) => Ok(Restored::Unusable(fault.message)),
+        Outcome::Done(report) => match *report {
+            Report::PgRestore { live, side, size: _, seconds } => Ok(Restored::Built { live, side, seconds }),
+            other => Err(backup::unexpected(&other)),
+        },
+    }
 }
 
 /// How the SQL checks of a database went.

@@ -103,6 +103,14 @@ impl Engine {
         Ok(tasks)
     }
 
+    /// All tasks. Those of removed services are listed until they have ended and are cleaned up.
+    ///
+    /// # Errors
+    /// When the engine cannot be asked.
+    pub async fn all_tasks(&self) -> Result<Vec<Task>, Error> {
+        self.list_tasks("/tasks".to_owned()).await
+    }
+
     /// The tasks of services that carried the labels when the task was made. Those of removed services are listed
     /// until they have ended and are cleaned up.
     ///
@@ -110,16 +118,15 @@ impl Engine {
     /// When the engine cannot be asked.
     pub async fn tasks_labelled(&self, labels: &[(&str, &str)]) -> Result<Vec<Task>, Error> {
         let wanted: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        self.list_tasks(&json!({"label": wanted})).await
+        self.list_tasks(format!("/tasks?{}", filters(&json!({"label": wanted})))).await
     }
 
     async fn tasks_at_once(&self, service_ids: &[&str]) -> Result<Vec<Task>, Error> {
-        self.list_tasks(&json!({"service": service_ids})).await
+        self.list_tasks(format!("/tasks?{}", filters(&json!({"service": service_ids})))).await
     }
 
-    async fn list_tasks(&self, filter: &Value) -> Result<Vec<Task>, Error> {
+    async fn list_tasks(&self, path: String) -> Result<Vec<Task>, Error> {
         let what = "listing tasks";
-        let path = format!("/tasks?{}", filters(filter));
         let value = self.read(what, Call::get(path)).await?;
         understood(what, list(value)?.iter_mut().map(decode::task).collect())
     }

@@ -26,6 +26,17 @@ impl Engine {
             .await
     }
 
+    /// Stores a config, unless there is one of that name already, and answers its id.
+    ///
+    /// # Errors
+    /// When the engine cannot be asked or refuses it.
+    pub async fn ensure_config(&self, name: &str, labels: &Labels, data: &[u8]) -> Result<String, Error> {
+        match self.create_config(name, labels, data).await {
+            Err(Error::Exists { .. }) => self.config_id(name).await,
+            result => result,
+        }
+    }
+
     /// One config with its data, by id or by exact name.
     ///
     /// # Errors
@@ -114,6 +125,17 @@ impl Engine {
         let body = json!({"Name": name, "Labels": labels, "Data": STANDARD.encode(data)});
         self.create(&format!("storing secret `{name}`"), Call::post("/secrets/create".to_owned(), &body))
             .await
+    }
+
+    /// Stores a secret, unless there is one of that name already, and answers its id.
+    ///
+    /// # Errors
+    /// When the engine cannot be asked or refuses it.
+    pub async fn ensure_secret(&self, name: &str, labels: &Labels, data: &[u8]) -> Result<String, Error> {
+        match self.create_secret(name, labels, data).await {
+            Err(Error::Exists { .. }) => self.secret_id(name).await,
+            result => result,
+        }
     }
 
     /// The id of a secret by its exact name.

@@ -120,11 +120,9 @@ pub async fn ensure_runner(engine: &Engine, binary: &[u8]) -> Result<ObjectRef, 
     // Looked for first: the usual case is that it is there, and a list by label and name carries no megabyte upwards.
     match engine.config_id(&name).await {
         Ok(id) => Ok(ObjectRef { id, name }),
-        Err(Error::NotFound { .. }) => match engine.create_config(&name, &labels, binary).await {
-            Ok(id) => Ok(ObjectRef { id, name }),
-            Err(Error::Exists { .. }) => Ok(ObjectRef { id: engine.config_id(&name).await?, name }),
-            Err(error) => Err(error),
-        },
+        Err(Error::NotFound { .. }) => {
+            Ok(ObjectRef { id: engine.ensure_config(&name, &labels, binary).await?, name })
+        }
         Err(error) => Err(error),
     }
 }
@@ -140,10 +138,7 @@ pub async fn ensure_ticket(
     labels: &Labels,
 ) -> Result<String, Error> {
     let data = serde_json::to_vec(ticket).expect("a ticket has only JSON-able fields");
-    match engine.create_config(name, labels, &data).await {
-        Err(Error::Exists { .. }) => Ok(engine.config(name).await?.id),
-        result => result,
-    }
+    engine.ensure_config(name, labels, &data).await
 }
 
 /// Creates the job, unless it is there already, and answers its service id. The ticket must have been journaled

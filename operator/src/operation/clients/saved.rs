@@ -1,0 +1,114 @@
+//! What is journaled about clients, and their saved specs: configs `skep-base-<op>-<service>-<n>`, the newest of which is
+//! put back.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::STEP;
+use crate::operation::frozen::Client;
+use crate::operation::saga::{Cx, Fault};
+use crate::swarm::error::Error;
+use crate::swarm::object::{Kind, Service, short_hash};
+
+/// What is journaled about clients.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClientsOut {
+    /// Number of saved specs by service name.
+    pub saved: BTreeMap<String, u32>,
+    /// Until when tasks of a service may still be ending although Swarm has forgotten them: a write in the middle of a stop
+    /// makes it forget them, while their containers run on for their grace period.
+    #[serde(default)]
+    pub quiet: BTreeMap<String, Timestamp>,
+    /// Id of the service that the newest saved spec is of, by name: where one was removed and made anew meanwhile.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub anew: BTreeMap<String, String>,
+    /// Since when clients that were stopped are stopped no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unstopped: Option<Timestamp>,
+}
+
+/// A saved spec.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Base {
+    /// How many were saved before it.
+    pub number: u32,
+    /// What the client goes back to.
+    pub spec: Value,
+}
+
+/// What is journaled about clients so far.
+pub(super) fn clients_out(cx: &Cx<'_>) -> Result<ClientsOut, Fault> {
+    match cx.op.journal.step(STEP) {
+        Some(record) if !record.out.is_null() => cx.out(STEP),
+        _ => Ok(ClientsOut::default()),
+    }
+}
+
+fn base_name(cx: &Cx<'_>, client: &Client, number: u32) -> String {
+    format!("skep-base-{}-{}-{number}", cx.op.id, short_hash(&client.name))
+}
+
+/// The newest saved spec of a client: what it goes back to.
+///
+/// # Errors
+/// When it is missing or malformed.
+pub async fn load_base(cx: &Cx<'_>, client: &Client) -> Result<Option<Base>, Fault> {
+    let Some(count) = clients_out(cx)?.saved.get(&client.name).copied().filter(|n| *n > 0) else {
+        return Ok(None);
+    };
+    let number = count - 1;
+    let config = cx.engine().config(&base_name(cx, client, number)).await?;
+    let spec = serde_json::from_slice(&config.data);
+    let spec = spec.map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
+    Ok(Some(Base { number, spec }))
+}
+
+/// The newest saved spec, if it is one of this very service.
+pub(super) async fn load_base_of(
+    cx: &Cx<'_>,
+    client: &Client,
+    service: &Service,
+) -> Result<Option<Base>, Fault> {
+    let out = clients_out(cx)?;
+    let of = out.anew.get(&client.name).unwrap_or(&client.id);
+    if *of == service.id { load_base(cx, client).await } else { Ok(None) }
+}
+
+/// Saves a spec under the next number, then journals the number. A config left by an attempt that died in between is
+/// replaced: nothing was written to the service on its account yet.
+pub(super) async fn save_base(
+    cx: &mut Cx<'_>,
+    client: &Client,
+    service: &Service,
+    base: &Value,
+) -> Result<(), Fault> {
+    let mut out = clients_out(cx)?;
+    let number = out.saved.get(&client.name).copied().unwrap_or(0);
+    if service.id != client.id {
+        cx.remark(format!("{} was removed and made anew meanwhile; the new one is kept", client.name));
+        out.anew.insert(client.name.clone(), service.id.clone());
+    } else if number > 0 {
+        cx.remark(format!("{} was changed by somebody meanwhile; what they deployed is kept", client.name));
+    }
+    let name = base_name(cx, client, number);
+    let data = serde_json::to_vec(base).map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
+    match cx.engine().config(&name).await {
+        Ok(left) if left.data != data => cx.engine().remove_config(&left.id).await?,
+        Ok(_) | Err(Error::NotFound { .. }) => {}
+        Err(other) => return Err(other.into()),
+    }
+    cx.engine().ensure_config(&name, &cx.labels(Kind::Plan), &data).await?;
+    out.saved.insert(client.name.clone(), number + 1);
+    keep(cx, &out).await
+}
+
+/// Journals what is known about clients.
+pub(super) async fn keep(cx: &mut Cx<'_>, out: &ClientsOut) -> Result<(), Fault> {
+    let now = cx.now();
+    cx.op.journal.step_mut(STEP, now).out =
+        serde_json::to_value(out).map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
+    cx.save().await
+}

@@ -1,0 +1,160 @@
+//! Preflight: looks at the backups and at the server, and judges whether the restore may go on; changes nothing.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use skep_runner::task::{Named, PgInspect, PgInspection};
+use skep_runner::{Report, Task};
+
+use super::judge::{Judgement, Known, judge};
+use super::prepare::done;
+use crate::operation::backup;
+use crate::operation::catalogue::Entry;
+use crate::operation::frozen::{self, Frozen};
+use crate::operation::record::Trigger;
+use crate::operation::saga::{Cx, Fault, Progress};
+use crate::operation::work::{self, Access, Order, Outcome};
+
+/// What preflight found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Preflight {
+    /// Ids of the backups that may be used, best first; the first was read in full.
+    pub usable: Vec<String>,
+    /// The live database, where it exists.
+    pub live: Option<Named>,
+    /// Size in bytes of what will be built.
+    pub size: u64,
+    /// What a person was asked to approve.
+    pub asked: Vec<String>,
+    /// Kept databases of earlier restores that exist and hold no slot.
+    pub kept: Vec<Named>,
+}
+
+/// Looks at the backups and the server, and judges.
+pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let frozen = frozen::load(cx).await?;
+    let inspection = match inspect(cx, &frozen).await? {
+        Looked::Wait(progress) => return Ok(progress),
+        Looked::Seen(inspection) => inspection,
+    };
+    let mut usable: Vec<&Entry> = Vec::new();
+    // S17: a table that is lost makes the live database small, and one that is gone has no size at all.
+    let mut size = inspection.properties.as_ref().map_or(0, |p| p.size);
+    for (i, entry) in frozen.candidates.iter().enumerate() {
+        let reasons = inspection.backups.get(&entry.id).cloned().unwrap_or_default();
+        if !reasons.is_empty() {
+            cx.remark(format!("backup {} cannot be used: {}", entry.id, reasons.join("; ")));
+            continue;
+        }
+        if !usable.is_empty() {
+            usable.push(entry);
+            continue;
+        }
+        let key = format!("read{i}");
+        let task = Task::PgExamine(entry.stored());
+        let order = Order { key: &key, target: &frozen.target, task, store: Some(Access::Read), data: false };
+        match work::run(cx, &order).await? {
+            Outcome::Wait(wait) => return Ok(Progress::Wait(wait)),
+            Outcome::Done(report) => {
+                size = size.max(recorded_size(&report));
+                usable.push(entry);
+            }
+            Outcome::Failed(fault) => {
+                cx.remark(format!("backup {} cannot be used: {}", entry.id, fault.message))
+            }
+        }
+    }
+    if usable.is_empty() {
+        return Err(Fault::failed(format!("no backup can be used: {}", cx.op.journal.remarks.join("; "))));
+    }
+    let judgement = judge(&inspection, &known(cx, &frozen).await?, size);
+    if let Some(progress) = act_on(cx, judgement)? {
+        return Ok(progress);
+    }
+    let out = Preflight {
+        usable: usable.into_iter().map(|e| e.id.clone()).collect(),
+        live: inspection.live.clone(),
+        size,
+        asked: cx.scratch::<Preflight>()?.asked,
+        kept: inspection.kept.iter().filter(|k| k.slots.is_empty()).map(|k| k.database.clone()).collect(),
+    };
+    done(cx, &out)
+}
+
+/// How large the database of a backup was when it was dumped.
+fn recorded_size(examined: &Report) -> u64 {
+    match examined {
+        Report::PgExamine { manifest } => manifest.database.as_ref().map_or(0, |d| d.size),
+        _ => 0,
+    }
+}
+
+enum Looked {
+    Wait(Progress),
+    Seen(Box<PgInspection>),
+}
+
+async fn inspect(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Looked, Fault> {
+    let task = Task::PgInspect(PgInspect {
+        connect: frozen.target.access.connect.clone(),
+        database: frozen.target.database.clone(),
+        backups: frozen.candidates.iter().map(Entry::stored).collect(),
+        kept: frozen.kept.iter().map(|k| k.name.clone()).collect(),
+    });
+    let order = Order { key: "look", target: &frozen.target, task, store: Some(Access::Read), data: true };
+    match work::run(cx, &order).await? {
+        Outcome::Wait(wait) => Ok(Looked::Wait(Progress::Wait(wait))),
+        Outcome::Failed(fault) => {
+            Err(Fault::failed(format!("the server cannot be looked at: {}", fault.message)))
+        }
+        Outcome::Done(report) => match *report {
+            Report::PgInspect(inspection) => Ok(Looked::Seen(inspection)),
+            other => Err(backup::unexpected(&other)),
+        },
+    }
+}
+
+/// Maps addresses to services: whoever has a task on a network of the database.
+async fn known<'a>(cx: &Cx<'_>, frozen: &'a Frozen) -> Result<Known<'a>, Fault> {
+    let services = cx.engine().services(&[]).await?;
+    let ids: Vec<&str> = services.iter().map(|s| s.id.as_str()).collect();
+    let mut addresses = BTreeMap::new();
+    for task in cx.engine().tasks(&ids).await? {
+        let name = services.iter().find(|s| s.id == task.service).map_or("", |s| s.name());
+        for (_, address) in task.addresses {
+            addresses.insert(address, name.to_owned());
+        }
+    }
+    Ok(Known {
+        addresses,
+        clients: frozen.clients.iter().map(|c| c.name.as_str()).collect(),
+        ignore: frozen.ignore.iter().map(String::as_str).collect(),
+    })
+}
+
+/// An alert may not go on where a person has to decide; a person who asked has decided. Whoever approved what an earlier
+/// look found is asked again about what is new.
+fn act_on(cx: &mut Cx<'_>, judgement: Judgement) -> Result<Option<Progress>, Fault> {
+    for remark in judgement.remarks {
+        cx.remark(remark);
+    }
+    if !judgement.refuse.is_empty() {
+        return Err(Fault::failed(judgement.refuse.join("; ")));
+    }
+    for reason in &judgement.approve {
+        cx.remark(reason.clone());
+    }
+    let asked = cx.scratch::<Preflight>()?.asked;
+    let approved = cx.op.journal.approved.is_some();
+    let is_approved = |reason: &&String| approved && (asked.is_empty() || asked.contains(reason));
+    let open: Vec<&str> = judgement.approve.iter().filter(|r| !is_approved(r)).map(String::as_str).collect();
+    if open.is_empty() || !matches!(cx.op.intent.trigger, Trigger::Alert { .. }) {
+        return Ok(None);
+    }
+    let why = open.join("; ");
+    let out = Preflight { asked: judgement.approve, ..Preflight::default() };
+    cx.record().out =
+        serde_json::to_value(out).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
+    Ok(Some(Progress::Approval { why }))
+}
