@@ -96,8 +96,10 @@ impl<'a> Scratch<'a> {
     }
 }
 
-/// Makes a command run as the owner of the live data, where it may choose.
+/// Makes a command run as the owner of the live data, where it may choose, with its temporary files in the side: a
+/// MariaDB that starts or ends removes those of any other one that shares a directory with it.
 pub(crate) fn as_owner(build: &Build<'_>, command: &mut Command) {
+    command.env("TMPDIR", build.side_path());
     if rustix::process::geteuid().is_root() {
         command.uid(build.owner.uid).gid(build.owner.gid);
     }

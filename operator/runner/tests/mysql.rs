@@ -55,6 +55,7 @@ impl Mysql {
         let mut install = Command::new("mariadb-install-db");
         install
             .env("PATH", bench.path())
+            .env("TMPDIR", bench.tmp())
             .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", "--rpm"])
             .arg(format!("--datadir={}", bench.root()))
             .args(more.iter().filter(|arg| arg.contains("innodb")));

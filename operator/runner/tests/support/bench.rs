@@ -96,11 +96,19 @@ impl Bench {
         let script = "log=$0; \"$@\" >>\"$log\" 2>&1 </dev/null & \
                       while read -r _; do :; done; kill -TERM $!; wait";
         let mut keeper = Command::new("sh");
-        keeper.env("PATH", self.path()).args(["-c", script]).arg(log);
+        keeper.env("PATH", self.path()).env("TMPDIR", self.tmp()).args(["-c", script]).arg(log);
         if is_root() {
             keeper.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
         }
         Server(keeper.arg(program).args(args).stdin(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// A directory of its own for a server's temporary files.
+    pub fn tmp(&self) -> PathBuf {
+        let tmp = self.dir.join("tmp");
+        fs::create_dir_all(&tmp).unwrap();
+        fs::set_permissions(&tmp, fs::Permissions::from_mode(0o777)).unwrap();
+        tmp
     }
 
     /// What a failing server said.
