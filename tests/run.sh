@@ -73,7 +73,8 @@ real() {
     export SKEP_DOCKER_SOCKET=${DOCKER_HOST#unix://}
     for suite in $suites; do
         suite=$(basename -s .rs "$suite")
-        tests "$suite" cargo test -p skep-tests --test "$suite" -- --ignored --test-threads 1 "${filter[@]}"
+        # `--workspace`: with the features that the unit tests were built with, so that nothing is built again.
+        tests "$suite" cargo test --workspace --test "$suite" -- --ignored --test-threads 1 "${filter[@]}"
     done
 }
 
