@@ -20,7 +20,7 @@ test-unit: ## lints, unit tests and the simulated Swarm
 
 bench-restore: setup runner ## downtime of a restore: a runbook's shell commands, and Skep's ways, at two sizes
 	cargo build --release -p skep-tests --bins
-	target/release/bench_restore
+	target/release/bench_restore; status=$$?; tests/sandbox/engine.sh down; exit $$status
 
 soak: setup ## an hour and more: a kill at each of the first writes of every step of a restore
 	tests/run.sh soak
