@@ -108,7 +108,7 @@ pub async fn run(args: OperatorArgs, endpoint: &str, stop: CancellationToken) ->
         &CONTROLLERS,
     ));
     let settings = Arc::new(args.work.settings(&instance)?);
-    let runner: Arc<[u8]> = args.work.runner()?.into();
+    let runners = args.work.runners()?;
     let mail = args.mail().validate()?;
     let meter = Arc::<Meter>::default();
     let outbox = mail.map(|mail| Outbox::new(mail, meter.clone())).transpose()?.map(Arc::new);
@@ -126,7 +126,7 @@ pub async fn run(args: OperatorArgs, endpoint: &str, stop: CancellationToken) ->
         settings: Arc::new(args.alerts.settings()),
         listening_since: clock::now(),
     };
-    let env = Env { engine: engine.with_fence(fence), settings, runner, clock: Arc::new(clock::now) };
+    let env = Env { engine: engine.with_fence(fence), settings, runners, clock: Arc::new(clock::now) };
     let rules = args.schedules.rules();
     let parts = Arc::new(Parts { engine, env, snapshots, leadership, metrics, meter, outbox, port, rules });
     info!(instance, listen = %args.listen, "skep {} is here", env!("CARGO_PKG_VERSION"));

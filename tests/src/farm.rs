@@ -21,6 +21,7 @@ use skep::swarm::transport::Endpoint;
 use skep::triggers::cron;
 
 use crate::raw::Raw;
+use crate::saga::runners;
 use crate::sim::build::{on_network, service_spec};
 use crate::sim::postgres::{Content, Data};
 use crate::sim::shop::{DATABASE, USER};
@@ -100,7 +101,7 @@ impl Farm {
         let env = Env {
             engine: self.connect(name).await,
             settings: Arc::new(settings),
-            runner: Arc::from(&b"runner"[..]),
+            runners: runners(),
             clock: Arc::new(move || sim.now()),
         };
         let rules = Rules { spread: Duration::ZERO, ..Rules::default() };

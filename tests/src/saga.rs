@@ -15,7 +15,7 @@ use skep::operation::drive::{self, Again};
 use skep::operation::freeze::kept_by;
 use skep::operation::frozen::Kept;
 use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, StepState, Trigger, Work};
-use skep::operation::saga::Env;
+use skep::operation::saga::{Env, Runners};
 use skep::operation::settings::Settings;
 use skep::swarm::engine::Engine;
 use skep::swarm::error::Error;
@@ -312,9 +312,14 @@ async fn env(shop: &Shop, name: &str) -> Env {
     Env {
         engine: connect(shop, name).await,
         settings: Arc::new(settings),
-        runner: Arc::from(&b"runner"[..]),
+        runners: runners(),
         clock: Arc::new(move || sim.now()),
     }
+}
+
+/// Bytes that stand for the runners, which the simulation's jobs do not start.
+pub fn runners() -> Runners {
+    Runners { databases: Arc::from(&b"runner"[..]), directories: Arc::from(&b"runner-dir"[..]) }
 }
 
 /// The specs of the users' services, without what only the engine changes.

@@ -230,6 +230,7 @@ impl Script {
             mounts: Vec::new(),
             secrets: Vec::new(),
             networks: Vec::new(),
+            user: None,
             labels,
         };
         let service = job::ensure(&engine, &spec, RegistryAuth::Anonymous).await.unwrap();

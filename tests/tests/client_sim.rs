@@ -101,6 +101,7 @@ async fn a_job_of_it_inspects_the_database() {
         mounts: vec![data],
         secrets: Vec::new(),
         networks: Vec::new(),
+        user: None,
         labels: of_ticket,
     };
     let service = job::ensure(&engine, &order, RegistryAuth::Anonymous).await.unwrap();

@@ -20,7 +20,7 @@ use skep::triggers::guard::History;
 use skep::triggers::guard::history::Circuit;
 use skep::triggers::intake::Port as _;
 use skep::triggers::port::AlertPort;
-use skep_tests::saga::connect;
+use skep_tests::saga::{connect, runners};
 use skep_tests::sim::Unhealthy;
 use skep_tests::sim::postgres::Application;
 use skep_tests::sim::shop::{DATABASE, PAGE_IMAGE, Shop, ShopOptions};
@@ -97,6 +97,7 @@ impl Desk {
         shop.sim.until(minute, "the shop answers again", |_| shop.sees_only_app()).await;
         let runner = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("runner");
         std::fs::write(&runner, b"runner").unwrap();
+        std::fs::write(runner.with_file_name("skep-runner-dir"), b"runner-dir").unwrap();
         Desk { shop, runner, printed: Arc::default() }
     }
 
@@ -128,7 +129,7 @@ impl Desk {
         let env = Env {
             engine: connect(&self.shop, "operator").await,
             settings: Arc::new(settings),
-            runner: Arc::from(&b"runner"[..]),
+            runners: runners(),
             clock: Arc::new(move || sim.now()),
         };
         Operator(tokio::spawn(async move {

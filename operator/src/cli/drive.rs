@@ -89,8 +89,8 @@ impl Driver {
 pub(super) fn env(session: &Session, work: &WorkArgs) -> Result<Env, Failure> {
     let me = format!("cli-{}-{:08x}", std::process::id(), rand::random::<u32>());
     let settings = Arc::new(work.settings(&me)?);
-    let runner = work.runner()?.into();
-    Ok(Env { engine: session.engine.clone(), settings, runner, clock: session.clock.clone() })
+    let runners = work.runners()?;
+    Ok(Env { engine: session.engine.clone(), settings, runners, clock: session.clock.clone() })
 }
 
 async fn drive(

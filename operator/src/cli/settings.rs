@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use skep_runner::task::Binary;
 use thiserror::Error;
 
 use super::schedules::ScheduleArgs;
 use crate::notify::MailSettings;
+use crate::operation::saga::Runners;
 use crate::operation::settings::{Settings, Store};
 use crate::policy::duration;
 use crate::triggers::guard;
@@ -85,6 +87,9 @@ pub struct WorkArgs {
     /// The static runner binary that jobs run; `skep-runner` beside this program where absent.
     #[arg(long, env = "SKEP_RUNNER", value_name = "FILE", hide_short_help = true)]
     pub runner: Option<PathBuf>,
+    /// The one for data that is a directory; `skep-runner-dir` beside the other where absent.
+    #[arg(long, env = "SKEP_RUNNER_DIR", value_name = "FILE", hide_short_help = true)]
+    pub runner_dir: Option<PathBuf>,
     /// Longest time that clients may take to stop.
     #[arg(long, env = "SKEP_STOP_DEADLINE", value_name = "DURATION", value_parser = positive, hide_short_help = true)]
     pub stop_deadline: Option<Duration>,
@@ -256,16 +261,22 @@ impl WorkArgs {
         Ok(stores)
     }
 
-    /// The runner binary.
+    /// The runner binaries.
     ///
     /// # Errors
-    /// When it cannot be read.
-    pub fn runner(&self) -> Result<Vec<u8>, BadSettings> {
-        let path = self.runner.clone().unwrap_or_else(|| {
-            let here = std::env::current_exe().unwrap_or_default();
-            here.parent().unwrap_or(Path::new("/")).join("skep-runner")
+    /// When one cannot be read.
+    pub fn runners(&self) -> Result<Runners, BadSettings> {
+        let beside = |path: PathBuf, binary: Binary| path.with_file_name(binary.name());
+        let databases = self.runner.clone().unwrap_or_else(|| {
+            beside(std::env::current_exe().unwrap_or(PathBuf::from("/skep")), Binary::Databases)
         });
-        std::fs::read(&path).map_err(|source| BadSettings::File { what: "the runner", path, source })
+        let directories = self.runner_dir.clone();
+        let directories = directories.unwrap_or_else(|| beside(databases.clone(), Binary::Directories));
+        let read = |path: PathBuf| {
+            let bytes = std::fs::read(&path);
+            bytes.map(Into::into).map_err(|source| BadSettings::File { what: "the runner", path, source })
+        };
+        Ok(Runners { databases: read(databases)?, directories: read(directories)? })
     }
 }
 

@@ -1,5 +1,6 @@
 //! What each data engine needs, as data: how to reach it, with which credentials, where its files are.
 
+pub mod data;
 pub mod nginx;
 pub mod postgres;
 pub mod redis;
@@ -10,6 +11,7 @@ use skep_runner::task::Connect;
 use thiserror::Error;
 
 pub use crate::swarm::spec::env;
+pub use data::{Data, Directory, DirectoryEngine, Use, Volume, live_files};
 
 /// How a job reaches a server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,18 +6,17 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use skep_runner::manifest::Manifest;
-use skep_runner::task::{Discard, PgDump, PgDumped, PgSeal};
-use skep_runner::{Report, Task};
+use skep_runner::Task;
+use skep_runner::task::Discard;
 
 use super::catalogue::{Entry, Purpose};
+use super::data::{Dumped, Sealing};
 use super::frozen::{self, Frozen, Target};
 use super::journal::Compensation;
 use super::saga::{Cx, Fault, Progress, Saga};
 use super::work::{self, Access, Order, Outcome};
 use super::{claim, freeze, prune};
 use crate::swarm::error::Error;
-use crate::swarm::spec::redacted;
 
 /// The saga.
 pub struct Backup;
@@ -116,7 +115,7 @@ impl Saga for Backup {
             Step::Verify => {
                 let frozen = frozen::load(cx).await?;
                 let place = Place::regular(cx, &frozen.target);
-                let dumped: PgDumped = cx.out("dump")?;
+                let dumped: Dumped = cx.out("dump")?;
                 seal(cx, &frozen.target, &place, &dumped, "seal").await
             }
             Step::Register => {
@@ -187,19 +186,12 @@ impl Place {
 /// # Errors
 /// When the dump fails, or what the engine says.
 pub async fn dump(cx: &mut Cx<'_>, target: &Target, place: &Place, key: &str) -> Result<Progress, Fault> {
-    let task = Task::PgDump(PgDump {
-        connect: target.access.connect.clone(),
-        database: target.database.clone(),
-        dir: place.dir.clone(),
-    });
+    let task = target.dump(&place.dir)?;
     let order = Order { key, target, task, store: Some(Access::Write), data: false };
     match work::run(cx, &order).await? {
         Outcome::Wait(wait) => Ok(Progress::Wait(wait)),
         Outcome::Failed(fault) => Err(Fault::failed(format!("the dump failed: {}", fault.message))),
-        Outcome::Done(report) => match *report {
-            Report::PgDump(dumped) => Ok(Progress::Done(to_value(cx, &dumped)?)),
-            other => Err(unexpected(&other)),
-        },
+        Outcome::Done(report) => Ok(Progress::Done(to_value(cx, &Dumped::of(*report)?)?)),
     }
 }
 
@@ -211,37 +203,19 @@ pub async fn seal(
     cx: &mut Cx<'_>,
     target: &Target,
     place: &Place,
-    dumped: &PgDumped,
+    dumped: &Dumped,
     key: &str,
 ) -> Result<Progress, Fault> {
-    let manifest = Manifest {
-        schema: skep_runner::SCHEMA,
-        id: place.id.clone(),
-        service: target.name.clone(),
-        engine: "postgres".to_owned(),
-        image: target.image.clone(),
-        spec: redacted(&target.spec),
-        server_version: dumped.server_version.clone(),
-        tool_version: dumped.tool_version.clone(),
-        started: dumped.started.clone(),
-        ended: dumped.ended.clone(),
-        artefacts: dumped.artefacts.clone(),
-        database: Some(dumped.database.clone()),
-        contents: None,
-    };
-    let taken = dumped.started.parse::<Timestamp>();
-    let taken = taken.map_err(|e| Fault::failed(format!("the dump's time `{}`: {e}", dumped.started)))?;
-    let task = Task::PgSeal(PgSeal { dir: place.dir.clone(), manifest });
+    let taken = dumped.taken()?;
+    let task = target.seal(&place.dir, target.manifest(&place.id, dumped))?;
     let order = Order { key, target, task, store: Some(Access::Write), data: false };
     match work::run(cx, &order).await? {
         Outcome::Wait(wait) => Ok(Progress::Wait(wait)),
         Outcome::Failed(fault) => Err(Fault::failed(format!("the backup is not whole: {}", fault.message))),
-        Outcome::Done(report) => match *report {
-            Report::PgSeal { manifest_sha256, size } => {
-                Ok(Progress::Done(to_value(cx, &Sealed { manifest_sha256, size, taken })?))
-            }
-            other => Err(unexpected(&other)),
-        },
+        Outcome::Done(report) => {
+            let Sealing { manifest_sha256, size } = Sealing::of(*report)?;
+            Ok(Progress::Done(to_value(cx, &Sealed { manifest_sha256, size, taken })?))
+        }
     }
 }
 
@@ -262,7 +236,7 @@ pub async fn register(
         operation: cx.op.id.clone(),
         service: target.name.clone(),
         service_id: target.id.clone(),
-        engine: "postgres".to_owned(),
+        engine: target.data.word().to_owned(),
         database: target.database.clone(),
         store: target.store.clone(),
         dir: place.dir.clone(),
@@ -316,11 +290,6 @@ pub async fn discard(cx: &mut Cx<'_>, target: &Target, place: &Place) -> Result<
 pub async fn release(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     frozen::remove(cx).await?;
     claim::release(cx).await
-}
-
-/// A report of another task than the one asked for: a defect.
-pub fn unexpected(report: &Report) -> Fault {
-    Fault::failed(format!("the job reported something else: {report:?}"))
 }
 
 fn to_value<T: Serialize>(cx: &Cx<'_>, value: &T) -> Result<Value, Fault> {

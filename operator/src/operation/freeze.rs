@@ -3,7 +3,7 @@
 use super::frozen::{Client, Frozen, Kept, Method, Target};
 use super::record::{OpId, Work};
 use super::saga::{Cx, Fault};
-use crate::engines::{postgres, redis};
+use crate::engines::{Data, postgres, redis};
 use crate::policy::graph::Graph;
 use crate::policy::{CheckProbe, Engine as DataEngine, Policies, Policy, Restore};
 use crate::swarm::error::Error;
@@ -172,7 +172,7 @@ async fn data_target(cx: &Cx<'_>, service: &Service, policy: &Policy) -> Result<
         return Err(Fault::failed(format!("{name}: there is no store `{store}`")));
     }
     let database = postgres::database(data.database.as_deref(), &service.spec);
-    Ok(Target { access, database, store, ..running(cx, service).await? })
+    Ok(Target { data: Data::Postgres, access, database, store, ..running(cx, service).await? })
 }
 
 async fn cache_of(cx: &Cx<'_>, service: &Service) -> Result<Target, Fault> {

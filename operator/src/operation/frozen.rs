@@ -8,12 +8,12 @@ use skep_runner::task::{Connect, SqlCheck};
 use super::catalogue::Entry;
 use super::record::OpId;
 use super::saga::{Cx, Fault};
-use crate::engines::{Access, Password};
+use crate::engines::{Access, Data, Password};
 use crate::policy::{Check, Maintenance};
 use crate::swarm::object::{Kind, OP, Service};
 
-/// Format version.
-const SCHEMA: u32 = 1;
+/// Format version. Plans of version 1 knew no engine but PostgreSQL, and mean that where they name none.
+const SCHEMA: u32 = 2;
 
 /// Everything that was decided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,9 +84,13 @@ pub struct Target {
     /// nobody but Swarm knows the credentials.
     #[serde(default)]
     pub has_image: Vec<String>,
+    /// What data it keeps.
+    #[serde(default)]
+    pub data: Data,
     /// How to reach it.
     pub access: Access,
     /// Database; empty where the engine has none.
+    #[serde(default)]
     pub database: String,
     /// Name of the store.
     pub store: String,
@@ -172,6 +176,7 @@ impl Target {
             image: spec["TaskTemplate"]["ContainerSpec"]["Image"].as_str().unwrap_or_default().to_owned(),
             node: None,
             has_image: Vec::new(),
+            data: Data::None,
             access: Access { connect, password: Password::Nowhere },
             database: String::new(),
             store: String::new(),

@@ -2,7 +2,7 @@
 //!
 //! `record` is what stands in the Swarm; `journal` computes what comes next; `saga` is the frame of steps; `drive` polls.
 //! One file per operation: `backup`, `restore`, `maintenance`, `expire`. What they share: `claim` (one holder per
-//! service), `freeze` and `frozen` (decisions made beforehand), `work` (jobs), `clients` (stop and start), `catalogue`,
+//! service), `freeze` and `frozen` (decisions made beforehand), `data` (the tasks that the engine of a service wants), `work` (jobs), `clients` (stop and start), `catalogue`,
 //! `retention` (which backups stay) and `prune` (removing the others).
 
 pub mod backup;
@@ -11,6 +11,7 @@ pub mod catalogue;
 pub mod claim;
 pub mod client_spec;
 pub mod clients;
+pub mod data;
 pub mod desk;
 pub mod drive;
 pub mod expire;

@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use skep_runner::Task;
+use skep_runner::task::Binary;
 use thiserror::Error;
 
 use super::journal::Step;
@@ -26,10 +28,19 @@ pub struct Env {
     pub engine: Engine,
     /// Settings.
     pub settings: Arc<Settings>,
-    /// The static runner binary.
-    pub runner: Arc<[u8]>,
+    /// The static runner binaries.
+    pub runners: Runners,
     /// The wall clock.
     pub clock: Clock,
+}
+
+/// The static runner binaries.
+#[derive(Clone)]
+pub struct Runners {
+    /// [`Binary::Databases`].
+    pub databases: Arc<[u8]>,
+    /// [`Binary::Directories`].
+    pub directories: Arc<[u8]>,
 }
 
 /// Tells the time.
@@ -126,6 +137,18 @@ impl Env {
     /// The time.
     pub fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+}
+
+// === impl Runners ===
+
+impl Runners {
+    /// The one that does a task.
+    pub fn of(&self, task: &Task) -> &[u8] {
+        match task.binary() {
+            Binary::Databases => &self.databases,
+            Binary::Directories => &self.directories,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ mod abandon;
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use skep_runner::line::FaultKind;
 use skep_runner::{DATA_PATH, Fault as JobFault, Report, STORE_PATH, Task, Ticket};
 
@@ -20,7 +20,7 @@ pub use abandon::{abandon, end_all_but};
 use super::frozen::Target;
 use super::record::{JobRecord, JobRecordState};
 use super::saga::{Cx, Fault, Wait};
-use crate::engines::{Password, TEMPORARY_SECRET, env, postgres};
+use crate::engines::{Data, Password, TEMPORARY_SECRET, Use, env, live_files, postgres};
 use crate::swarm::error::Error;
 use crate::swarm::job::{self, JobSpec, JobState, SecretFile};
 use crate::swarm::object::{Kind, RegistryAuth};
@@ -46,7 +46,7 @@ pub struct Order<'a> {
     pub task: Task,
     /// Whether it needs the backup store, and may write there.
     pub store: Option<Access>,
-    /// Whether it needs to see how much room the data has.
+    /// Whether it needs to see how much room a PostgreSQL's data has. Other engines' tasks name what they need.
     pub data: bool,
 }
 
@@ -155,7 +155,7 @@ async fn open(
         secret,
         state: JobRecordState::Open,
         since: Some(cx.now()),
-        writes: order.store == Some(Access::Write),
+        writes: order.store == Some(Access::Write) || changes_live_files(&order.task),
         lost: None,
         fault,
         report: None,
@@ -296,7 +296,7 @@ fn is_recent(cx: &mut Cx<'_>, record: &JobRecord) -> bool {
 }
 
 async fn create(cx: &mut Cx<'_>, order: &Order<'_>, record: &JobRecord, name: &str) -> Result<String, Fault> {
-    let runner = job::ensure_runner(cx.engine(), &cx.env.runner).await?;
+    let runner = job::ensure_runner(cx.engine(), cx.env.runners.of(&order.task)).await?;
     let mut mounts = Vec::new();
     if let Some(access) = order.store {
         let store = cx.env.settings.stores.get(&order.target.store);
@@ -304,12 +304,7 @@ async fn create(cx: &mut Cx<'_>, order: &Order<'_>, record: &JobRecord, name: &s
             store.ok_or_else(|| Fault::failed(format!("there is no store `{}`", order.target.store)))?;
         mounts.push(store.mount(STORE_PATH, access == Access::Read));
     }
-    if let Some(data) = postgres::data_mount(&order.target.spec).filter(|_| order.data) {
-        let mut mount = data.clone();
-        mount["Target"] = json!(DATA_PATH);
-        mount["ReadOnly"] = json!(true);
-        mounts.push(mount);
-    }
+    mounts.extend(live_mounts(order));
     let node = match &order.target.node {
         Some(node) => Some(node.clone()),
         None => ready_node(cx, &order.target.has_image).await?,
@@ -330,9 +325,31 @@ async fn create(cx: &mut Cx<'_>, order: &Order<'_>, record: &JobRecord, name: &s
         mounts,
         secrets: secret.into_iter().collect(),
         networks: Vec::new(),
+        user: order.target.data.directory().and_then(|directory| directory.user(&order.task)),
         labels: cx.labels(Kind::Ticket),
     };
     Ok(job::ensure(cx.engine(), &spec, RegistryAuth::Anonymous).await?)
+}
+
+/// Whether it writes where the live data is: there nothing fences it but its own end (S8).
+fn changes_live_files(task: &Task) -> bool {
+    live_files(task).is_some_and(|(_, how)| how == Use::Write)
+}
+
+fn live_mounts(order: &Order<'_>) -> Vec<Value> {
+    match &order.target.data {
+        Data::Directory(directory) => directory.mounts(&order.task),
+        Data::Postgres if order.data => {
+            let mount = postgres::data_mount(&order.target.spec).cloned();
+            let mount = mount.map(|mut mount| {
+                mount["Target"] = json!(DATA_PATH);
+                mount["ReadOnly"] = json!(true);
+                mount
+            });
+            mount.into_iter().collect()
+        }
+        Data::Postgres | Data::None => Vec::new(),
+    }
 }
 
 /// The first of these nodes that answers and takes tasks.

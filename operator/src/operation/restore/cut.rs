@@ -9,8 +9,8 @@ use skep_runner::{Report, Task};
 
 use super::preflight::Preflight;
 use super::prepare::{Beside, Checked, check, done, failures};
-use crate::operation::backup::unexpected;
 use crate::operation::clients::Base;
+use crate::operation::data::unexpected;
 use crate::operation::frozen::{self, Client, Frozen, Kept, Target};
 use crate::operation::record::Operation;
 use crate::operation::saga::{Cx, Fault, Progress, Wait};

@@ -8,8 +8,8 @@ use skep_runner::{Report, Task};
 
 use super::judge::{Judgement, Known, judge};
 use super::prepare::done;
-use crate::operation::backup;
 use crate::operation::catalogue::Entry;
+use crate::operation::data::unexpected;
 use crate::operation::frozen::{self, Frozen};
 use crate::operation::record::Trigger;
 use crate::operation::saga::{Cx, Fault, Progress};
@@ -110,7 +110,7 @@ async fn inspect(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Looked, Fault> {
         }
         Outcome::Done(report) => match *report {
             Report::PgInspect(inspection) => Ok(Looked::Seen(inspection)),
-            other => Err(backup::unexpected(&other)),
+            other => Err(unexpected(&other)),
         },
     }
 }

@@ -1,12 +1,13 @@
 //! The part of a restore that touches nothing live, once preflight is content: safety backup, the new database beside.
 
 use serde::{Deserialize, Serialize};
-use skep_runner::task::{CheckOutcome, Named, PgDrop, PgDumped, PgRestore, SqlChecks};
+use skep_runner::task::{CheckOutcome, Named, PgDrop, PgRestore, SqlChecks};
 use skep_runner::{Report, Task};
 
 use super::preflight::Preflight;
 use crate::operation::backup::{self, Place, Sealed};
 use crate::operation::catalogue::{Entry, Purpose};
+use crate::operation::data::{Dumped, unexpected};
 use crate::operation::frozen::{self, Frozen};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Access, Order, Outcome};
@@ -72,7 +73,7 @@ async fn safety_backup(cx: &mut Cx<'_>, frozen: &Frozen, place: &Place) -> Resul
         Progress::Done(value) => value,
         other => return Ok(other),
     };
-    let dumped: PgDumped = read(cx, dumped)?;
+    let dumped: Dumped = read(cx, dumped)?;
     let sealed = match backup::seal(cx, &frozen.target, place, &dumped, "seal").await? {
         Progress::Done(value) => value,
         other => return Ok(other),
@@ -180,7 +181,7 @@ async fn restore_one(
         Outcome::Failed(fault) => Ok(Restored::Unusable(fault.message)),
         Outcome::Done(report) => match *report {
             Report::PgRestore { live, side, size: _, seconds } => Ok(Restored::Built { live, side, seconds }),
-            other => Err(backup::unexpected(&other)),
+            other => Err(unexpected(&other)),
         },
     }
 }
@@ -213,7 +214,7 @@ pub(super) async fn check(
         Outcome::Failed(fault) => Ok(Checked::Failed(fault.message)),
         Outcome::Done(report) => match *report {
             Report::Checks { outcomes } => Ok(failures(&outcomes).map_or(Checked::Passed, Checked::Failed)),
-            other => Err(backup::unexpected(&other)),
+            other => Err(unexpected(&other)),
         },
     }
 }

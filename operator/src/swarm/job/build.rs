@@ -35,6 +35,9 @@ pub fn build(job: &JobSpec<'_>) -> Value {
             container[key] = value.clone();
         }
     }
+    if let Some(user) = job.user {
+        container["User"] = json!(user);
+    }
     json!({
         "Name": job.name,
         "Labels": job.labels,
@@ -144,6 +147,7 @@ mod tests {
             mounts: vec![json!({"Type": "bind", "Source": "/backups", "Target": "/skep/store"})],
             secrets: vec![SecretFile { id: "s2".into(), name: "tmp".into(), file: "/skep/password".into() }],
             networks,
+            user: None,
             labels: Labels::from([(OP.to_owned(), "1".to_owned())]),
         })
     }

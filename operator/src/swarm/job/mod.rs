@@ -57,6 +57,8 @@ pub struct JobSpec<'a> {
     pub secrets: Vec<SecretFile>,
     /// Network ids; those of the service where empty.
     pub networks: Vec<String>,
+    /// The user to run as; the service's own where absent.
+    pub user: Option<&'a str>,
     /// Labels of the service object.
     pub labels: Labels,
 }
