@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use skep::operation::catalogue::{Backup, Entry, Purpose};
-use skep::operation::frozen::Kept;
+use skep::operation::frozen::{Kept, KeptForm};
 use skep::operation::record::{Intent, Journal, OpId, Operation, SCHEMA, State, Trigger, Work};
 use skep::plan::{World, explain};
 use skep::swarm::object::{Service, Task, TaskState, UpdateState, UpdateStatus};
@@ -40,6 +40,8 @@ struct Spec {
     image: String,
     labels: BTreeMap<String, String>,
     env: Vec<String>,
+    /// `source:target`.
+    volumes: Vec<String>,
     replicas: u64,
     running: usize,
     health: bool,
@@ -79,6 +81,7 @@ impl Default for Spec {
             image: "app:1".to_owned(),
             labels: BTreeMap::new(),
             env: Vec::new(),
+            volumes: Vec::new(),
             replicas: 1,
             running: 1,
             health: false,
@@ -94,6 +97,9 @@ impl Spec {
         let stack = name.split('_').next().unwrap_or_default().to_owned();
         labels.insert("com.docker.stack.namespace".to_owned(), stack);
         let mut container = json!({ "Image": self.image, "Env": self.env });
+        let mounts = self.volumes.iter().filter_map(|v| v.split_once(':'));
+        let mounts = mounts.map(|(s, t)| json!({ "Type": "volume", "Source": s, "Target": t }));
+        container["Mounts"] = mounts.collect();
         if self.health {
             container["Healthcheck"] = json!({ "Test": ["CMD", "true"] });
         }
@@ -170,7 +176,13 @@ impl Op {
             journal.step_mut("claim", self.created).out = json!({ "services": self.claimed });
         }
         if let Some(until) = self.kept_until {
-            let kept = Kept { operation: id.clone(), name: format!("skep_{id}_old"), oid: 17_000, until };
+            let kept = Kept {
+                operation: id.clone(),
+                form: KeptForm::Database,
+                name: format!("skep_{id}_old"),
+                oid: 17_000,
+                until,
+            };
             journal.step_mut("keep", self.created).out = json!(kept);
         }
         let intent = Intent {

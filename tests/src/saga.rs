@@ -13,13 +13,14 @@ use serde_json::{Value, json};
 use skep::operation::desk;
 use skep::operation::drive::{self, Again};
 use skep::operation::freeze::kept_by;
-use skep::operation::frozen::Kept;
+use skep::operation::frozen::{Kept, KeptForm};
 use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, StepState, Trigger, Work};
 use skep::operation::saga::{Env, Runners};
 use skep::operation::settings::Settings;
 use skep::swarm::engine::Engine;
 use skep::swarm::error::Error;
 use skep::swarm::transport::Endpoint;
+use skep_runner::task::SideState;
 
 use crate::sim::Answer;
 use crate::sim::postgres::Content;
@@ -83,7 +84,7 @@ impl Scene {
         shop.data.add_server("shop_db", &name, USER, &live(&shop));
         let oid = shop.data.database("shop_db", &name).expect("it was added just now").oid;
         let now = shop.sim.now();
-        let kept = Kept { operation: op.clone(), name, oid, until: now };
+        let kept = Kept { operation: op.clone(), form: KeptForm::Database, name, oid, until: now };
         let ended = desk::edit(&engine, &op, |op| {
             op.journal.state = State::Succeeded;
             let record = op.journal.step_mut("keep", now);
@@ -215,11 +216,12 @@ impl Scene {
         let op = self.operation().await;
         let told = format!("{what}: {:#?}", op.journal);
         assert!(op.journal.step("start").is_some(), "stuck before the point of no return: {told}");
-        let kept = self.shop.data.databases("shop_db").iter().any(|d| d.ends_with("_old"));
+        let kept = self.shop.data.databases("shop_db").iter().any(|d| d.ends_with("_old"))
+            || self.sides().iter().any(|(_, state)| *state == SideState::Forward);
         let in_place = matches!(op.intent.work, Work::Restore { in_place: Some(true), .. });
         assert!(kept || in_place, "the old data is gone: {told}");
-        let live = self.shop.data.database("shop_db", DATABASE);
-        assert_eq!(live.map(|l| l.content), Some(self.wanted.clone()), "the data: {told}");
+        let live = self.shop.data.content_of("shop_db", DATABASE);
+        assert_eq!(live.as_ref(), Some(&self.wanted), "the data: {told}");
         let minute = Duration::from_secs(60);
         let only_page = |timeline: Vec<(Duration, std::collections::BTreeSet<Answer>)>| {
             timeline.last().is_some_and(|(_, seen)| seen.iter().all(|a| *a == Answer::Page))
@@ -245,11 +247,12 @@ impl Scene {
             op.journal.steps.iter().all(|(_, r)| r.state != StepState::UndoFailed),
             "an undo failed: {told}"
         );
-        let live = self.shop.data.database("shop_db", DATABASE);
-        let live = live.unwrap_or_else(|| panic!("the live database is gone: {told}"));
+        let live = self.shop.data.content_of("shop_db", DATABASE);
+        let live = live.unwrap_or_else(|| panic!("the live data is gone: {told}"));
         let expected = if state == State::Succeeded { &self.wanted } else { &self.before };
-        assert_eq!(live.content, *expected, "the data: {told}");
-        assert!(live.allow, "nobody may connect: {told}");
+        assert_eq!(live, *expected, "the data: {told}");
+        let database = self.shop.data.database("shop_db", DATABASE);
+        assert!(database.is_none_or(|d| d.allow), "nobody may connect: {told}");
         assert_eq!(specs(&self.shop), self.specs, "the specs: {told}");
         self.check_leftovers(&op, &told);
         self.check_kept(&op, &told).await;
@@ -272,6 +275,20 @@ impl Scene {
         let sides: Vec<String> =
             databases.filter(|n| n.starts_with("skep_") && !(may_be_kept && n.ends_with("_old"))).collect();
         assert_eq!(sides, [] as [String; 0], "databases left behind: {told}");
+        let mut sides = self.sides();
+        if may_be_kept {
+            assert!(sides.len() <= 1, "more than one old directory: {told}");
+            sides.retain(|(_, state)| *state != SideState::Forward);
+        }
+        assert_eq!(sides, [], "directories left behind: {told}");
+    }
+
+    /// What stands beside the live files.
+    fn sides(&self) -> Vec<(String, SideState)> {
+        self.shop.data.with(|world| {
+            let files = world.files.get("shop_db").into_iter();
+            files.flat_map(|f| f.sides.iter().map(|(name, side)| (name.clone(), side.state))).collect()
+        })
     }
 
     /// Nobody believes in a kept database that was dropped.
@@ -295,7 +312,7 @@ impl Scene {
 
 /// What the live database holds.
 fn live(shop: &Shop) -> Content {
-    shop.data.database("shop_db", DATABASE).expect("the shop has data").content
+    shop.data.content_of("shop_db", DATABASE).expect("the shop has data")
 }
 
 /// Connects to the simulated engine under a name.

@@ -1,6 +1,7 @@
 //! Every kind of operation under every single failure: each write of a driver fails, is cut, is its last; two drivers at once.
 //!
-//! Every kind is tried at every write; variants of the restore at every fifth, or at every one with `SKEP_SAGA=all`.
+//! Every kind is tried at every write; a restore of a directory at every third and variants at every fifth, or at every one with
+//! `SKEP_SAGA=all`.
 
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ enum Kind {
     InPlace,
     Maintenance,
     Expire,
+    FilesBackup,
+    Files,
+    Volume,
 }
 
 impl Kind {
@@ -25,14 +29,26 @@ impl Kind {
         let all = std::env::var("SKEP_SAGA").is_ok_and(|v| v == "all");
         match self {
             Kind::Backup | Kind::Beside | Kind::Maintenance | Kind::Expire => 1,
-            Kind::BesideZero | Kind::Hot | Kind::InPlace if all => 1,
-            Kind::BesideZero | Kind::Hot | Kind::InPlace => 5,
+            Kind::Files if !all => 3,
+            Kind::Files => 1,
+            Kind::BesideZero | Kind::Hot | Kind::InPlace | Kind::FilesBackup | Kind::Volume if all => 1,
+            Kind::BesideZero | Kind::Hot | Kind::InPlace | Kind::FilesBackup | Kind::Volume => 5,
         }
     }
 }
 
-const KINDS: [Kind; 7] =
-    [Kind::Backup, Kind::Beside, Kind::BesideZero, Kind::Hot, Kind::InPlace, Kind::Maintenance, Kind::Expire];
+const KINDS: [Kind; 10] = [
+    Kind::Backup,
+    Kind::Beside,
+    Kind::BesideZero,
+    Kind::Hot,
+    Kind::InPlace,
+    Kind::Maintenance,
+    Kind::Expire,
+    Kind::FilesBackup,
+    Kind::Files,
+    Kind::Volume,
+];
 
 fn restore(in_place: bool, quiesce: Option<bool>) -> Work {
     Work::Restore { backup: None, before: None, in_place: Some(in_place), quiesce }
@@ -53,6 +69,9 @@ async fn scene(kind: Kind) -> Scene {
         Kind::InPlace => Scene::restore(ShopOptions::default(), restore(true, None)).await,
         Kind::Maintenance => Scene::maintenance(ShopOptions::default(), Duration::from_secs(20)).await,
         Kind::Expire => Scene::expire(ShopOptions::default()).await,
+        Kind::FilesBackup => Scene::backup(ShopOptions::files("mariadb")).await,
+        Kind::Files => Scene::restore(ShopOptions::files("mariadb"), restore(false, None)).await,
+        Kind::Volume => Scene::restore(ShopOptions::files("volume"), restore(false, None)).await,
     }
 }
 
@@ -152,6 +171,14 @@ for_each_kind! {
     maintenance_survives_death_after_every_write: Kind::Maintenance, dies_after;
     maintenance_survives_every_write_twice: Kind::Maintenance, repeats;
     maintenance_goes_back_when_any_write_fails: Kind::Maintenance, fails;
+    a_backup_of_a_directory_survives_death_after_every_write: Kind::FilesBackup, dies_after;
+    a_backup_of_a_directory_goes_back_when_any_write_fails: Kind::FilesBackup, fails;
+    a_restore_of_a_directory_survives_death_before_every_write: Kind::Files, dies_before;
+    a_restore_of_a_directory_survives_death_after_every_write: Kind::Files, dies_after;
+    a_restore_of_a_directory_survives_every_write_twice: Kind::Files, repeats;
+    a_restore_of_a_directory_goes_back_when_any_write_fails: Kind::Files, fails;
+    a_restore_of_a_volume_survives_death_after_every_write: Kind::Volume, dies_after;
+    a_restore_of_a_volume_goes_back_when_any_write_fails: Kind::Volume, fails;
     an_expiry_survives_death_before_every_write: Kind::Expire, dies_before;
     an_expiry_survives_death_after_every_write: Kind::Expire, dies_after;
     an_expiry_survives_every_write_twice: Kind::Expire, repeats;

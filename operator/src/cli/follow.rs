@@ -83,7 +83,7 @@ pub(super) async fn follow(
 
 /// What is shown of an operation.
 pub(super) fn view(op: &Operation) -> OperationView {
-    OperationView::of(op, &step_names(&op.intent.work), None)
+    OperationView::of(op, &step_names(op), None)
 }
 
 async fn watch(

@@ -23,7 +23,7 @@ fn step(op: &mut Operation, name: &str, state: StepState, from: &str, to: &str) 
 }
 
 fn view(op: &Operation) -> OperationView {
-    OperationView::of(op, &step_names(&op.intent.work), None)
+    OperationView::of(op, &step_names(op), None)
 }
 
 fn under_way() -> Operation {
@@ -48,8 +48,8 @@ fn an_operation_under_way_shows_every_step_with_time_bar_and_note() {
         lines[3],
         "  ▶ beside     Restore beside, and check it there           10.5 s  █████░░░░░  52%  attempt 2  loading"
     );
-    assert_eq!(lines[4], "  · preflight  Look at backups, room, roles and sessions");
-    assert_eq!(lines.len(), 1 + step_names(&op.intent.work).len());
+    assert_eq!(lines[4], "  · preflight  Look at the backups, the data and the room");
+    assert_eq!(lines.len(), 1 + step_names(&op).len());
 }
 
 #[test]

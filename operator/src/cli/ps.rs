@@ -90,7 +90,7 @@ fn rows(world: &World, stack: Option<&str>, now: Timestamp) -> Vec<Row> {
             wanted: service.replicas(),
             page: has_page(service),
             operation: world.holder(service.name()).map(|op| {
-                let view = OperationView::of(op, &step_names(&op.intent.work), None);
+                let view = OperationView::of(op, &step_names(op), None);
                 Holder { id: op.id.clone(), title: title(&view), state: view.state, step: current(&view) }
             }),
             engine: parsed.policy.data.as_ref().map(|d| d.engine.as_str()),

@@ -163,6 +163,14 @@ impl Volume {
         Volume { name: name.to_owned(), mount: mount.clone(), root: at.clone(), at }
     }
 
+    /// Whether each node has one of its own under this name. A driver that is named, or has options (such as those of
+    /// NFS), may be reached from everywhere.
+    pub fn is_local(&self) -> bool {
+        let driver = &self.mount["VolumeOptions"]["DriverConfig"];
+        let is_default = driver["Name"].as_str().is_none_or(|name| name.is_empty() || name == "local");
+        is_default && driver["Options"].as_object().is_none_or(serde_json::Map::is_empty)
+    }
+
     /// The volume with a server's data directory `data`, which lies `below` the mount's target.
     pub fn of_server(name: &str, mount: &Value, below: &str) -> Volume {
         let root = format!("{DATA_PATH}/{below}");
@@ -223,6 +231,7 @@ mod tests {
             side: "s".to_owned(),
             settings: None,
             checks: Vec::new(),
+            database: None,
         })
     }
 

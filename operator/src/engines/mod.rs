@@ -1,6 +1,8 @@
 //! What each data engine needs, as data: how to reach it, with which credentials, where its files are.
 
 pub mod data;
+pub mod found;
+pub mod mysql;
 pub mod nginx;
 pub mod postgres;
 pub mod redis;
@@ -50,6 +52,34 @@ pub enum NoAccess {
         /// Path.
         path: String,
     },
+    /// A server whose files lie in no volume.
+    #[error(
+        "its data directory {path} is in no volume or bind mount of the service, so it would not outlive a restart"
+    )]
+    NoVolume {
+        /// The directory.
+        path: String,
+    },
+    /// Nothing to back up.
+    #[error("it has no named volume that it writes to")]
+    NoVolumes,
+    /// A name that none of its mounts has.
+    #[error("it mounts no volume `{name}` (it has: {found})")]
+    UnknownVolume {
+        /// The name.
+        name: String,
+        /// Those that it has.
+        found: String,
+    },
+    /// One volume at two places.
+    #[error("it mounts volume `{name}` twice; data is taken from volumes that are mounted once")]
+    MountedTwice {
+        /// The name.
+        name: String,
+    },
+    /// An engine without an implementation.
+    #[error("this version of Skep does not handle `{0}`")]
+    NotYet(&'static str),
 }
 
 /// File under which a job finds a temporary secret.
@@ -62,6 +92,19 @@ pub fn has_secret_at(spec: &Value, path: &str) -> bool {
         let name = s["File"]["Name"].as_str().unwrap_or_default();
         name == path || path.strip_prefix("/run/secrets/") == Some(name)
     })
+}
+
+/// What an argument of the service's command is set to: `--name=value`, or `--name` and then the value.
+pub fn argument<'a>(spec: &'a Value, name: &str) -> Option<&'a str> {
+    let container = &spec["TaskTemplate"]["ContainerSpec"];
+    let words = ["Command", "Args"].into_iter().filter_map(|key| container[key].as_array()).flatten();
+    let words: Vec<&str> = words.filter_map(Value::as_str).collect();
+    let value = |(i, word): (usize, &&'a str)| match word.strip_prefix(name)?.strip_prefix('=') {
+        Some(value) => Some(value),
+        None if *word == name => words.get(i + 1).copied(),
+        None => None,
+    };
+    words.iter().enumerate().find_map(value)
 }
 
 /// The password of `VARIABLE` or `VARIABLE_FILE`, and the path where a job will find it.

@@ -33,16 +33,7 @@ pub fn database(label: Option<&str>, spec: &Value) -> String {
 /// The mount that holds the data directory, if it is a volume or bind of the service.
 pub fn data_mount(spec: &Value) -> Option<&Value> {
     let data = env(spec, "PGDATA").unwrap_or("/var/lib/postgresql/data");
-    let mounts = spec["TaskTemplate"]["ContainerSpec"]["Mounts"].as_array()?;
-    mounts
-        .iter()
-        .filter(|m| matches!(m["Type"].as_str(), Some("volume" | "bind")))
-        .filter(|m| {
-            m["Target"]
-                .as_str()
-                .is_some_and(|t| data == t || data.starts_with(&format!("{}/", t.trim_end_matches('/'))))
-        })
-        .max_by_key(|m| m["Target"].as_str().map(str::len))
+    super::found::mount_over(spec, data).map(|(mount, _)| mount)
 }
 
 #[cfg(test)]

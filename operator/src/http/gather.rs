@@ -46,8 +46,8 @@ pub struct Sources<'a> {
     pub guards: &'a [Config],
     /// Settings of operations.
     pub settings: &'a Settings,
-    /// Names of the steps of a kind of work, in order.
-    pub steps: fn(&Work) -> Vec<&'static str>,
+    /// Names of the steps of an operation, in order.
+    pub steps: fn(&Operation) -> Vec<&'static str>,
 }
 
 /// Makes the view.
@@ -77,11 +77,7 @@ fn operation_view(s: &Sources<'_>, op: &Operation) -> OperationView {
         Work::Maintenance { until } => until,
         Work::Backup | Work::Restore { .. } | Work::Expire => began.checked_add(limit).ok(),
     };
-    OperationView::of(
-        op,
-        &(s.steps)(&op.intent.work),
-        deadline.filter(|_| op.journal.state == State::Running),
-    )
+    OperationView::of(op, &(s.steps)(op), deadline.filter(|_| op.journal.state == State::Running))
 }
 
 fn service_view(s: &Sources<'_>, service: &Service) -> ServiceView {

@@ -144,6 +144,7 @@ mod tests {
             },
         };
         let client = Client {
+            holds_files: false,
             name: "shop_app".to_owned(),
             id: String::new(),
             method: Method::Zero,

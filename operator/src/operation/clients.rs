@@ -162,7 +162,7 @@ async fn watch_stop(cx: &mut Cx<'_>, client: &Client, service: &Service) -> Resu
     let (lost, left): (Vec<&Task>, Vec<&Task>) = old
         .into_iter()
         .filter(|t| !t.state.is_terminal())
-        .partition(|t| t.node.as_ref().is_some_and(|n| down.contains(n)));
+        .partition(|t| !client.holds_files && t.node.as_ref().is_some_and(|n| down.contains(n)));
     let quiet = clients_out(cx)?.quiet.get(&client.name).copied();
     if let Some(until) = quiet.filter(|until| *until > cx.now()) {
         return Ok(Some(format!(
@@ -331,7 +331,9 @@ async fn ending(cx: &mut Cx<'_>, client: &Client) -> Result<Option<String>, Faul
     let tasks = cx.engine().all_tasks().await?;
     let own: Vec<Task> = tasks.into_iter().filter(|t| t.service == client.id).collect();
     let down = down_nodes(cx, &own).await?;
-    let here = |t: &&Task| !t.state.is_terminal() && t.node.as_ref().is_some_and(|n| !down.contains(n));
+    // Sessions of what is out of reach are fenced; nothing fences files (S8).
+    let counts = |node: &String| client.holds_files || !down.contains(node);
+    let here = |t: &&Task| !t.state.is_terminal() && t.node.as_ref().is_some_and(counts);
     let left = own.iter().filter(here).count();
     Ok((left > 0).then(|| format!("{} was removed: {left} task(s) left", client.name)))
 }

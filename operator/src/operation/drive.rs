@@ -12,7 +12,8 @@ use super::expire::Expire;
 use super::journal::{Compensation, Next, Step, next};
 use super::maintenance::Maintenance;
 use super::record::{BEING_UNDONE, JobRecordState, OpId, Operation, State, StepState, Work};
-use super::restore::Restore;
+use super::restore::directory::RestoreDirectory;
+use super::restore::{Restore, Way};
 use super::saga::{Cx, Env, Fault, Progress, Saga, Unwound, Wait, save};
 use crate::swarm::error::Error;
 
@@ -111,6 +112,9 @@ async fn advance_kind(env: &Env, op: &mut Operation) -> Result<Again, Error> {
     match op.intent.work.clone() {
         Work::Backup => advance(env, op, &Backup).await,
         Work::Restore { in_place, .. } => {
+            if Way::of(op) == Way::Directory {
+                return advance(env, op, &RestoreDirectory).await;
+            }
             advance(env, op, &Restore { in_place: in_place.unwrap_or(false) }).await
         }
         Work::Maintenance { until } => advance(env, op, &Maintenance { until }).await,

@@ -1,14 +1,16 @@
-//! Expire: drops databases that restores kept and whose time is over. claim ↩ · plan ↩ · drop · forget · release.
+//! Expire: removes old data that restores kept and whose time is over. claim ↩ · plan ↩ · drop · forget · release.
 
 use skep_runner::Task;
 use skep_runner::task::{Named, PgDrop};
 
-use super::frozen::{Frozen, Kept};
+use super::frozen::{Frozen, Kept, KeptForm};
 use super::journal::Compensation;
 use super::record::Operation;
+use super::restore::directory::{Removed, remove_sides};
 use super::saga::{Cx, Fault, Progress, Saga, save};
 use super::work::{self, Order, Outcome};
 use super::{backup, claim, freeze, frozen};
+use crate::engines::Data;
 use crate::swarm::error::Error;
 
 /// The saga.
@@ -21,7 +23,7 @@ pub enum Step {
     Claim,
     /// What has expired is frozen.
     Plan,
-    /// The databases are dropped, by name and OID.
+    /// Databases are dropped by name and OID, directories removed by name.
     Drop,
     /// The operations that kept them know that they are gone.
     Forget,
@@ -105,17 +107,30 @@ impl Saga for Expire {
 
 async fn drop_expired(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
+    let of = |form: KeptForm| frozen.kept.iter().filter(move |k| k.form == form);
     let databases: Vec<Named> =
-        frozen.kept.iter().map(|k| Named { name: k.name.clone(), oid: k.oid }).collect();
-    if databases.is_empty() {
-        return Ok(Progress::done());
-    }
-    let task = Task::PgDrop(PgDrop { connect: frozen.target.access.connect.clone(), databases });
-    let order = Order { key: "drop", target: &frozen.target, task, store: None, data: false };
-    match work::run(cx, &order).await? {
-        Outcome::Wait(wait) => Ok(Progress::Wait(wait)),
-        Outcome::Done(_) => Ok(Progress::done()),
-        Outcome::Failed(fault) => Err(Fault::failed(fault.message)),
+        of(KeptForm::Database).map(|k| Named { name: k.name.clone(), oid: k.oid }).collect();
+    let sides: Vec<String> = of(KeptForm::Side).map(|k| k.name.clone()).collect();
+    match &frozen.target.data {
+        Data::Postgres if !databases.is_empty() => {
+            let connect = frozen.target.access.connect.clone();
+            let task = Task::PgDrop(PgDrop { connect, databases });
+            let order = Order { key: "drop", target: &frozen.target, task, store: None, data: false };
+            match work::run(cx, &order).await? {
+                Outcome::Wait(wait) => Ok(Progress::Wait(wait)),
+                Outcome::Done(_) => Ok(Progress::done()),
+                Outcome::Failed(fault) => Err(Fault::failed(fault.message)),
+            }
+        }
+        Data::Directory(directory) if !sides.is_empty() => {
+            let sides = vec![sides; directory.volumes.len()];
+            match remove_sides(cx, &frozen, &sides, "drop").await? {
+                Removed::Wait(wait) => Ok(Progress::Wait(wait)),
+                Removed::Done => Ok(Progress::done()),
+                Removed::Failed(why) => Err(Fault::failed(why)),
+            }
+        }
+        Data::None | Data::Postgres | Data::Directory(_) => Ok(Progress::done()),
     }
 }
 

@@ -3,12 +3,13 @@
 use super::frozen::{Client, Frozen, Kept, Method, Target};
 use super::record::{OpId, Work};
 use super::saga::{Cx, Fault};
-use crate::engines::{Data, postgres, redis};
+use crate::engines::found::{self, Found};
+use crate::engines::{Data, Directory, redis};
 use crate::policy::graph::Graph;
-use crate::policy::{CheckProbe, Engine as DataEngine, Policies, Policy, Restore};
+use crate::policy::{CheckProbe, Policies, Policy, Restore};
 use crate::swarm::error::Error;
 use crate::swarm::object::{ENABLE, Kind, Service, Task, TaskState};
-use crate::swarm::spec::host_ports;
+use crate::swarm::spec::{constraints, host_ports};
 
 /// All services with what their labels ask for, read at one moment.
 pub struct Seen {
@@ -99,6 +100,10 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
         return Err(Fault::failed("this is not a restore"));
     };
     let mut frozen = Frozen::of(target);
+    if let Data::Directory(directory) = &frozen.target.data {
+        let directory = directory.clone();
+        frozen.holder = Some(holder(cx, &seen, &service, &directory).await?);
+    }
     frozen.quiesce = quiesce.unwrap_or(restore.quiesce);
     frozen.canary = restore.canary && frozen.quiesce;
     frozen.keep_old_s = restore.keep_old.as_secs();
@@ -123,6 +128,36 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
     Ok(frozen)
 }
 
+/// Whether the labels of the operation's service say that its data is a directory.
+///
+/// # Errors
+/// What the engine says.
+pub async fn is_directory(cx: &Cx<'_>) -> Result<bool, Fault> {
+    let service = service(cx).await?;
+    let data = crate::policy::parse(&service.labels()).policy.data;
+    Ok(data.is_some_and(|data| data.engine != crate::policy::Engine::Postgres))
+}
+
+/// The data service as one that stops while its files are exchanged (S18).
+async fn holder(cx: &Cx<'_>, seen: &Seen, service: &Service, directory: &Directory) -> Result<Client, Fault> {
+    let name = service.name();
+    if service.replicas() == Some(0) {
+        return Err(Fault::failed(format!(
+            "{name} is at zero replicas; scale it up before its data is restored"
+        )));
+    }
+    let ready = cx.engine().nodes().await?.into_iter().filter(|n| n.ready && n.active).count();
+    let local = directory.volumes.iter().find(|v| v.is_local());
+    if let Some(volume) = local.filter(|_| ready > 1 && constraints(&service.spec).is_empty()) {
+        return Err(Fault::failed(format!(
+            "nothing keeps {name} on the node of its volume `{}`: the restart that a restore needs may put it elsewhere; \
+             give it a placement constraint",
+            volume.name
+        )));
+    }
+    Ok(Client { holds_files: true, ..client_of(cx, seen, service).await? })
+}
+
 /// How a service is stopped.
 ///
 /// # Errors
@@ -135,6 +170,7 @@ pub async fn client_of(cx: &Cx<'_>, seen: &Seen, service: &Service) -> Result<Cl
     nodes.sort();
     nodes.dedup();
     Ok(Client {
+        holds_files: false,
         name: service.name().to_owned(),
         id: service.id.clone(),
         method: Method::of(policy.maintenance.as_ref(), stop_first).shown_by(&cx.env.settings.page_image),
@@ -163,16 +199,44 @@ const fn is_destructive(work: &Work) -> bool {
 
 async fn data_target(cx: &Cx<'_>, service: &Service, policy: &Policy) -> Result<Target, Fault> {
     let name = service.name();
-    let data = policy.data.as_ref().filter(|d| d.engine == DataEngine::Postgres);
-    let data = data.ok_or_else(|| Fault::failed(format!("{name} has no label skep.data=postgres")))?;
-    let access = postgres::access(name, &service.spec).map_err(|e| Fault::failed(format!("{name}: {e}")))?;
+    let data = policy.data.as_ref();
+    let data = data.ok_or_else(|| Fault::failed(format!("{name} has no label skep.data")))?;
+    let found = found::find(data, name, service.stack(), &service.spec);
+    let Found { data, access, database } = found.map_err(|e| Fault::failed(format!("{name}: {e}")))?;
     let store = policy.backup.as_ref().and_then(|b| b.store.clone());
     let store = store.unwrap_or_else(|| cx.env.settings.default_store.clone());
     if !cx.env.settings.stores.contains_key(&store) {
         return Err(Fault::failed(format!("{name}: there is no store `{store}`")));
     }
-    let database = postgres::database(data.database.as_deref(), &service.spec);
-    Ok(Target { data: Data::Postgres, access, database, store, ..running(cx, service).await? })
+    let target = match &data {
+        Data::Directory(directory) => holding(cx, service, directory).await?,
+        Data::Postgres | Data::None => running(cx, service).await?,
+    };
+    Ok(Target { data, access, database, store, ..target })
+}
+
+/// A service with files: its jobs run where its newest task is or was, whether its server is up or not.
+async fn holding(cx: &Cx<'_>, service: &Service, directory: &Directory) -> Result<Target, Fault> {
+    let name = service.name();
+    let tasks = cx.engine().tasks(&[&service.id]).await?;
+    let running: Vec<&Task> = tasks.iter().filter(|t| runs(t)).collect();
+    let mut nodes: Vec<&str> = running.iter().filter_map(|t| t.node.as_deref()).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    if let (Some(volume), [_, _, ..]) = (directory.volumes.iter().find(|v| v.is_local()), nodes.as_slice()) {
+        return Err(Fault::failed(format!(
+            "{name} runs on {} nodes, each with a volume `{}` of its own: which one is its data is not clear",
+            nodes.len(),
+            volume.name
+        )));
+    }
+    let placed = tasks.iter().filter(|t| t.node.is_some()).max_by_key(|t| t.created);
+    let task = running.first().copied().or(placed);
+    let task = task.ok_or_else(|| {
+        Fault::failed(format!("{name} has no task that would tell on which node its data is; scale it up"))
+    })?;
+    let target = Target::without_data(name, &service.id, &service.spec);
+    Ok(Target { image: task.image.clone(), node: task.node.clone(), ..target })
 }
 
 async fn cache_of(cx: &Cx<'_>, service: &Service) -> Result<Target, Fault> {

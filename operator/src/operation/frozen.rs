@@ -37,6 +37,9 @@ pub struct Frozen {
     /// Services whose sessions are known and not stopped (S2).
     #[serde(default)]
     pub ignore: Vec<String>,
+    /// The data service itself, where its files are exchanged: it stops after its clients and starts before them (S18).
+    #[serde(default)]
+    pub holder: Option<Client>,
     /// Whether clients stop for the cut-over.
     #[serde(default)]
     pub quiesce: bool,
@@ -54,17 +57,32 @@ pub struct Frozen {
     pub remarks: Vec<String>,
 }
 
-/// A database kept by an earlier restore.
+/// Old data kept by an earlier restore.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     /// The operation that kept it.
     pub operation: OpId,
-    /// Name.
+    /// What it is.
+    #[serde(default)]
+    pub form: KeptForm,
+    /// Name of the database, or of the side.
     pub name: String,
-    /// OID.
+    /// OID of the database.
+    #[serde(default)]
     pub oid: u32,
     /// Until when.
     pub until: jiff::Timestamp,
+}
+
+/// What old data is kept as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeptForm {
+    /// A database of its own.
+    #[default]
+    Database,
+    /// A directory `.skep-<name>` in each volume.
+    Side,
 }
 
 /// A service that jobs work for.
@@ -110,6 +128,9 @@ pub struct Client {
     pub nodes: Vec<String>,
     /// Checks that it must pass afterwards.
     pub checks: Vec<Check>,
+    /// Whether files are moved under it, so that not even a task on a lost node may still run (S8).
+    #[serde(default)]
+    pub holds_files: bool,
 }
 
 /// How a client stops (S1).
@@ -133,6 +154,18 @@ pub enum Method {
         /// Whether the service publishes a host-mode port: then the page starts after the application has stopped.
         stop_first: bool,
     },
+}
+
+// === impl Kept ===
+
+impl Kept {
+    /// What it is, for people.
+    pub fn what(&self) -> String {
+        match self.form {
+            KeptForm::Database => format!("database `{}`", self.name),
+            KeptForm::Side => format!("directory `.skep-{}` beside the live data", self.name),
+        }
+    }
 }
 
 // === impl Method ===
@@ -208,6 +241,7 @@ impl Frozen {
             checks: Vec::new(),
             candidates: Vec::new(),
             ignore: Vec::new(),
+            holder: None,
             quiesce: true,
             canary: true,
             keep_old_s: 0,

@@ -7,11 +7,13 @@ use super::steps::steps;
 use super::words::list;
 use super::world::World;
 use super::{restore, retention};
-use crate::engines::postgres;
+use crate::engines::found::{self, Found};
+use crate::engines::{Access, Data, DirectoryEngine};
 use crate::operation::frozen::Method;
 use crate::operation::journal::Compensation;
 use crate::operation::record::Work;
-use crate::policy::{Engine, MaintenanceMode, Policies, Policy, Problem};
+use crate::operation::restore::Way;
+use crate::policy::{MaintenanceMode, Policies, Policy, Problem};
 use crate::swarm::object::Service;
 use crate::swarm::spec::host_ports;
 
@@ -105,7 +107,6 @@ pub fn explain(world: &World, service: &str, work: &Work, accept_problems: bool,
         Work::Expire => expire(&mut draft),
     }
     let mut plan = draft.plan;
-    debug_assert_eq!(plan.steps.len(), steps(work).len(), "every step is explained");
     plan.mind.dedup();
     plan
 }
@@ -146,8 +147,8 @@ impl<'a> Draft<'a> {
     }
 
     /// Adds the steps of a kind of work, each with what it does and how it is taken back.
-    pub(super) fn steps(&mut self, work: &Work, say: impl Fn(&str) -> (String, &'static str)) {
-        self.plan.steps = steps(work)
+    pub(super) fn steps(&mut self, work: &Work, way: Way, say: impl Fn(&str) -> (String, &'static str)) {
+        self.plan.steps = steps(work, way)
             .into_iter()
             .map(|(name, compensation)| {
                 let (does, undo) = say(name);
@@ -193,19 +194,26 @@ impl<'a> Draft<'a> {
     }
 
     /// What has to be true of a data service for any work on its data.
-    pub(super) fn data(&mut self) -> String {
+    pub(super) fn data(&mut self) -> Found {
         let (name, policy) = (self.service.name().to_owned(), self.policy());
-        let data = policy.data.as_ref().filter(|d| d.engine == Engine::Postgres);
-        if data.is_none() {
-            self.refuse(format!("{name} has no label skep.data=postgres"));
-        }
-        if self.world.running(self.service) == 0 {
+        let Some(asked) = &policy.data else {
+            self.refuse(format!("{name} has no label skep.data"));
+            return Found { data: Data::None, access: Access::nowhere(), database: String::new() };
+        };
+        let found = found::find(asked, &name, self.service.stack(), &self.service.spec);
+        let found = found.unwrap_or_else(|why| {
+            self.refuse(format!("{name}: {why}"));
+            Found { data: Data::None, access: Access::nowhere(), database: String::new() }
+        });
+        // Files are where they are also while nothing runs on them.
+        let is_nowhere = match found.data.directory() {
+            Some(_) => !self.world.tasks.iter().any(|t| t.service == self.service.id),
+            None => self.world.running(self.service) == 0,
+        };
+        if is_nowhere {
             self.refuse(format!("{name} has no running task"));
         }
-        if let Err(why) = postgres::access(&name, &self.service.spec) {
-            self.refuse(format!("{name}: {why}"));
-        }
-        postgres::database(data.and_then(|d| d.database.as_deref()), &self.service.spec)
+        found
     }
 
     /// A service that need not stop.
@@ -277,19 +285,25 @@ impl Stopping<'_> {
 fn backup(draft: &mut Draft<'_>) {
     let name = draft.service.name().to_owned();
     draft.labels(&name, false);
-    let database = draft.data();
+    let found = draft.data();
+    let what = what(&found);
     let store = draft.policy().backup.and_then(|b| b.store);
     let store = store.map_or_else(|| "the default store".to_owned(), |s| format!("store `{s}`"));
     let stack = draft.service.stack().unwrap_or("_");
     draft.fact("Goes to", vec![format!("{store}, v1/{stack}/{name}/<operation>")]);
     retention::facts(draft);
+    if found.data.directory().is_some_and(|d| d.engine == DirectoryEngine::Volume) {
+        draft.mind(
+            "files are read while they are in use: what changes meanwhile is named, and is not of one moment",
+        );
+    }
     "nothing: the data is read, never changed, and the service keeps running"
         .clone_into(&mut draft.plan.users);
-    draft.steps(&Work::Backup, |step| {
+    draft.steps(&Work::Backup, Way::Beside, |step| {
         let (does, undo) = match step {
             "claim" => (format!("hold {name}"), "given back"),
             "plan" => ("decide image, node and credentials beforehand".to_owned(), "forgotten"),
-            "dump" => (format!("dump database `{database}` into the store"), "removed from the store"),
+            "dump" => (format!("dump {what} into the store"), "removed from the store"),
             "verify" => ("read the dump back in full; write the manifest last".to_owned(), "jobs ended"),
             "register" => {
                 ("register the manifest's checksum in the catalogue".to_owned(), "taken out of the catalogue")
@@ -319,7 +333,7 @@ fn maintenance(draft: &mut Draft<'_>, until: Option<Timestamp>) {
     };
     let sees = if stopping.has_page() { "the maintenance page" } else { "no answer from the application" };
     draft.plan.users = format!("{sees} {lasts}");
-    draft.steps(&Work::Maintenance { until }, |step| {
+    draft.steps(&Work::Maintenance { until }, Way::Beside, |step| {
         let (does, undo) = match step {
             "claim" => (format!("hold {name}"), "given back"),
             "plan" => ("decide how it stops".to_owned(), "forgotten"),
@@ -338,19 +352,35 @@ fn expire(draft: &mut Draft<'_>) {
     draft.labels(&name, true);
     draft.data();
     let kept = restore::kept(draft.world, &name);
-    draft.fact("Kept", kept.iter().map(|k| format!("database `{}` until {}", k.name, k.until)).collect());
+    draft.fact("Kept", kept.iter().map(|k| format!("{} until {}", k.what(), k.until)).collect());
     "nothing".clone_into(&mut draft.plan.users);
-    draft.steps(&Work::Expire, |step| {
+    draft.steps(&Work::Expire, Way::Beside, |step| {
         let (does, undo) = match step {
             "claim" => (format!("hold {name}"), "given back"),
             "plan" => ("list what has expired".to_owned(), "forgotten"),
-            "drop" => ("drop it, by name and OID".to_owned(), "jobs ended"),
+            "drop" => ("remove it, databases by name and OID".to_owned(), "jobs ended"),
             "forget" => ("strike it from the records of the restores that kept it".to_owned(), ""),
             "release" => (format!("give {name} back"), ""),
             other => (other.to_owned(), ""),
         };
         (does, undo)
     });
+}
+
+/// What is backed up and restored, for people.
+pub(super) fn what(found: &Found) -> String {
+    let directory = match &found.data {
+        Data::None => return "the data".to_owned(),
+        Data::Postgres => return format!("database `{}`", found.database),
+        Data::Directory(directory) => directory,
+    };
+    let names: Vec<String> = directory.volumes.iter().map(|v| format!("`{}`", v.name)).collect();
+    match directory.engine {
+        DirectoryEngine::Volume if names.len() == 1 => format!("the files of volume {}", list(&names)),
+        DirectoryEngine::Volume => format!("the files of volumes {}", list(&names)),
+        DirectoryEngine::Redis => "all keys of the Redis".to_owned(),
+        DirectoryEngine::Mysql | DirectoryEngine::Mariadb => "all databases of the server".to_owned(),
+    }
 }
 
 fn has_health_check(service: &Service) -> bool {

@@ -2,13 +2,15 @@
 
 use jiff::Timestamp;
 
-use super::explain::{Draft, Stopping};
+use super::explain::{Draft, Stopping, what};
 use super::words::{ago, list, size};
 use super::world::World;
+use crate::engines::found::Found;
 use crate::operation::catalogue::{Backup, Entry, candidates};
 use crate::operation::freeze::{kept_by, names_in, unflushed};
 use crate::operation::frozen::{Client, Kept};
 use crate::operation::record::Work;
+use crate::operation::restore::Way;
 use crate::policy::{CheckProbe, Policy, Restore, RestoreMode, duration};
 use crate::swarm::object::ENABLE;
 
@@ -20,13 +22,16 @@ const MOST_CANDIDATES: usize = 3;
 /// What a restore has chosen, for its words.
 struct Choice<'a> {
     backup: Option<&'a Backup>,
-    database: String,
+    /// What is replaced.
+    what: String,
+    way: Way,
+    /// What users see where nothing else stops.
+    alone: String,
     clients: Vec<Stopping<'a>>,
     caches: Vec<String>,
     kept: Vec<Kept>,
     quiesce: bool,
     canary: Option<String>,
-    in_place: bool,
     checks: usize,
 }
 
@@ -34,18 +39,28 @@ pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
     let Work::Restore { backup, before, in_place, quiesce } = work else { return };
     let name = draft.service.name().to_owned();
     draft.labels(&name, true);
-    let database = draft.data();
+    let found = draft.data();
     let policy = draft.policy();
     let restore = policy.restore.clone().unwrap_or_default();
     let backup = choose(draft, backup.as_deref(), *before);
     let quiesce = quiesce.unwrap_or(restore.quiesce);
-    let clients = clients(draft, &restore, quiesce);
+    let is_directory = found.data.directory().is_some();
+    let clients = clients(draft, &restore, quiesce, is_directory);
     let caches = caches(draft, &restore, &clients);
     let checks = checks(draft, &policy, &clients);
     let canary = canary(draft, &clients).filter(|_| restore.canary && quiesce);
-    let in_place = in_place.unwrap_or(false);
+    let way = way(draft, &found, in_place.unwrap_or(false), quiesce);
     let kept = kept(draft.world, &name);
-    let choice = Choice { backup, database, clients, caches, kept, quiesce, canary, in_place, checks };
+    let what = match way {
+        Way::Directory => what(&found),
+        Way::Beside | Way::InPlace if found.database.is_empty() => "the live one".to_owned(),
+        Way::Beside | Way::InPlace => format!("`{}`", found.database),
+    };
+    let alone = match way {
+        Way::Directory => format!("no answer from {name}"),
+        Way::Beside | Way::InPlace => "errors of whatever uses the database".to_owned(),
+    };
+    let choice = Choice { backup, what, way, alone, clients, caches, kept, quiesce, canary, checks };
     if checks == 0 {
         draft.mind(
             "no check is defined (skep.check.…): that the restored data is right is not verified beyond the \
@@ -55,7 +70,30 @@ pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
     unknown(draft, &choice);
     draft.plan.alerts = alerts(&policy);
     draft.plan.users = users(&choice);
-    draft.steps(work, |step| words(step, &name, &choice, &restore));
+    draft.steps(work, way, |step| words(step, &name, &choice, &restore));
+}
+
+/// How the data is replaced; other data than PostgreSQL's in one way only.
+fn way(draft: &mut Draft<'_>, found: &Found, in_place: bool, quiesce: bool) -> Way {
+    if found.data.directory().is_none() {
+        return if in_place { Way::InPlace } else { Way::Beside };
+    }
+    if in_place {
+        draft.refuse("in place is for PostgreSQL: other data is built beside and then moved");
+    }
+    if !quiesce {
+        draft.refuse("clients cannot run on: while files are moved the data service itself is stopped");
+    }
+    let name = draft.service.name().to_owned();
+    if draft.service.replicas() == Some(0) {
+        draft.refuse(format!("{name} is at zero replicas; scale it up before its data is restored"));
+    }
+    let holder = draft.stopping(&name);
+    draft.fact(
+        "Data service",
+        holder.iter().map(|h| format!("{name} {} while its files are moved", h.how())).collect(),
+    );
+    Way::Directory
 }
 
 /// Databases that earlier restores of a service kept.
@@ -89,7 +127,12 @@ fn choose<'a>(draft: &mut Draft<'a>, wanted: Option<&str>, before: Option<Timest
 }
 
 /// The services that use the data, dependents first.
-fn clients<'a>(draft: &mut Draft<'a>, restore: &Restore, quiesce: bool) -> Vec<Stopping<'a>> {
+fn clients<'a>(
+    draft: &mut Draft<'a>,
+    restore: &Restore,
+    quiesce: bool,
+    is_directory: bool,
+) -> Vec<Stopping<'a>> {
     let name = draft.service.name();
     let names = match draft.policies.graph().clients(name, restore) {
         Ok(names) => names,
@@ -112,7 +155,8 @@ fn clients<'a>(draft: &mut Draft<'a>, restore: &Restore, quiesce: bool) -> Vec<S
     }
     if clients.is_empty() {
         draft.mind(format!(
-            "no service says that it needs {name} (skep.depends-on, skep.restore.clients): nothing is stopped"
+            "no service says that it needs {name} (skep.depends-on, skep.restore.clients): nothing {}is stopped",
+            if is_directory { "but itself " } else { "" }
         ));
     }
     let how = |c: &Stopping<'_>| if quiesce { c.how() } else { "keeps running".to_owned() };
@@ -140,6 +184,7 @@ fn caches(draft: &mut Draft<'_>, restore: &Restore, clients: &[Stopping<'_>]) ->
         let frozen: Vec<Client> = clients
             .iter()
             .map(|c| Client {
+                holds_files: false,
                 name: c.service.name().to_owned(),
                 id: c.service.id.clone(),
                 method: c.method.clone(),
@@ -185,6 +230,15 @@ fn canary(draft: &Draft<'_>, clients: &[Stopping<'_>]) -> Option<String> {
 }
 
 fn unknown(draft: &mut Draft<'_>, choice: &Choice<'_>) {
+    if choice.way == Way::Directory {
+        draft.plan.unknown = vec![
+            "whether the backup is whole (checksums, full read), and fits the server's version".to_owned(),
+            "whether there is room: 1.2 × the larger of the live data and the backup, and a tenth left"
+                .to_owned(),
+            "whether the live data holds mounts of its own, which cannot be moved".to_owned(),
+        ];
+        return;
+    }
     let mut unknown = vec![
         "whether the backup is whole (checksums, full read), and fits the server's roles and extensions"
             .to_owned(),
@@ -192,7 +246,7 @@ fn unknown(draft: &mut Draft<'_>, choice: &Choice<'_>) {
         "which sessions, replication slots, subscriptions and scheduled jobs the live database has"
             .to_owned(),
     ];
-    if choice.in_place {
+    if choice.way == Way::InPlace {
         unknown.push("whether the safety backup succeeds; without one nothing is replaced".to_owned());
     }
     draft.plan.unknown = unknown;
@@ -200,14 +254,18 @@ fn unknown(draft: &mut Draft<'_>, choice: &Choice<'_>) {
 
 fn users(choice: &Choice<'_>) -> String {
     let mut text = if choice.quiesce {
-        format!("{}, {}.", seen(choice), lasting(choice.in_place))
+        format!("{}, {}.", seen(choice), lasting(choice.way))
     } else {
         "no page: clients keep running, their sessions are cut once, and what they ask at that moment fails."
             .to_owned()
     };
     if let Some(backup) = choice.backup {
         let taken = backup.entry.taken;
-        let kept = if choice.in_place { "the safety backup" } else { "the kept old database" };
+        let kept = match choice.way {
+            Way::Beside => "the kept old database",
+            Way::InPlace => "the safety backup",
+            Way::Directory => "the kept old files",
+        };
         text += &format!(" Changes made after {taken} are not in the restored data; they stay in {kept}.");
     }
     text
@@ -223,16 +281,22 @@ fn seen(choice: &Choice<'_>) -> String {
         (Some(page), Some(zero)) => format!("the maintenance page of {page}, and no answer from {zero}"),
         (Some(page), None) => format!("the maintenance page of {page}"),
         (None, Some(zero)) => format!("no answer from {zero}"),
-        (None, None) => "errors of whatever uses the database".to_owned(),
+        (None, None) => choice.alone.clone(),
     }
 }
 
-const fn lasting(in_place: bool) -> &'static str {
-    if in_place {
-        "from `stop` to `start`: as long as restoring the data takes, which grows with its size"
-    } else {
-        "from `stop` to `start`: as long as the clients take to stop and to start again, whatever the size of \
-         the data"
+const fn lasting(way: Way) -> &'static str {
+    match way {
+        Way::InPlace => {
+            "from `stop` to `start`: as long as restoring the data takes, which grows with its size"
+        }
+        Way::Beside => {
+            "from `stop` to `start`: as long as the clients take to stop and to start again, whatever the size of \
+             the data"
+        }
+        Way::Directory => {
+            "from `stop` to `start`: as long as the data service and the clients take to stop and to start again"
+        }
     }
 }
 
@@ -253,30 +317,47 @@ fn alerts(policy: &Policy) -> Option<String> {
 /// What a step does, and how it is taken back.
 fn words(step: &str, name: &str, choice: &Choice<'_>, restore: &Restore) -> (String, &'static str) {
     let id = choice.backup.map_or("a backup", |b| b.entry.id.as_str());
-    let database = &choice.database;
+    let what = &choice.what;
+    let files = choice.way == Way::Directory;
     match step {
         "claim" => {
             let clients: Vec<&str> = choice.clients.iter().map(|c| c.service.name()).collect();
             (format!("hold {}", list(&[&[name], clients.as_slice()].concat())), "given back")
         }
         "plan" => ("freeze everything chosen here".to_owned(), "forgotten"),
+        "preflight" if files => {
+            ("read the backup in full; look at the files, the room and the server".to_owned(), JOBS)
+        }
         "preflight" => {
             ("read the backup in full; look at roles, extensions, room and sessions".to_owned(), JOBS)
         }
         "expire" => (expiring(choice), JOBS),
         "safety" => ("back up what is about to be replaced".to_owned(), "an unfinished one is removed"),
+        "beside" if files => {
+            let does = format!(
+                "build {id} in a directory beside the live files, run the checks there; else the next older"
+            );
+            (does, "the new directory is removed")
+        }
+        "halt" => (format!("stop {name}, until every task of it has ended"), "its exact spec is put back"),
+        "move" => {
+            let does = format!("exchange {what} by renames{}", emptied(choice));
+            (does, "everything is moved back")
+        }
+        "serve" => (format!("start {name} on the new files; its checks must pass"), "it is stopped again"),
         "beside" => {
             let does = format!("restore {id} into a new database, run the checks there; else the next older");
             (does, "the new database is dropped")
         }
         "replace" => {
-            let does = format!("rebuild `{database}` from {id}, then run the checks{}", emptied(choice));
+            let does = format!("rebuild {what} from {id}, then run the checks{}", emptied(choice));
             (does, "the safety backup is restored")
         }
         "cut" => {
-            let does = format!("swap the names in one transaction: the new database becomes `{database}`");
+            let does = format!("swap the names in one transaction: the new database becomes {what}");
             (does + &emptied(choice), "the names are swapped back")
         }
+        "keep" if files => (format!("keep the old files for {}", duration::show(restore.keep_old)), ""),
         "keep" => (format!("keep the old database for {}", duration::show(restore.keep_old)), ""),
         "release" => ("give the services back".to_owned(), ""),
         other => around(other, choice),
@@ -319,5 +400,6 @@ fn expiring(choice: &Choice<'_>) -> String {
     }
     let kept: Vec<String> =
         choice.kept.iter().map(|k| format!("`{}` (kept until {})", k.name, k.until)).collect();
-    format!("drop {}: one kept database a service", list(&kept))
+    let noun = if choice.way == Way::Directory { "old directory" } else { "database" };
+    format!("drop {}: one kept {noun} a service", list(&kept))
 }

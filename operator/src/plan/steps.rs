@@ -4,23 +4,28 @@ use crate::operation::backup::Backup;
 use crate::operation::expire::Expire;
 use crate::operation::journal::{Compensation, Step as _};
 use crate::operation::maintenance::Maintenance;
-use crate::operation::record::Work;
-use crate::operation::restore::Restore;
+use crate::operation::record::{Operation, Work};
+use crate::operation::restore::directory::RestoreDirectory;
+use crate::operation::restore::{Restore, Way};
 use crate::operation::saga::Saga;
 
-/// Names of the steps of a kind of work, in order, and how each is taken back.
-pub fn steps(work: &Work) -> Vec<(&'static str, Compensation)> {
+/// Names of the steps of a kind of work, in order, and how each is taken back. `way` is that of a restore.
+pub fn steps(work: &Work, way: Way) -> Vec<(&'static str, Compensation)> {
     match work {
         Work::Backup => of(&Backup),
-        Work::Restore { in_place, .. } => of(&Restore { in_place: in_place.unwrap_or(false) }),
+        Work::Restore { .. } => match way {
+            Way::Beside => of(&Restore { in_place: false }),
+            Way::InPlace => of(&Restore { in_place: true }),
+            Way::Directory => of(&RestoreDirectory),
+        },
         Work::Maintenance { until } => of(&Maintenance { until: *until }),
         Work::Expire => of(&Expire),
     }
 }
 
-/// Names of the steps of a kind of work, in order.
-pub fn step_names(work: &Work) -> Vec<&'static str> {
-    steps(work).into_iter().map(|(name, _)| name).collect()
+/// Names of the steps of an operation, in order.
+pub fn step_names(op: &Operation) -> Vec<&'static str> {
+    steps(&op.intent.work, Way::of(op)).into_iter().map(|(name, _)| name).collect()
 }
 
 fn of<S: Saga>(saga: &S) -> Vec<(&'static str, Compensation)> {

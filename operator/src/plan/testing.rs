@@ -48,6 +48,7 @@ pub(crate) fn kept(service: &str, at: &str, until: &str) -> Operation {
     let mut op = op(service, work, at, State::Succeeded);
     let kept = Kept {
         operation: op.id.clone(),
+        form: crate::operation::frozen::KeptForm::Database,
         name: format!("skep_{}_old", op.id),
         oid: 17_000,
         until: until.parse().unwrap(),

@@ -42,6 +42,7 @@ pub(super) struct MaintenanceDraft {
 pub(super) struct DataDraft {
     pub(super) engine: Option<Engine>,
     pub(super) database: Option<String>,
+    pub(super) volumes: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -105,7 +106,11 @@ impl MaintenanceDraft {
 
 impl DataDraft {
     pub(super) fn build(self) -> Option<Data> {
-        Some(Data { engine: self.engine?, database: self.database, volumes: Vec::new() })
+        Some(Data {
+            engine: self.engine?,
+            database: self.database,
+            volumes: self.volumes.unwrap_or_default(),
+        })
     }
 }
 

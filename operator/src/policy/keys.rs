@@ -136,11 +136,12 @@ pub static KEYS: &[KeySpec] = &[
         .into(|d, _, t| put(&mut d.maintenance.retry_after, t, value::seconds)),
     key("skep.maintenance.window", Section::Maintenance, Kind::Window, "CRON_TZ=Europe/Paris 0 2 * * SUN for 2h", "Puts the page up on a schedule.").later(),
     // --- data
-    key("skep.data", Section::Data, Kind::Choice("`postgres`"), "postgres", "What kind of data the service keeps. The words `mysql`, `mariadb`, `mongodb`, `redis`, `rabbitmq`, `volume` and `command` are known, but not done yet.")
+    key("skep.data", Section::Data, Kind::Choice("`postgres`, `mysql`, `mariadb`, `redis` or `volume`"), "postgres", "What kind of data the service keeps. `volume` is files as they are. A restore of any but `postgres` stops the service itself for a moment, since its files are exchanged. The words `mongodb`, `rabbitmq` and `command` are known, but not done yet.")
         .into(|d, _, t| put(&mut d.data.engine, t, value::engine)),
-    key("skep.data.database", Section::Data, Kind::Database, "shop", "The database that is backed up and restored. The one that the image creates, where absent.")
+    key("skep.data.database", Section::Data, Kind::Database, "shop", "The database that is backed up and restored. The one that the image creates, where absent. Of MySQL and MariaDB everything is backed up and restored, and of Redis all databases: there, this is the one in which checks run.")
         .into(|d, _, t| put(&mut d.data.database, t, value::database)),
-    key("skep.data.volumes", Section::Data, Kind::Volumes, "uploads", "Volumes that hold the data.").later(),
+    key("skep.data.volumes", Section::Data, Kind::Volumes, "uploads", "With `skep.data=volume`: the volumes that hold the data, by the names that they have in the stack file or in the Swarm. All named volumes that the service may write to, where absent.")
+        .into(|d, _, t| put(&mut d.data.volumes, t, value::volumes)),
     key("skep.data.dump.command", Section::Data, Kind::Command, "mytool export", "Writes the data to its standard output.").later(),
     key("skep.data.load.command", Section::Data, Kind::Command, "mytool import", "Reads the data from its standard input.").later(),
     // --- backup
@@ -166,7 +167,7 @@ pub static KEYS: &[KeySpec] = &[
     key("skep.restore.limit", Section::Restore, Kind::Limit, "2/24h", "At most so many restores by alerts in such a time.")
         .default("2/24h")
         .into(|d, _, t| put(&mut d.restore.limit, t, value::limit)),
-    key("skep.restore.strategy", Section::Restore, Kind::Choice("`beside` or `in-place`"), "beside", "Whether the new data is built and verified beside the live data, or in its place.")
+    key("skep.restore.strategy", Section::Restore, Kind::Choice("`beside` or `in-place`"), "beside", "Whether the new data is built and verified beside the live data, or in its place (`postgres` only).")
         .default(Strategy::Beside.as_str())
         .into(|d, _, t| put(&mut d.restore.strategy, t, value::strategy)),
     key("skep.restore.clients", Section::Restore, Kind::Services, "app, worker", "Services that stop for the cut-over. Those that name this one in `skep.depends-on`, where absent.")
@@ -181,7 +182,7 @@ pub static KEYS: &[KeySpec] = &[
     key("skep.restore.canary", Section::Restore, Kind::Flag, "false", "Whether one hidden copy of a client must pass its checks on the new data before the clients start.")
         .default("true")
         .into(|d, _, t| put(&mut d.restore.canary, t, value::flag)),
-    key("skep.restore.quiesce", Section::Restore, Kind::Flag, "false", "Whether clients stop for the cut-over. With `false` it happens under running clients, which must reconnect by themselves.")
+    key("skep.restore.quiesce", Section::Restore, Kind::Flag, "false", "Whether clients stop for the cut-over. With `false` it happens under running clients, which must reconnect by themselves (`postgres` only).")
         .default("true")
         .into(|d, _, t| put(&mut d.restore.quiesce, t, value::flag)),
     key("skep.restore.keep-old", Section::Restore, Kind::Duration, "7d", "How long the data that was replaced is kept, for going back.")
@@ -206,7 +207,7 @@ pub static KEYS: &[KeySpec] = &[
     key("skep.check.<name>.within", Section::Check, Kind::Duration, "2s", "The longest time for an answer of an HTTP or TCP check.")
         .default("2s")
         .into(|d, n, t| put(&mut d.check(n).within, t, duration::parse_positive)),
-    key("skep.check.<name>.sql", Section::Check, Kind::Sql, "SELECT count(*) FROM users", "Runs one statement in the database, in a read-only transaction. The first column of the first row is compared.")
+    key("skep.check.<name>.sql", Section::Check, Kind::Sql, "SELECT count(*) FROM users", "Runs one statement in the database, in a read-only transaction. The first column of the first row is compared. For `redis`, a command that reads one value: `DBSIZE`, `EXISTS key`, `GET key`, `STRLEN`, `TYPE`, `TTL`, `LLEN`, `LINDEX`, `HGET`, `HLEN`, `SCARD`, `SISMEMBER`, `ZCARD`, `ZSCORE`, `XLEN` and the like.")
         .into(|d, n, t| put(&mut d.check(n).sql, t, value::sql)),
     key("skep.check.<name>.expect", Section::Check, Kind::Expect, "ge 1", "What an SQL check's value must be.")
         .default("any")

@@ -186,7 +186,7 @@ fn labels_that_this_version_does_not_do_yet_are_never_ignored() {
         assert!(problem.is_some(), "{key}: {:?}", parsed.problems);
         assert!(parsed.is_off(spec.section), "{key}");
     }
-    for engine in Engine::ALL.into_iter().filter(|e| *e != Engine::Postgres) {
+    for engine in [Engine::Mongodb, Engine::Rabbitmq, Engine::Command] {
         let parsed = enabled(&[("skep.data", engine.as_str())]);
         assert_eq!(codes(&parsed), [("skep.data", Code::NotYet)]);
         assert!(parsed.policy.data.is_none());
@@ -339,4 +339,38 @@ fn every_row_of_the_table_is_complete_and_reachable() {
             assert!(!spec.kind.want().is_empty(), "{key}");
         }
     }
+}
+
+#[test]
+fn what_an_engine_does_not_have_contradicts_its_label() {
+    let conflicts = |all: &[(&str, &str)]| {
+        let parsed = enabled(all);
+        let found = parsed.problems.iter().filter(|p| p.code == Code::Conflict);
+        found.map(|p| p.key.clone()).collect::<Vec<_>>()
+    };
+    let redis = ("skep.data", "redis");
+    assert_eq!(conflicts(&[redis, ("skep.check.a.sql", "dbsize"), ("skep.check.a.expect", "ge 1")]), [""; 0]);
+    assert_eq!(conflicts(&[redis, ("skep.check.a.sql", "FLUSHALL")]), ["skep.check.a.sql"]);
+    let pattern = ("skep.check.a.expect", "matches x");
+    assert_eq!(conflicts(&[redis, ("skep.check.a.sql", "GET x"), pattern]), ["skep.check.a.expect"]);
+    assert_eq!(conflicts(&[redis, ("skep.data.database", "shop")]), ["skep.data.database"]);
+    assert_eq!(conflicts(&[redis, ("skep.data.volumes", "v")]), ["skep.data.volumes"]);
+    let volume = ("skep.data", "volume");
+    assert_eq!(conflicts(&[volume, ("skep.data.volumes", "uploads, shop_other")]), [""; 0]);
+    assert_eq!(conflicts(&[volume, ("skep.check.a.sql", "SELECT 1")]), ["skep.check.a.sql"]);
+    assert_eq!(conflicts(&[volume, ("skep.data.database", "shop")]), ["skep.data.database"]);
+    for engine in ["mysql", "mariadb", "redis", "volume"] {
+        let data = ("skep.data", engine);
+        assert_eq!(conflicts(&[data, ("skep.restore.strategy", "in-place")]), ["skep.restore.strategy"]);
+        assert_eq!(conflicts(&[data, ("skep.restore.quiesce", "false")]), ["skep.restore.quiesce"]);
+        assert_eq!(enabled(&[data]).policy.data.unwrap().engine.as_str(), engine);
+    }
+}
+
+#[test]
+fn files_are_never_restored_without_a_person() {
+    let auto = ("skep.restore.mode", "auto");
+    let parsed = enabled(&[("skep.data", "volume"), ("skep.restore.on-alert", "Lost"), auto]);
+    assert_eq!(codes(&parsed), [("skep.restore.mode", Code::AutoWithoutCheck)]);
+    assert!(parsed.problems[0].want.contains("`approve`"), "{:?}", parsed.problems);
 }

@@ -1,9 +1,11 @@
 //! What several labels of one service must agree on.
 
+use skep_runner::task::{Expect, REDIS_READING};
+
 use super::keys;
 use super::parse::Read;
 use super::problem::{Code, Problem, Section};
-use super::types::{MaintenanceMode, RestoreMode, Strategy};
+use super::types::{Engine, MaintenanceMode, RestoreMode, Strategy};
 use crate::swarm::object::ENABLE;
 
 /// Kinds of checks.
@@ -18,7 +20,16 @@ const CHECK_SETTINGS: [(&str, &[&str]); 4] = [
 
 /// Looks at all labels together and adds the problems found.
 pub(super) fn apply(read: &mut Read<'_>) {
-    for rule in [enabled, maintenance, needs_data, restore, auto_has_a_data_check, encryption, checks] {
+    for rule in [
+        enabled,
+        maintenance,
+        needs_data,
+        fits_the_engine,
+        restore,
+        auto_has_a_data_check,
+        encryption,
+        checks,
+    ] {
         let found = rule(read);
         read.problems.extend(found);
     }
@@ -71,6 +82,53 @@ fn needs_data(read: &Read<'_>) -> Vec<Problem> {
     first.map(|(section, other)| missing(section, other)).chain(asked).collect()
 }
 
+/// What one engine has and another one has not.
+fn fits_the_engine(read: &Read<'_>) -> Vec<Problem> {
+    let Some(engine) = read.draft.data.engine else { return Vec::new() };
+    let conflict = |section: Section, key: String, want: &str| {
+        let got = read.labels.get(key.as_str()).copied().unwrap_or_default();
+        Problem::new(Code::Conflict, section, key.clone())
+            .got(got)
+            .want(want.replace("ENGINE", engine.as_str()))
+    };
+    let mut problems = Vec::new();
+    let mut unfit = |is_so: bool, section: Section, key: &str, want: &str| {
+        if is_so {
+            problems.push(conflict(section, key.to_owned(), want));
+        }
+    };
+    let (data, restore) = (&read.draft.data, &read.draft.restore);
+    let is_files = engine == Engine::Volume;
+    let has_volumes = data.volumes.is_some();
+    let want = "no such label with `skep.data=ENGINE`: its data is where the server has it";
+    unfit(has_volumes && !is_files, Section::Data, "skep.data.volumes", want);
+    let want = "no such label with `skep.data=volume`: files have no database";
+    unfit(data.database.is_some() && is_files, Section::Data, "skep.data.database", want);
+    let is_number = data.database.as_ref().is_none_or(|d| d.parse::<u16>().is_ok());
+    let want = "the number of a database: those of Redis have no names";
+    unfit(engine == Engine::Redis && !is_number, Section::Data, "skep.data.database", want);
+    if engine != Engine::Postgres {
+        let want = "`beside`: data of `ENGINE` is built beside the live data and then moved";
+        let in_place = restore.strategy == Some(Strategy::InPlace);
+        unfit(in_place, Section::Restore, "skep.restore.strategy", want);
+        let want = "`true`: while the files of `ENGINE` are exchanged the service itself is stopped";
+        unfit(restore.quiesce == Some(false), Section::Restore, "skep.restore.quiesce", want);
+    }
+    for (name, check) in read.check_names().into_iter().filter_map(|n| Some((n, read.draft.checks.get(n)?))) {
+        let Some(sql) = &check.sql else { continue };
+        let key = format!("skep.check.{name}.sql");
+        let want = "a check over the network: there is no server to ask in `skep.data=volume`";
+        unfit(is_files, Section::Check, &key, want);
+        let verb = sql.split_ascii_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+        let want = "a command of Redis that reads one value, such as `DBSIZE` or `GET key`";
+        unfit(engine == Engine::Redis && !REDIS_READING.contains(&verb.as_str()), Section::Check, &key, want);
+        let matches = matches!(check.expect, Some(Expect::Matches(_)));
+        let want = "another comparison: Redis knows no regular expressions";
+        unfit(engine == Engine::Redis && matches, Section::Check, &format!("skep.check.{name}.expect"), want);
+    }
+    problems
+}
+
 fn restore(read: &Read<'_>) -> Vec<Problem> {
     let draft = &read.draft.restore;
     let conflict = |key: &str, got: String, want: &str| {
@@ -101,6 +159,14 @@ fn auto_has_a_data_check(read: &Read<'_>) -> Vec<Problem> {
     let has_check = read.check_names().iter().any(|name| read.has(&format!("skep.check.{name}.sql")));
     if read.draft.restore.mode != Some(RestoreMode::Auto) || has_check {
         return Vec::new();
+    }
+    if read.draft.data.engine == Some(Engine::Volume) {
+        let want = "`approve` or `observe`: nothing can tell whether files are sound before they are live";
+        return vec![
+            Problem::new(Code::AutoWithoutCheck, Section::Restore, "skep.restore.mode")
+                .got("auto")
+                .want(want),
+        ];
     }
     let want = "an SQL check on the same service: a backup of broken data has perfect checksums";
     let hint = "as in `skep.check.rows.sql=SELECT count(*) FROM users` with `skep.check.rows.expect=ge 1`"

@@ -136,9 +136,11 @@ pub fn strategy(text: &str) -> Result<Strategy, Fault> {
 pub fn engine(text: &str) -> Result<Engine, Fault> {
     let text = if text == "postgresql" { "postgres" } else { text };
     match choice(text, &Engine::ALL)? {
-        Engine::Postgres => Ok(Engine::Postgres),
-        later => Err(Fault::new(Code::NotYet)
-            .because(format!("`{later}` is known, but this version of Skep handles `postgres` only"))),
+        done @ (Engine::Postgres | Engine::Mysql | Engine::Mariadb | Engine::Redis | Engine::Volume) => Ok(done),
+        later @ (Engine::Mongodb | Engine::Rabbitmq | Engine::Command) => Err(Fault::new(Code::NotYet)
+            .because(format!(
+                "`{later}` is known, but this version of Skep does `postgres`, `mysql`, `mariadb`, `redis` and `volume` only"
+            ))),
     }
 }
 
@@ -267,6 +269,11 @@ pub fn service_name(text: &str) -> Result<String, Fault> {
 /// Services, each once.
 pub fn service_names(text: &str) -> Result<Vec<String>, Fault> {
     list(text, service_name)
+}
+
+/// Volumes.
+pub fn volumes(text: &str) -> Result<Vec<String>, Fault> {
+    list(text, |name| named(name, 255, |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')))
 }
 
 /// A Swarm config.

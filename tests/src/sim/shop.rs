@@ -5,12 +5,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::build::{health, on_network, replicas, service_spec};
-use super::postgres::{Application, Content, Data, PageServer};
+use super::postgres::{Application, Content, Data, Holder, PageServer};
 use super::{Answer, Front, Plain, Sim, SimOptions};
 use crate::raw::Raw;
 
 /// Image of the maintenance page's server.
 pub const PAGE_IMAGE: &str = "nginx";
+/// Image of a service that keeps files.
+pub const FILES_IMAGE: &str = "mariadb:10";
 /// Name of the database.
 pub const DATABASE: &str = "shop";
 /// Where `docker stack deploy` notes the image that the stack file names.
@@ -28,6 +30,8 @@ pub struct Shop {
     pub raw: Raw,
     /// Id of the stack's network.
     pub network: String,
+    /// What `shop_db` keeps instead of a PostgreSQL's database: the word of `skep.data`.
+    pub files: Option<&'static str>,
 }
 
 /// How a shop is set up.
@@ -41,6 +45,8 @@ pub struct ShopOptions {
     pub app_labels: Vec<(String, String)>,
     /// Whether the proxy shows its own page when the application is away (mode `proxy`).
     pub own_page: bool,
+    /// What `shop_db` keeps instead of a PostgreSQL's database: the word of `skep.data`.
+    pub files: Option<&'static str>,
 }
 
 // === impl ShopOptions ===
@@ -67,7 +73,21 @@ impl Default for ShopOptions {
             db_labels: db.into_iter().map(pair).collect(),
             app_labels: app.into_iter().map(pair).collect(),
             own_page: false,
+            files: None,
         }
+    }
+}
+
+impl ShopOptions {
+    /// A shop whose `shop_db` keeps files: `mariadb` (with a server on them) or `volume`.
+    pub fn files(word: &'static str) -> ShopOptions {
+        let mut options = ShopOptions { files: Some(word), ..ShopOptions::default() };
+        let of_volume = ["skep.data", "skep.restore.on-alert"];
+        options.db_labels.retain(|(key, _)| word != "volume" || of_volume.contains(&key.as_str()));
+        for (_, value) in options.db_labels.iter_mut().filter(|(key, _)| key == "skep.data") {
+            word.clone_into(value);
+        }
+        options
     }
 }
 
@@ -82,7 +102,10 @@ impl Shop {
             .into_iter()
             .map(|(table, rows)| (table.to_owned(), rows))
             .collect();
-        data.add_server("shop_db", DATABASE, USER, &content);
+        match options.files {
+            None => data.add_server("shop_db", DATABASE, USER, &content),
+            Some(_) => data.add_files("shop_db", "shop_data", &content),
+        }
         data.add_cache("shop_cache", &["product:1"]);
         let application = Application {
             data: data.clone(),
@@ -92,13 +115,14 @@ impl Shop {
         };
         sim.workload("shop-app:1", application);
         sim.workload("postgres:17", Plain);
+        sim.workload(FILES_IMAGE, Holder(data.clone()));
         sim.workload(PAGE_IMAGE, PageServer);
         sim.jobs(data.clone());
         let (proxy, upstream) = ("shop_proxy".to_owned(), "app".to_owned());
         sim.front(Front { proxy, upstream, own_page: options.own_page });
         let network = sim.network("shop_default");
         let raw = Raw::sim(sim.client("people"));
-        let shop = Shop { sim, data, raw, network };
+        let shop = Shop { sim, data, raw, network, files: options.files };
         for spec in shop.specs(&options.db_labels, &options.app_labels) {
             let reply = shop.raw.call("POST", "/services/create", Some(&spec)).await;
             let reply = reply.expect("the simulated engine answers");
@@ -155,15 +179,16 @@ impl Shop {
     /// The specs as `docker stack deploy` would post them.
     pub fn specs(&self, db_labels: &[(String, String)], app_labels: &[(String, String)]) -> Vec<Value> {
         let second = Duration::from_millis(500);
-        let db = self.spec("db", "postgres:17", db_labels);
-        let mut db = health(db, second, 3);
+        let image = if self.files.is_some() { FILES_IMAGE } else { "postgres:17" };
+        let mut db = health(self.spec("db", image, db_labels), second, 3);
         db["TaskTemplate"]["ContainerSpec"]["Env"] = json!([
             format!("POSTGRES_USER={USER}"),
             format!("POSTGRES_DB={DATABASE}"),
             "POSTGRES_HOST_AUTH_METHOD=trust"
         ]);
+        let target = if self.files.is_some() { "/var/lib/mysql" } else { "/var/lib/postgresql/data" };
         db["TaskTemplate"]["ContainerSpec"]["Mounts"] = json!([
-            { "Type": "volume", "Source": "shop_data", "Target": "/var/lib/postgresql/data" }
+            { "Type": "volume", "Source": "shop_data", "Target": target }
         ]);
         let app = self.spec("app", "shop-app:1", app_labels);
         let mut app = replicas(health(app, second, 3), 2);

@@ -45,7 +45,7 @@ pub(crate) fn build<'a>(build: &'a Build<'a>) -> Result<Built> {
         return Err(Error::refused(format!("the dump was of {held} tables, and {entries} were loaded")));
     }
     is_sound(&place)?;
-    let checks = checks::all(build.job, &place, None, &build.task.checks)?;
+    let checks = checks::all(build.job, &place, build.task.database.as_deref(), &build.task.checks)?;
     server.end()?;
     build.hand_over()?;
     Ok(Built { entries, replaces: Replaces::Everything, checks })

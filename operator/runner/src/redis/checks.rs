@@ -4,31 +4,7 @@ use super::client::{Answer, Client, is_passing};
 use crate::error::{Error, Result};
 use crate::expect;
 use crate::job::Job;
-use crate::task::{CheckOutcome, Connect, SqlCheck};
-
-/// The commands that a check may say.
-const READING: [&str; 20] = [
-    "PING",
-    "DBSIZE",
-    "EXISTS",
-    "GET",
-    "GETRANGE",
-    "STRLEN",
-    "TYPE",
-    "TTL",
-    "PTTL",
-    "LLEN",
-    "LINDEX",
-    "HGET",
-    "HLEN",
-    "HEXISTS",
-    "SCARD",
-    "SISMEMBER",
-    "ZCARD",
-    "ZSCORE",
-    "XLEN",
-    "BITCOUNT",
-];
+use crate::task::{CheckOutcome, Connect, REDIS_READING, SqlCheck};
 
 /// Runs checks in a server that is reached over the network.
 pub(crate) fn run(
@@ -62,7 +38,7 @@ pub(super) fn all(job: &Job, client: &mut Client, checks: &[SqlCheck]) -> Result
 fn value(client: &mut Client, command: &str) -> Result<std::result::Result<(u64, Option<String>), String>> {
     let words: Vec<&str> = command.split_ascii_whitespace().collect();
     let verb = words.first().copied().unwrap_or_default().to_ascii_uppercase();
-    if !READING.contains(&verb.as_str()) {
+    if !REDIS_READING.contains(&verb.as_str()) {
         return Ok(Err(format!("`{verb}` is not among the commands that a check may say")));
     }
     let said =

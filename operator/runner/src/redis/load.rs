@@ -56,6 +56,9 @@ pub(crate) fn build<'a>(build: &'a Build<'a>) -> Result<Built> {
         }
         keys = again;
     }
+    if let Some(database) = &build.task.database {
+        client.ask(&["SELECT", database])?;
+    }
     let checks = checks::all(build.job, &mut client, &build.task.checks)?;
     shut_down(server, &mut client)?;
     build.hand_over()?;

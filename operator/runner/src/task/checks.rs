@@ -48,6 +48,30 @@ pub enum Expect {
     Matches(String),
 }
 
+/// The commands that a check of a Redis may say: they read one value.
+pub const REDIS_READING: [&str; 20] = [
+    "PING",
+    "DBSIZE",
+    "EXISTS",
+    "GET",
+    "GETRANGE",
+    "STRLEN",
+    "TYPE",
+    "TTL",
+    "PTTL",
+    "LLEN",
+    "LINDEX",
+    "HGET",
+    "HLEN",
+    "HEXISTS",
+    "SCARD",
+    "SISMEMBER",
+    "ZCARD",
+    "ZSCORE",
+    "XLEN",
+    "BITCOUNT",
+];
+
 /// See [`super::Task::NetChecks`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NetChecks {

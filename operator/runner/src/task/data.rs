@@ -97,6 +97,9 @@ pub struct DirLoad {
     pub settings: Option<ServerSettings>,
     /// Checks against the scratch server; none for [`DataEngine::Volume`].
     pub checks: Vec<SqlCheck>,
+    /// The database in which they run, as in [`DataChecks`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
 }
 
 /// See [`super::Task::DirMove`].

@@ -6,7 +6,9 @@ mod postgres;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::checks::{CheckOutcome, Expect, NetCheck, NetChecks, Probe, SqlCheck, SqlChecks};
+pub use self::checks::{
+    CheckOutcome, Expect, NetCheck, NetChecks, Probe, REDIS_READING, SqlCheck, SqlChecks,
+};
 pub use self::data::{
     Contents, DataChecks, DataEngine, DirDump, DirDumped, DirExamine, DirInspect, DirInspection, DirLoad,
     DirLoaded, DirMove, DirMoved, DirRemove, DirSeal, Direction, MysqlSettings, Names, RedisFiles,

@@ -207,6 +207,7 @@ impl Bench {
             side: side.into(),
             settings: None,
             checks: vec![],
+            database: None,
         }
     }
 

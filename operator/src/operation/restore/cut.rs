@@ -11,7 +11,7 @@ use super::preflight::Preflight;
 use super::prepare::{Beside, Checked, check, done, failures};
 use crate::operation::clients::Base;
 use crate::operation::data::unexpected;
-use crate::operation::frozen::{self, Client, Frozen, Kept, Target};
+use crate::operation::frozen::{self, Client, Frozen, Kept, KeptForm, Target};
 use crate::operation::record::Operation;
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Access, Order, Outcome};
@@ -133,12 +133,12 @@ async fn swap_names(cx: &mut Cx<'_>, frozen: &Frozen, swap: PgSwap, key: &str) -
 }
 
 /// Users wait while these steps run, so they are looked at often.
-fn soon(mut wait: Wait) -> Wait {
+pub(super) fn soon(mut wait: Wait) -> Wait {
     wait.again = wait.again.min(Duration::from_millis(50));
     wait
 }
 
-async fn hold(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Option<Progress>, Fault> {
+pub(super) async fn hold(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Option<Progress>, Fault> {
     if !frozen.quiesce {
         return Ok(None);
     }
@@ -209,7 +209,7 @@ async fn in_place(
 }
 
 /// Empties the caches, before any client can read from them (S21). `None` = all are empty.
-async fn flush(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Option<Wait>, Fault> {
+pub(super) async fn flush(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Option<Wait>, Fault> {
     let mut waiting = None;
     for (i, cache) in frozen.caches.iter().enumerate() {
         let key = format!("flush{i}");
@@ -346,7 +346,7 @@ pub(super) async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     Ok(Progress::Done(json!({ "checks": checks })))
 }
 
-async fn run_net_checks(
+pub(super) async fn run_net_checks(
     cx: &mut Cx<'_>,
     client: &Client,
     spec: &Value,
@@ -380,7 +380,13 @@ pub(super) async fn keep(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     };
     let until =
         cx.op.journal.step("cut").map_or(cx.now(), |r| r.changed) + Duration::from_secs(frozen.keep_old_s);
-    let kept = Kept { operation: cx.op.id.clone(), name: away_name(cx), oid: live.oid, until };
+    let kept = Kept {
+        operation: cx.op.id.clone(),
+        form: KeptForm::Database,
+        name: away_name(cx),
+        oid: live.oid,
+        until,
+    };
     cx.remark(format!("the old data is kept as database `{}` until {until}", kept.name));
     cx.remark(format!(
         "to go back by hand: stop the clients, then as superuser in database postgres: BEGIN; ALTER DATABASE \"{0}\" RENAME TO \"{0}_new\"; ALTER DATABASE \"{1}\" RENAME TO \"{0}\"; COMMIT; ALTER DATABASE \"{0}\" ALLOW_CONNECTIONS true;",

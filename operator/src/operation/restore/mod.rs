@@ -7,16 +7,30 @@
 //! In place, `safety` must succeed and `replace ↩` stands where `cut` does; its undo restores the safety backup.
 
 mod cut;
+pub mod directory;
 pub mod judge;
 mod preflight;
 mod prepare;
 
+use serde_json::{Value, json};
+
 use super::journal::Compensation;
-use super::record::{Operation, State};
+use super::record::{Operation, State, Work};
 use super::saga::{Cx, Fault, Progress, Saga, Unwound};
 use super::{backup, claim, clients, freeze, frozen};
 
-/// The saga.
+/// How a restore replaces the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A database is built beside, and names are swapped.
+    Beside,
+    /// A database is rebuilt in place.
+    InPlace,
+    /// Files are built beside and moved ([`directory`]).
+    Directory,
+}
+
+/// The saga of databases.
 pub struct Restore {
     /// Whether the data is replaced in place.
     pub in_place: bool,
@@ -135,10 +149,7 @@ impl Saga for Restore {
 
     async fn run(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         match step {
-            Step::Claim => {
-                let services = freeze::held(cx).await?;
-                claim::take(cx, &services).await
-            }
+            Step::Claim => claim(cx).await,
             Step::Plan => plan(cx).await,
             Step::Preflight => preflight::preflight(cx).await,
             Step::Expire => prepare::expire(cx).await,
@@ -148,11 +159,7 @@ impl Saga for Restore {
             Step::Cut => cut::cut(cx).await,
             Step::Replace => cut::replace(cx).await,
             Step::Canary => cut::canary(cx).await,
-            Step::Start => {
-                let frozen = frozen::load(cx).await?;
-                let left = clients::start(cx, &frozen.clients, clients::Start::MustBeHealthy).await?;
-                Ok(left.map_or_else(Progress::done, Progress::Wait))
-            }
+            Step::Start => start(cx, clients::Start::MustBeHealthy).await,
             Step::Verify => cut::verify(cx).await,
             Step::Keep => cut::keep(cx).await,
             Step::Release => backup::release(cx).await,
@@ -171,11 +178,7 @@ impl Saga for Restore {
             }
             Step::Safety => prepare::undo_safety(cx).await,
             Step::Beside => prepare::undo_beside(cx).await,
-            Step::Stop => {
-                let frozen = frozen::load(cx).await?;
-                let left = clients::start(cx, &frozen.clients, clients::Start::BestEffort).await?;
-                Ok(left.map_or_else(Progress::done, Progress::Wait))
-            }
+            Step::Stop => start(cx, clients::Start::BestEffort).await,
             Step::Cut => cut::undo_cut(cx).await,
             Step::Replace => cut::undo_replace(cx).await,
             Step::Canary => cut::undo_canary(cx).await,
@@ -184,22 +187,72 @@ impl Saga for Restore {
     }
 
     async fn make_safe(&self, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-        let frozen = frozen::load(cx).await?;
-        let left = clients::stop(cx, &frozen.clients).await?;
-        cx.remark("both databases are kept: nothing was thrown away, and nothing goes back by itself");
-        let Some(wait) = left else { return Ok(Progress::done()) };
-        let failed = cx.record().changed;
-        if cx.since(failed) <= cx.env.settings.stop_deadline {
-            return Ok(Progress::Wait(wait));
-        }
-        cx.remark(format!("not every client could be stopped: {}", wait.why));
-        Ok(Progress::done())
+        stop_for_good(cx, "both databases are kept").await
     }
 
     /// Where there is no database to go back to, a person has to look at what stands.
     fn unwound(&self, op: &Operation, how: Unwound) -> State {
         if cut::stays(op) { State::Stuck } else { how.state() }
     }
+}
+
+// === impl Way ===
+
+impl Way {
+    /// The way of an operation; until it has claimed its services, that is not settled.
+    pub fn of(op: &Operation) -> Way {
+        let claimed = op.journal.step("claim").is_some_and(|record| record.out["directory"] == true);
+        let in_place = matches!(op.intent.work, Work::Restore { in_place: Some(true), .. });
+        match (claimed, in_place) {
+            (true, _) => Way::Directory,
+            (false, true) => Way::InPlace,
+            (false, false) => Way::Beside,
+        }
+    }
+}
+
+/// Claims the data service and all clients; with that it is settled in which way the data is replaced.
+async fn claim(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let is_directory = freeze::is_directory(cx).await?;
+    if let (true, Work::Restore { in_place, quiesce, .. }) = (is_directory, &cx.op.intent.work) {
+        if *in_place == Some(true) {
+            return Err(Fault::failed(
+                "in place is for PostgreSQL: other data is built beside and then moved",
+            ));
+        }
+        if *quiesce == Some(false) {
+            return Err(Fault::failed(
+                "clients cannot run on: while files are moved the data service itself is stopped",
+            ));
+        }
+    }
+    let services = freeze::held(cx).await?;
+    let mut progress = claim::take(cx, &services).await?;
+    if let (true, Progress::Done(out)) = (is_directory, &mut progress) {
+        out["directory"] = json!(true);
+    }
+    Ok(progress)
+}
+
+/// Starts the clients.
+async fn start(cx: &mut Cx<'_>, how: clients::Start) -> Result<Progress, Fault> {
+    let frozen = frozen::load(cx).await?;
+    let left = clients::start(cx, &frozen.clients, how).await?;
+    Ok(left.map_or_else(Progress::done, Progress::Wait))
+}
+
+/// Stops the clients after a failure past the point of no return (S3).
+async fn stop_for_good(cx: &mut Cx<'_>, kept: &str) -> Result<Progress, Fault> {
+    let frozen = frozen::load(cx).await?;
+    let left = clients::stop(cx, &frozen.clients).await?;
+    cx.remark(format!("{kept}: nothing was thrown away, and nothing goes back by itself"));
+    let Some(wait) = left else { return Ok(Progress::done()) };
+    let failed = cx.record().changed;
+    if cx.since(failed) <= cx.env.settings.stop_deadline {
+        return Ok(Progress::Wait(wait));
+    }
+    cx.remark(format!("not every client could be stopped: {}", wait.why));
+    Ok(Progress::done())
 }
 
 /// Freezes the plan, which must concern exactly the services that were claimed.
@@ -209,16 +262,15 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     names.push(frozen.target.name.clone());
     names.sort();
     names.dedup();
-    let claimed: serde_json::Value = cx.out("claim")?;
-    if claimed["services"] != serde_json::json!(names) {
-        return Err(Fault::failed(
-            "labels changed while the operation began: which services it concerns is not clear",
-        ));
+    let claimed: Value = cx.out("claim")?;
+    let is_directory = frozen.target.data.directory().is_some();
+    if claimed["services"] != json!(names) || (claimed["directory"] == true) != is_directory {
+        return Err(Fault::failed("labels changed while the operation began: what it concerns is not clear"));
     }
     for remark in frozen.remarks.clone() {
         cx.remark(remark);
     }
     frozen::store(cx, &frozen).await?;
     let backups: Vec<_> = frozen.candidates.iter().map(|c| c.id.clone()).collect();
-    Ok(Progress::Done(serde_json::json!({ "services": names, "backups": backups })))
+    Ok(Progress::Done(json!({ "services": names, "backups": backups })))
 }

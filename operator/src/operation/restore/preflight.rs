@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use skep_runner::manifest::Manifest;
 use skep_runner::task::{Named, PgInspect, PgInspection};
 use skep_runner::{Report, Task};
 
 use super::judge::{Judgement, Known, judge};
 use super::prepare::done;
 use crate::operation::catalogue::Entry;
-use crate::operation::data::unexpected;
+use crate::operation::data::{examined, unexpected};
 use crate::operation::frozen::{self, Frozen};
 use crate::operation::record::Trigger;
 use crate::operation::saga::{Cx, Fault, Progress};
@@ -38,42 +39,19 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         Looked::Wait(progress) => return Ok(progress),
         Looked::Seen(inspection) => inspection,
     };
-    let mut usable: Vec<&Entry> = Vec::new();
+    let (usable, manifest) = match usable(cx, &frozen, &inspection.backups).await? {
+        Candidates::Wait(progress) => return Ok(progress),
+        Candidates::Usable { ids, first } => (ids, first),
+    };
     // S17: a table that is lost makes the live database small, and one that is gone has no size at all.
-    let mut size = inspection.properties.as_ref().map_or(0, |p| p.size);
-    for (i, entry) in frozen.candidates.iter().enumerate() {
-        let reasons = inspection.backups.get(&entry.id).cloned().unwrap_or_default();
-        if !reasons.is_empty() {
-            cx.remark(format!("backup {} cannot be used: {}", entry.id, reasons.join("; ")));
-            continue;
-        }
-        if !usable.is_empty() {
-            usable.push(entry);
-            continue;
-        }
-        let key = format!("read{i}");
-        let task = Task::PgExamine(entry.stored());
-        let order = Order { key: &key, target: &frozen.target, task, store: Some(Access::Read), data: false };
-        match work::run(cx, &order).await? {
-            Outcome::Wait(wait) => return Ok(Progress::Wait(wait)),
-            Outcome::Done(report) => {
-                size = size.max(recorded_size(&report));
-                usable.push(entry);
-            }
-            Outcome::Failed(fault) => {
-                cx.remark(format!("backup {} cannot be used: {}", entry.id, fault.message))
-            }
-        }
-    }
-    if usable.is_empty() {
-        return Err(Fault::failed(format!("no backup can be used: {}", cx.op.journal.remarks.join("; "))));
-    }
+    let live = inspection.properties.as_ref().map_or(0, |p| p.size);
+    let size = live.max(manifest.database.as_ref().map_or(0, |d| d.size));
     let judgement = judge(&inspection, &known(cx, &frozen).await?, size);
     if let Some(progress) = act_on(cx, judgement)? {
         return Ok(progress);
     }
     let out = Preflight {
-        usable: usable.into_iter().map(|e| e.id.clone()).collect(),
+        usable,
         live: inspection.live.clone(),
         size,
         asked: cx.scratch::<Preflight>()?.asked,
@@ -82,11 +60,55 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     done(cx, &out)
 }
 
-/// How large the database of a backup was when it was dumped.
-fn recorded_size(examined: &Report) -> u64 {
-    match examined {
-        Report::PgExamine { manifest } => manifest.database.as_ref().map_or(0, |d| d.size),
-        _ => 0,
+/// The backups that may be used.
+pub(super) enum Candidates {
+    Wait(Progress),
+    Usable {
+        /// Their ids, best first.
+        ids: Vec<String>,
+        /// The manifest of the first, which was read in full.
+        first: Box<Manifest>,
+    },
+}
+
+/// Reads the best backup against which nothing stands in full; `against` is what a look at all of them has found.
+///
+/// # Errors
+/// When none can be used, or what the engine says.
+pub(super) async fn usable(
+    cx: &mut Cx<'_>,
+    frozen: &Frozen,
+    against: &BTreeMap<String, Vec<String>>,
+) -> Result<Candidates, Fault> {
+    let mut ids: Vec<String> = Vec::new();
+    let mut first = None;
+    for (i, entry) in frozen.candidates.iter().enumerate() {
+        let reasons = against.get(&entry.id).cloned().unwrap_or_default();
+        if !reasons.is_empty() {
+            cx.remark(format!("backup {} cannot be used: {}", entry.id, reasons.join("; ")));
+            continue;
+        }
+        if first.is_some() {
+            ids.push(entry.id.clone());
+            continue;
+        }
+        let key = format!("read{i}");
+        let task = frozen.target.examine(entry.stored())?;
+        let order = Order { key: &key, target: &frozen.target, task, store: Some(Access::Read), data: false };
+        match work::run(cx, &order).await? {
+            Outcome::Wait(wait) => return Ok(Candidates::Wait(Progress::Wait(wait))),
+            Outcome::Done(report) => {
+                first = Some(Box::new(examined(*report)?));
+                ids.push(entry.id.clone());
+            }
+            Outcome::Failed(fault) => {
+                cx.remark(format!("backup {} cannot be used: {}", entry.id, fault.message))
+            }
+        }
+    }
+    match first {
+        Some(first) => Ok(Candidates::Usable { ids, first }),
+        None => Err(Fault::failed(format!("no backup can be used: {}", cx.op.journal.remarks.join("; ")))),
     }
 }
 

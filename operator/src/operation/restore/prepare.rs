@@ -1,10 +1,11 @@
 //! The part of a restore that touches nothing live, once preflight is content: safety backup, the new database beside.
 
 use serde::{Deserialize, Serialize};
-use skep_runner::task::{CheckOutcome, Named, PgDrop, PgRestore, SqlChecks};
+use skep_runner::task::{CheckOutcome, DataChecks, Named, PgDrop, PgRestore, SqlCheck, SqlChecks};
 use skep_runner::{Report, Task};
 
 use super::preflight::Preflight;
+use crate::engines::Data;
 use crate::operation::backup::{self, Place, Sealed};
 use crate::operation::catalogue::{Entry, Purpose};
 use crate::operation::data::{Dumped, unexpected};
@@ -68,7 +69,12 @@ pub(super) async fn safety(cx: &mut Cx<'_>, required: bool) -> Result<Progress, 
     }
 }
 
-async fn safety_backup(cx: &mut Cx<'_>, frozen: &Frozen, place: &Place) -> Result<Progress, Fault> {
+/// Backs the live data up: dump, full read, entry in the catalogue.
+pub(super) async fn safety_backup(
+    cx: &mut Cx<'_>,
+    frozen: &Frozen,
+    place: &Place,
+) -> Result<Progress, Fault> {
     let dumped = match backup::dump(cx, &frozen.target, place, "dump").await? {
         Progress::Done(value) => value,
         other => return Ok(other),
@@ -203,11 +209,29 @@ pub(super) async fn check(
     if frozen.checks.is_empty() {
         return Ok(Checked::Passed);
     }
-    let task = Task::SqlChecks(SqlChecks {
-        connect: frozen.target.access.connect.clone(),
-        database: database.to_owned(),
-        checks: frozen.checks.clone(),
-    });
+    check_all(cx, frozen, database, frozen.checks.clone(), key).await
+}
+
+/// Runs these checks in a database, or in the server where the data is a directory.
+pub(super) async fn check_all(
+    cx: &mut Cx<'_>,
+    frozen: &Frozen,
+    name: &str,
+    checks: Vec<SqlCheck>,
+    key: &str,
+) -> Result<Checked, Fault> {
+    let connect = frozen.target.access.connect.clone();
+    let task = match &frozen.target.data {
+        Data::Directory(directory) => Task::DataChecks(DataChecks {
+            engine: directory.engine.runner(),
+            connect,
+            database: database(name),
+            checks,
+        }),
+        Data::Postgres | Data::None => {
+            Task::SqlChecks(SqlChecks { connect, database: name.to_owned(), checks })
+        }
+    };
     let order = Order { key, target: &frozen.target, task, store: None, data: false };
     match work::run(cx, &order).await? {
         Outcome::Wait(wait) => Ok(Checked::Wait(Progress::Wait(wait))),
@@ -217,6 +241,11 @@ pub(super) async fn check(
             other => Err(unexpected(&other)),
         },
     }
+}
+
+/// The name of a database, where there is one.
+pub(super) fn database(name: &str) -> Option<String> {
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// The failed ones in one sentence.

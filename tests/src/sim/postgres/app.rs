@@ -32,6 +32,15 @@ impl Application {
         let servers = view.resolve(container, &self.host);
         let server = servers.first().ok_or_else(|| format!("{} does not resolve", self.host))?;
         let mut world = self.data.lock();
+        if let Some(files) = world.files.get(&server.service) {
+            let (found, half) = (files.fingerprint(), files.half);
+            if half {
+                let text = format!("{} saw half-moved files", container.service);
+                world.violations.push(text.clone());
+                return Ok(format!("half: {text}"));
+            }
+            return Ok(found);
+        }
         let server = world.servers.get_mut(&server.service).ok_or("no server there")?;
         server.forget_dead(view);
         let name = &self.database;

@@ -53,7 +53,7 @@ impl PgJob {
     }
 }
 
-fn sql_outcome(check: &SqlCheck, answer: Result<String, String>) -> CheckOutcome {
+pub(super) fn sql_outcome(check: &SqlCheck, answer: Result<String, String>) -> CheckOutcome {
     let number = |text: &str| text.trim().parse::<f64>().ok();
     let (passed, detail) = match answer {
         Err(message) => (false, message),

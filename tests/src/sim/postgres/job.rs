@@ -127,14 +127,14 @@ impl PgJob {
                 cache.ok_or_else(|| Failure::refused("this is no cache"))?.clear();
                 Ok(done(()))
             }
-            Task::DirInspect(_)
-            | Task::DirDump(_)
-            | Task::DirSeal(_)
-            | Task::DirExamine(_)
-            | Task::DirLoad(_)
-            | Task::DirMove(_)
-            | Task::DirRemove(_)
-            | Task::DataChecks(_) => Err(Failure::refused("this runner is PostgreSQL's")),
+            Task::DirInspect(task) => self.dir_inspect(world, view, &task),
+            Task::DirDump(task) => self.dir_dump(world, view, &task),
+            Task::DirSeal(task) => self.dir_seal(world, &task),
+            Task::DirExamine(task) => self.dir_examine(world, &task),
+            Task::DirLoad(task) => self.dir_load(world, view, &task),
+            Task::DirMove(task) => self.dir_move(world, view, &task),
+            Task::DirRemove(task) => self.dir_remove(world, view, &task),
+            Task::DataChecks(task) => self.data_checks(world, view, &task),
             Task::Discard(task) => {
                 self.needs_store(true)?;
                 Ok(done(world.store.discard(&task.dir, task.sealed)?))

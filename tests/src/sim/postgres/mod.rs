@@ -1,4 +1,4 @@
-//! A model of PostgreSQL servers, of the backup store and of caches, for the jobs of Skep and for applications.
+//! A model of PostgreSQL servers, of directories of files, of the backup store and of caches, for the jobs of Skep and for applications.
 //!
 //! ```text
 //! job (ticket) ─▶ job::PgJob ─ step by step ─▶ Server (databases, sessions) and Store (directories, hashed content)
@@ -12,6 +12,7 @@
 mod app;
 mod backup;
 mod checks;
+mod files;
 mod inspect;
 mod job;
 mod restore;
@@ -28,6 +29,7 @@ use skep_runner::Ticket;
 use skep_runner::task::DatabaseProperties;
 
 pub use app::{Application, PageServer};
+pub use files::{Crashing, Files, Holder, Side};
 pub use server::{Database, Server, Session};
 pub use store::Store;
 
@@ -45,6 +47,10 @@ pub struct Data(Arc<Mutex<World>>);
 pub struct World {
     /// Servers by the name of the service that runs them.
     pub servers: BTreeMap<String, Server>,
+    /// Files by the name of the service that holds them.
+    pub files: BTreeMap<String, Files>,
+    /// Names of those services by their volumes.
+    pub volumes: BTreeMap<String, String>,
     /// The backup store.
     pub store: Store,
     /// Caches by the name of the service: their keys.
@@ -100,6 +106,22 @@ impl Data {
         server.create(database, properties, content.clone());
     }
 
+    /// Adds the files of a service in a volume.
+    pub fn add_files(&self, service: &str, volume: &str, content: &Content) {
+        let mut world = self.lock();
+        if world.room == (0, 0) {
+            world.room = (80 << 30, 100 << 30);
+        }
+        world.files.insert(service.to_owned(), Files::of(content.clone()));
+        world.volumes.insert(volume.to_owned(), service.to_owned());
+    }
+
+    /// What a service holds now: its files, or the database of that name.
+    pub fn content_of(&self, service: &str, database: &str) -> Option<Content> {
+        let files = self.lock().files.get(service).map(|files| files.live.clone());
+        files.or_else(|| self.database(service, database).map(|d| d.content))
+    }
+
     /// Adds a cache with some keys.
     pub fn add_cache(&self, service: &str, keys: &[&str]) {
         let keys = keys.iter().map(|k| (*k).to_owned()).collect();
@@ -141,6 +163,9 @@ impl Data {
 
     fn content(&self, service: &str, database: &str, change: impl FnOnce(&mut Content)) {
         let mut world = self.lock();
+        if let Some(files) = world.files.get_mut(service) {
+            return change(&mut files.live);
+        }
         let server = world.servers.get_mut(service).expect("the test added the server");
         change(&mut server.databases.get_mut(database).expect("the test made the database").content);
     }

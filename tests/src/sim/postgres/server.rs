@@ -225,21 +225,26 @@ impl Database {
 
     /// Answers `SELECT count(*) FROM <table>` and `SELECT <literal>`, the way a server would.
     pub(super) fn query(&self, sql: &str) -> Result<String, String> {
-        let words: Vec<&str> = sql.trim().trim_end_matches(';').split_whitespace().collect();
-        match words.as_slice() {
-            [select, count, from, table]
-                if select.eq_ignore_ascii_case("select")
-                    && count.eq_ignore_ascii_case("count(*)")
-                    && from.eq_ignore_ascii_case("from") =>
-            {
-                let rows = self.content.get(*table);
-                rows.map(u64::to_string).ok_or_else(|| format!("relation \"{table}\" does not exist"))
-            }
-            [select, value] if select.eq_ignore_ascii_case("select") => {
-                Ok((*value).trim_matches('\'').to_owned())
-            }
-            _ => Err("syntax error (the model knows `SELECT count(*) FROM <table>` only)".to_owned()),
+        query(&self.content, sql)
+    }
+}
+
+/// Answers what the model understands of SQL.
+pub(super) fn query(content: &Content, sql: &str) -> Result<String, String> {
+    let words: Vec<&str> = sql.trim().trim_end_matches(';').split_whitespace().collect();
+    match words.as_slice() {
+        [select, count, from, table]
+            if select.eq_ignore_ascii_case("select")
+                && count.eq_ignore_ascii_case("count(*)")
+                && from.eq_ignore_ascii_case("from") =>
+        {
+            let rows = content.get(*table);
+            rows.map(u64::to_string).ok_or_else(|| format!("relation \"{table}\" does not exist"))
         }
+        [select, value] if select.eq_ignore_ascii_case("select") => {
+            Ok((*value).trim_matches('\'').to_owned())
+        }
+        _ => Err("syntax error (the model knows `SELECT count(*) FROM <table>` only)".to_owned()),
     }
 }
 
