@@ -18,6 +18,7 @@ table='
 postgres:15     bookworm  postgres    15       official
 postgres:17     trixie    postgres    17       official
 redis:7         bookworm  redis       7        official
+mariadb:10      bookworm  mariadb     10.11    official
 nginx:1         bookworm  nginx       1        official
 mail:1          trixie    mail        1        -
 monitoring:1    bookworm  monitoring  1        -
