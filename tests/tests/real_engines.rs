@@ -105,12 +105,12 @@ impl Place {
         .await
     }
 
-    fn env(&self, name: &str) -> Env {
+    fn env(&self, name: &str, check_deadline: Duration) -> Env {
         let store = Store::Volume { name: self.store.clone(), driver: None, options: BTreeMap::new() };
         let settings = Settings {
             instance: name.to_owned(),
             stores: BTreeMap::from([("default".to_owned(), store)]),
-            check_deadline: Duration::from_secs(5),
+            check_deadline,
             ..Settings::default()
         };
         let read = |name: &str| std::fs::read(Stage::runner().with_file_name(name)).unwrap().into();
@@ -141,8 +141,8 @@ impl Place {
     }
 
     /// Drives until the operation is at rest, or has begun this step.
-    async fn drive(&self, id: &OpId, until: Option<&str>) -> Operation {
-        let env = self.env(if until.is_some() { "one" } else { "two" });
+    async fn drive(&self, id: &OpId, until: Option<&str>, checks_within: Duration) -> Operation {
+        let env = self.env(if until.is_some() { "one" } else { "two" }, checks_within);
         loop {
             let op = desk::find(&self.engine, id).await.unwrap();
             if op.journal.state.is_terminal() || until.is_some_and(|step| op.journal.step(step).is_some()) {
@@ -154,9 +154,9 @@ impl Place {
         }
     }
 
-    async fn run(&self, service: &str, work: Work) -> Operation {
+    async fn run(&self, service: &str, work: Work, checks_within: Duration) -> Operation {
         let id = self.ask(service, work).await;
-        self.drive(&id, None).await
+        self.drive(&id, None, checks_within).await
     }
 
     async fn strike(self) {
@@ -246,15 +246,15 @@ async fn play(place: &Place, kept: Kept) {
     let service = place.stack.service(kept.service);
     let spec = place.engine.service(&service).await.unwrap().spec;
     let good = place.content(kept).await;
-    let op = place.run(kept.service, Work::Backup).await;
+    let op = place.run(kept.service, Work::Backup, PATIENCE).await;
     assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
 
     // Whoever drives dies while files are being moved, and another one goes on.
     place.try_sh(kept.service, kept.spoil).await.unwrap();
     assert_ne!(place.content(kept).await, good);
     let id = place.ask(kept.service, restore()).await;
-    place.drive(&id, Some("move")).await;
-    let op = place.drive(&id, None).await;
+    place.drive(&id, Some("move"), PATIENCE).await;
+    let op = place.drive(&id, None, PATIENCE).await;
     assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
     assert_eq!(place.content(kept).await, good, "{service} after a restore: {}", told(&op));
     let now = place.engine.service(&service).await.unwrap().spec;
@@ -268,7 +268,7 @@ async fn play(place: &Place, kept: Kept) {
         .sandbox
         .docker(&["service", "update", "-d", "--label-add", "skep.check.gone.tcp=9", &service])
         .await;
-    let op = place.run(kept.service, restore()).await;
+    let op = place.run(kept.service, restore(), Duration::from_secs(3)).await;
     assert_eq!(op.journal.state, State::RolledBack, "{}", told(&op));
     assert_eq!(place.content(kept).await, spoilt, "{service} after going back: {}", told(&op));
     println!("{service}: {}", told(&op));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use skep_runner::task::{DirMove, Direction, Expect, SqlCheck};
@@ -47,6 +48,8 @@ struct Still {
 struct Serving {
     /// How often the server was asked in vain.
     asked: u32,
+    /// When it was asked in vain first: before that it was starting, which has its own deadline.
+    since: Option<Timestamp>,
 }
 
 fn holder(frozen: &Frozen) -> Result<&Client, Fault> {
@@ -260,8 +263,8 @@ async fn answers(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Option<Progress>, F
         Checked::Wait(progress) => Ok(Some(progress)),
         Checked::Passed => Ok(None),
         Checked::Failed(why) => {
-            let began = cx.record().began;
-            if cx.since(began) > cx.env.settings.check_deadline {
+            let since = *serving.since.get_or_insert(cx.now());
+            if cx.since(since) > cx.env.settings.check_deadline {
                 return Err(Fault::failed(format!("{}: {why}", frozen.target.name)));
             }
             serving.asked += 1;
