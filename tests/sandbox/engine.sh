@@ -3,8 +3,7 @@
 #
 # usage: engine.sh up [--keep]   start it (nothing to do if it runs); wipes the swarm, containers and volumes of the
 #                                last run unless --keep; images stay
-#        engine.sh up --like DIR start it with the images of the sandbox in DIR, as they are now, and nothing else: layers
-#                                are lent, not copied, so do not wipe or rebuild those while this one runs
+#        engine.sh up --like DIR start it with the images of the sandbox in DIR, as they are now, and with nothing else
 #        engine.sh down          end it: no process, mount, link or control group stays behind
 #        engine.sh status        say whether it runs
 #        engine.sh env           print the variables that point a docker client at it
@@ -42,7 +41,6 @@ up() {
     machine_up "$state" "skep-$tag" "$address"
     wire
     : >"$state/dockerd.log"
-    [ -z "$lender" ] || lend_layers "$lender/engine/data" "$state"
     dockerd_up "$state" "$socket" "$address"
     [ "$keep" = --keep ] || sweep_containers
     if [ "$(docker info --format '{{.Swarm.LocalNodeState}}')" != active ]; then

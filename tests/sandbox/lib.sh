@@ -139,8 +139,8 @@ JSON
     [ -z "${SUDO_UID:-}" ] || chown "$SUDO_UID" "$socket"
 }
 
-# copy_images FROM TO: what the engine with its data in FROM knows of its images, without its containers; the layers
-# themselves are lent.
+# copy_images FROM TO: what the engine with its data in FROM knows of its images, without its containers. Layers are never
+# written to once they exist, so they are hard links: another engine has them within a second or two and in no room.
 copy_images() {
     local from=$1 to=$2 id
     mkdir -p "$to/overlay2/l"
@@ -148,26 +148,12 @@ copy_images() {
     cp -a "$from/image" "$to/"
     rm -rf "$to/image/overlay2/layerdb/mounts"
     for id in $(layers_of "$from"); do
-        mkdir "$to/overlay2/$id"
+        cp -al "$from/overlay2/$id" "$to/overlay2/"
         cp -a "$from/overlay2/l/$(<"$from/overlay2/$id/link")" "$to/overlay2/l/"
     done
 }
 
 layers_of() { awk 1 "$1"/image/overlay2/layerdb/sha256/*/cache-id; }
-
-# lend_layers FROM STATE: layers are never written to once they exist, so one copy serves all: each is bound into the
-# store of the machine's engine, read only. An engine that ends in peace takes mounts in its store away, so this is done
-# before each start.
-lend_layers() {
-    # shellcheck disable=SC2016 # for the shell inside
-    inside "$2" sh -eu -c '
-        mountpoint -q "$1/overlay2" || mount --bind "$1/overlay2" "$1/overlay2"
-        cd "$1/overlay2"
-        for layer in *; do
-            [ -d "$0/overlay2/$layer" ] || continue
-            [ -e "$layer/link" ] || mount -o bind,ro "$0/overlay2/$layer" "$layer"
-        done' "$1" "$2/data"
-}
 
 # unused ADDRESS: refuses addresses that this host already has a way to.
 unused() {

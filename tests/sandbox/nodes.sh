@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A swarm of several machines on one: each node has namespaces and an engine of its own, joined by a switch that is
-# one more set of namespaces. Nodes have the images of the sandbox's engine; do not rebuild those while nodes run.
+# one more set of namespaces. Nodes have the images that the sandbox's engine had when they came up.
 #
 # usage: nodes.sh up M W [OPTION…]   M managers and W workers; options go to `docker swarm init`
 #        nodes.sh down               end all of it
@@ -63,9 +63,8 @@ machine() {
     inside "$state" ip link set eth0 up
 }
 
-# engine N: its engine, with the images of the sandbox's engine.
+# engine N: its engine.
 engine() {
-    lend_layers "$sandbox/engine/data" "$nodes/n$1"
     dockerd_up "$nodes/n$1" "$(socket "$1")" "$(address "$1")"
 }
 
