@@ -10,7 +10,8 @@ setup: ## install the Debian packages and the Rust target that are missing
 	tests/sandbox/setup.sh
 
 demo: setup ## an alert restores a database on a private Swarm while you watch (DEMO_KEEP=1 leaves it running)
-	cargo run -q -p skep-tests --bin demo
+	cargo build -q --workspace --bin demo
+	$${CARGO_TARGET_DIR:-target}/debug/demo
 
 test: setup ## all tests, those on a real private Swarm included
 	tests/run.sh

@@ -3,19 +3,31 @@
 #
 # usage: run.sh [unit|real|all|soak]
 #   unit   lints, unit tests, the simulated Swarm: no engine needed
-#   real   the suites marked "needs the sandbox", on a private Swarm that is started here and ended here
+#   real   the suites marked "needs the sandbox", each in its own process, on private Swarms that are started here and ended
+#          here
 #   soak   what takes an hour or more and the others leave out: a kill at each of the first writes of every step, one a restore
 #
-# However this ends, by Ctrl-C too, the private Swarm ends with it; SKEP_TEST_KEEP=1 leaves it running.
+# The real suites wait more than they work, so several lanes of them run side by side, each on an engine of its own
+# (SKEP_TEST_LANES: how many; 2). A suite's output is shown whole, when it has ended. SKEP_TEST_FILTER names what to run of
+# real and soak, as cargo does.
+#
+# However this ends, by Ctrl-C too, the private Swarms end with it; SKEP_TEST_KEEP=1 leaves the first one running.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
-log=$(mktemp)
-passed=0 failed=0 times='' swarm=''
+work=$(mktemp -d)
+passed=0 failed=0 times='' swarm='' lanes=() extra=()
+sandbox=${SKEP_SANDBOX_DIR:-$PWD/.sandbox}
+# These take longest, so they begin first; what is not among them follows by name.
+longest='real_kill real_restore real_deploy client'
 
 finish() {
     trap "" INT TERM HUP
-    rm -f "$log"
+    local lane dir
+    for lane in "${lanes[@]}"; do kill -- "-$lane" 2>/dev/null; done
+    wait
+    for dir in "${extra[@]}"; do SKEP_SANDBOX_DIR=$dir tests/sandbox/engine.sh wipe; done
     [ -z "$swarm" ] || [ -n "${SKEP_TEST_KEEP:-}" ] || tests/sandbox/engine.sh down
+    rm -rf "$work"
 }
 trap finish EXIT
 trap 'exit 130' INT
@@ -38,51 +50,141 @@ step() {
     took "$name" $((SECONDS - began))
 }
 
+# counts STATUS LOG: how many tests passed and failed; a command that failed without saying which counts as one
+counts() {
+    awk -v status="$1" '/^test result:/ { p += $4; f += $6 } END { print p + 0, f || !status ? f + 0 : 1 }' "$2"
+}
+
 # tests NAME COMMAND…: cargo test; its own counts are added up
 tests() {
-    local name=$1 began=$SECONDS status p f
+    local name=$1 began=$SECONDS p f
     shift
     printf '\n== %s\n' "$name"
-    "$@" 2>&1 | tee "$log" | grep -v -E '^test .* (ok|ignored.*)$|^$|^running '
-    status=${PIPESTATUS[0]}
-    p=$(awk '/^test result:/ { n += $4 } END { print n + 0 }' "$log")
-    f=$(awk '/^test result:/ { n += $6 } END { print n + 0 }' "$log")
-    [ "$status" = 0 ] || [ "$f" != 0 ] || f=1
+    "$@" 2>&1 | tee "$work/log" | brief
+    read -r p f < <(counts "${PIPESTATUS[0]}" "$work/log")
     passed=$((passed + p)) failed=$((failed + f))
     printf -- '-- %s passed, %s failed\n' "$p" "$f"
     took "$name" $((SECONDS - began))
 }
+
+brief() { grep -v -E '^test .* (ok|ignored.*)$|^$|^running '; }
 
 unit() {
     step "formatting and lints" make -s check
     tests "unit tests and the simulated Swarm" cargo test --workspace --no-fail-fast
 }
 
-# real [CARGO-TEST-FILTER…]: the suites of the real Swarm, each in its own process and one after the other: they share one
-# engine.
+# queued: the real suites, the longest first. Those that run jobs in Skep's own image wait for it, so they come last.
+queued() {
+    local all suite
+    all=$(grep -l "$1" tests/tests/*.rs | xargs -n 1 basename -s .rs)
+    for suite in $longest $all; do
+        grep -qxF "$suite" <<<"$all" && ! needs_skep "$suite" && echo "$suite"
+    done | awk '!seen[$0]++'
+    for suite in $all; do ! needs_skep "$suite" || echo "$suite"; done
+}
+
+needs_skep() { grep -q 'skep:dev' "tests/tests/$1.rs"; }
+
+# next: takes a suite off the queue
+next() {
+    exec 7>"$work/lock"
+    flock 7
+    head -n 1 "$work/queue"
+    sed -i 1d "$work/queue"
+    exec 7>&-
+}
+
+# suite NAME FILTER…: runs it, then shows all that it said and leaves its counts for the sum
+suite() {
+    local name=$1 began=$SECONDS p f
+    shift
+    # `--workspace`: with the features that the unit tests were built with, so that nothing is built again.
+    cargo test --workspace --test "$name" -- --ignored --test-threads 1 "$@" >"$work/$name.log" 2>&1
+    read -r p f < <(counts $? "$work/$name.log")
+    echo "$p $f $((SECONDS - began))" >"$work/$name.counts"
+    {
+        printf '\n== %s\n' "$name"
+        brief <"$work/$name.log"
+        printf -- '-- %s passed, %s failed in %s s\n' "$p" "$f" $((SECONDS - began))
+    } | flock "$work/shown" cat
+}
+
+# lane SANDBOX FILTER…: runs suites on this engine until none is left
+lane() {
+    local name
+    eval "$(SKEP_SANDBOX_DIR=$1 tests/sandbox/engine.sh env)"
+    export SKEP_DOCKER_SOCKET=${DOCKER_HOST#unix://}
+    shift
+    while name=$(next) && [ -n "$name" ]; do
+        ! needs_skep "$name" || until [ -e "$work/image" ]; do sleep 0.1; done
+        suite "$name" "$@"
+    done
+}
+
+# docker_of SANDBOX ARG…: docker, on that engine
+docker_of() {
+    (
+        eval "$(SKEP_SANDBOX_DIR=$1 tests/sandbox/engine.sh env)"
+        docker "${@:2}"
+    )
+}
+
+# skep_image: Skep's own image, while suites run that do not need it. They come first where the processors are short.
+skep_image() {
+    local began=$SECONDS dir status=0
+    nice -n 15 tests/sandbox/images.sh skep:dev >"$work/image.log" 2>&1 || status=1
+    for dir in "${extra[@]}"; do
+        docker_of "$sandbox" save skep:dev 2>&1 | docker_of "$dir" load -q >>"$work/image.log" 2>&1 || status=1
+    done
+    {
+        printf "\n== Skep's own image\n"
+        cat "$work/image.log"
+        [ "$status" = 0 ] || printf "FAILED: Skep's own image\n"
+    } | flock "$work/shown" cat
+    echo "$((1 - status)) $status $((SECONDS - began))" >"$work/Skep's own image.counts"
+    touch "$work/image"
+}
+
+# real MARK [CARGO-TEST-FILTER…]: the suites with this mark
 real() {
-    local filter=("${@:---skip=soak::}") suites suite
-    suites=$(grep -l 'needs the sandbox' tests/tests/*.rs)
-    [ $# = 0 ] || suites=$(grep -l '^mod soak' tests/tests/*.rs)
+    local mark=$1 count=${SKEP_TEST_LANES:-2} i name p f seconds
+    shift
+    queued "$mark" >"$work/queue"
     swarm=ours
     tests/sandbox/engine.sh up || { failed=$((failed + 1)); return; }
     step "images" tests/sandbox/images.sh
     step "the runner, static and under 1,000,000 bytes" tests/runner-size.sh
-    step "Skep's own image" tests/sandbox/images.sh skep:dev
-    eval "$(tests/sandbox/engine.sh env)"
-    export SKEP_DOCKER_SOCKET=${DOCKER_HOST#unix://}
-    for suite in $suites; do
-        suite=$(basename -s .rs "$suite")
-        # `--workspace`: with the features that the unit tests were built with, so that nothing is built again.
-        tests "$suite" cargo test --workspace --test "$suite" -- --ignored --test-threads 1 "${filter[@]}"
+    step "the suites, built" cargo test --workspace --no-run -q
+    for ((i = 2; i <= count; i++)); do
+        extra+=("$sandbox.$i")
+        SKEP_SANDBOX_DIR=$sandbox.$i tests/sandbox/engine.sh up --like "$sandbox" || { failed=$((failed + 1)); return; }
+    done
+    # The images are there: no lane waits for cargo to say so again.
+    export SKEP_COMPILED=yes
+    # Each lane in a process group of its own, so that all of it can be ended.
+    set -m
+    for i in "$sandbox" "${extra[@]}"; do
+        lane "$i" "$@" &
+        lanes+=($!)
+    done
+    SKEP_COMPILED='' skep_image &
+    lanes+=($!)
+    set +m
+    wait "${lanes[@]}"
+    lanes=()
+    for name in "$work"/*.counts; do
+        read -r p f seconds <"$name"
+        passed=$((passed + p)) failed=$((failed + f))
+        took "$(basename -s .counts "$name")" "$seconds"
     done
 }
 
 case ${1:-all} in
 unit) unit ;;
-real) real ;;
-all) unit && real ;;
-soak) real soak:: ;;
+real) real 'needs the sandbox' "${SKEP_TEST_FILTER:---skip=soak::}" ;;
+all) unit && real 'needs the sandbox' --skip=soak:: ;;
+soak) real '^mod soak' "${SKEP_TEST_FILTER:-soak::}" ;;
 *) echo "usage: run.sh [unit|real|all|soak]" >&2 && exit 2 ;;
 esac
 printf '\n%s%s passed, %s failed\n' "$times" "$passed" "$failed"

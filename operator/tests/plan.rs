@@ -163,6 +163,7 @@ impl Stored {
                 size: 12_582_912,
                 taken: self.taken,
                 purpose: if self.safety { Purpose::Safety } else { Purpose::Regular },
+                node: None,
             },
         }
     }

@@ -3,6 +3,7 @@
 #
 # usage: engine.sh up [--keep]   start it (nothing to do if it runs); wipes the swarm, containers and volumes of the
 #                                last run unless --keep; images stay
+#        engine.sh up --like DIR start it with the images of the sandbox in DIR, as they are now, and with nothing else
 #        engine.sh down          end it: no process, mount, link or control group stays behind
 #        engine.sh status        say whether it runs
 #        engine.sh env           print the variables that point a docker client at it
@@ -31,8 +32,10 @@ running() { machine_pid "$state" >/dev/null && docker version >/dev/null 2>&1; }
 up() {
     lock_state
     running && return
-    local keep=${1:-}
+    local keep=${1:-} lender=
+    [ "$keep" != --like ] || lender=$(cd "$2" && pwd -P)
     down
+    [ -z "$lender" ] || borrow "$lender"
     [ "$keep" = --keep ] || forget
     unused "$address"
     machine_up "$state" "skep-$tag" "$address"
@@ -54,6 +57,16 @@ wire() {
     ip link set "$link" up
     inside "$state" ip addr add "$address/30" dev eth0
     inside "$state" ip link set eth0 up
+}
+
+# borrow SANDBOX: all that this engine had goes; what it knows then is the other one's images.
+borrow() {
+    # None of them may change while it is copied.
+    exec 8>"$1/images.lock"
+    flock 8
+    rm -rf "$state/data"
+    copy_images "$1/engine/data" "$state/data"
+    exec 8>&-
 }
 
 # What an engine remembers of its swarm and networks, removed while it is down.
@@ -85,7 +98,7 @@ print_env() {
 }
 
 case $1 in
-up) up "${2:-}" ;;
+up) up "${@:2}" ;;
 down) lock_state && down ;;
 status) if running; then echo "running at $address ($socket)"; else echo "not running" && exit 1; fi ;;
 env) print_env ;;

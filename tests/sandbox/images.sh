@@ -46,7 +46,8 @@ recipe_hash() {
     (
         cd "$recipes"
         echo "$*"
-        sha256sum "$here/rootfs.sh"
+        # Not its path: another checkout, or one that has moved, needs no other images.
+        sha256sum <"$here/rootfs.sh"
         find "$2" -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
     ) | sha256sum | cut -c1-16
 }

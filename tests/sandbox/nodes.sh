@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A swarm of several machines on one: each node has namespaces and an engine of its own, joined by a switch that is
-# one more set of namespaces. Nodes have the images of the sandbox's engine; do not rebuild those while nodes run.
+# one more set of namespaces. Nodes have the images that the sandbox's engine had when they came up.
 #
 # usage: nodes.sh up M W [OPTION…]   M managers and W workers; options go to `docker swarm init`
 #        nodes.sh down               end all of it
@@ -63,45 +63,16 @@ machine() {
     inside "$state" ip link set eth0 up
 }
 
-# engine N: its engine, with the images of the sandbox's engine.
+# engine N: its engine.
 engine() {
-    lend_layers "$1"
     dockerd_up "$nodes/n$1" "$(socket "$1")" "$(address "$1")"
-}
-
-# What the sandbox's engine knows of its images, without its containers; the layers themselves are lent.
-copy_images() {
-    local from=$sandbox/engine/data to=$nodes/n$1/data id
-    mkdir -p "$to/overlay2/l"
-    [ -d "$from/image" ] || return 0
-    cp -a "$from/image" "$to/"
-    rm -rf "$to/image/overlay2/layerdb/mounts"
-    for id in $(layers); do
-        mkdir "$to/overlay2/$id"
-        cp -a "$from/overlay2/l/$(<"$from/overlay2/$id/link")" "$to/overlay2/l/"
-    done
-}
-
-layers() { awk 1 "$sandbox"/engine/data/image/overlay2/layerdb/sha256/*/cache-id; }
-
-# Layers are never written to once they exist, so one copy serves all: each is bound into the node's store, read only.
-# An engine that ends in peace takes mounts in its store away, so this is done before each start.
-lend_layers() {
-    # shellcheck disable=SC2016 # for the shell inside
-    inside "$nodes/n$1" sh -eu -c '
-        mountpoint -q "$1/overlay2" || mount --bind "$1/overlay2" "$1/overlay2"
-        cd "$1/overlay2"
-        for layer in *; do
-            [ -d "$0/overlay2/$layer" ] || continue
-            [ -e "$layer/link" ] || mount -o bind,ro "$0/overlay2/$layer" "$layer"
-        done' "$sandbox/engine/data" "$nodes/n$1/data"
 }
 
 # node N: from nothing to an engine that answers.
 node() {
     mkdir -p "$nodes/n$1"
     : >"$nodes/n$1/dockerd.log"
-    copy_images "$1"
+    copy_images "$sandbox/engine/data" "$nodes/n$1/data"
     machine "$1"
     engine "$1"
 }

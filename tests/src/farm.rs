@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::json;
+use serde_json::{Value, json};
 use skep::operation::catalogue::Backup;
 use skep::operation::desk;
 use skep::operation::drive::{self, Again};
@@ -56,8 +56,16 @@ impl Farm {
     /// # Panics
     /// When the simulated engine refuses one.
     pub async fn start(start: &str, databases: &[(&str, &[(&str, &str)])]) -> Farm {
+        Farm::spread(1, start, databases).await
+    }
+
+    /// Like [`Farm::start`], on so many nodes.
+    ///
+    /// # Panics
+    /// When the simulated engine refuses a database.
+    pub async fn spread(nodes: usize, start: &str, databases: &[(&str, &[(&str, &str)])]) -> Farm {
         let start: Timestamp = start.parse().expect("the test gives a time");
-        let sim = Sim::new(SimOptions { start, ..SimOptions::default() });
+        let sim = Sim::new(SimOptions { start, nodes, ..SimOptions::default() });
         let data = Data::default();
         sim.workload("postgres:17", Plain);
         sim.jobs(data.clone());
@@ -113,9 +121,17 @@ impl Farm {
     /// # Panics
     /// When the engine refuses it.
     pub async fn relabel(&self, service: &str, key: &str, value: &str) {
+        self.change(service, |spec| spec["Labels"][key] = json!(value)).await;
+    }
+
+    /// Changes a service, as a deploy does.
+    ///
+    /// # Panics
+    /// When the engine refuses it.
+    pub async fn change(&self, service: &str, change: impl FnOnce(&mut Value)) {
         let found = self.sim.service(service).expect("the service is there");
         let mut spec = found["Spec"].clone();
-        spec["Labels"][key] = json!(value);
+        change(&mut spec);
         let path = format!("/services/{service}/update?version={}", found["Version"]["Index"]);
         let reply = self.raw.call("POST", &path, Some(&spec)).await.expect("the engine answers");
         assert_eq!(reply.status, 200, "{}", reply.message());
@@ -214,7 +230,7 @@ impl Leader {
         }
         let (mut next, mut live) = (None, Vec::new());
         for id in &self.live {
-            let pause = match drive::poll(&self.env, id).await {
+            let pause = match Box::pin(drive::poll(&self.env, id)).await {
                 Ok(Again::Idle) => continue,
                 Ok(Again::After(pause)) => pause,
                 Err(error @ Error::Unreachable { .. }) => return Err(error),

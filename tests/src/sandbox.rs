@@ -251,7 +251,8 @@ pub fn unique(prefix: &str) -> String {
 /// A host-mode port that no other test of this process uses.
 pub fn unique_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + u16::try_from(std::process::id() % 1_000).expect("less than 1000") * 10;
+    // Processes that begin together have neighbouring ids.
+    let first = 20_000 + u16::try_from(std::process::id() * 37 % 1_000).expect("less than 1000") * 10;
     first + NEXT.fetch_add(1, Ordering::Relaxed)
 }
 

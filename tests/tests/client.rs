@@ -64,6 +64,7 @@ on_both_engines! {
     a_spec_comes_back_the_same_and_can_be_written_back,
     one_of_two_leads_and_the_other_takes_over_after_a_release,
     secrets_are_found_by_label_and_name_and_never_show_their_data,
+    a_job_that_exists_is_found_by_whoever_makes_it_again,
 }
 
 /// A name that no other run has.
@@ -205,7 +206,10 @@ struct Script {
 
 impl Script {
     async fn start(script: &str, node: Option<&str>) -> Script {
-        let engine = real().await;
+        Script::start_on(real().await, script, node).await
+    }
+
+    async fn start_on(engine: Engine, script: &str, node: Option<&str>) -> Script {
         let op = unique("op");
         let name = format!("skep-job-{op}-1");
         let runner = job::ensure_runner(&engine, script.as_bytes()).await.unwrap();
@@ -256,6 +260,12 @@ impl Script {
         until("its tasks end", left).await;
         self.engine.remove_config(&self.runner).await.unwrap();
     }
+}
+
+/// Two drivers may both have looked for it in vain.
+async fn a_job_that_exists_is_found_by_whoever_makes_it_again(engine: Engine) {
+    // To start it makes it twice.
+    Script::start_on(engine, "#!/bin/sh\nexit 0\n# twice\n", Some("nowhere")).await.end().await;
 }
 
 #[tokio::test]

@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use skep::operation::catalogue::Backup;
+use serde_json::json;
+use skep::operation::catalogue::{Backup, Entry};
 use skep::operation::record::{OpId, Operation, State, Work};
 use skep::operation::{desk, drive};
 use skep_runner::Task;
 use skep_tests::farm::{Farm, Leader};
-use skep_tests::sim::{self, Cut, Fault};
+use skep_tests::sim::{self, Cut, Fault, Loss};
 
 const START: &str = "2026-03-01T23:00:00Z";
 
@@ -78,6 +79,24 @@ async fn faulty_labels_remove_nothing() {
     leader.lead("2026-03-02T00:20:00Z").await;
     assert_eq!(desk::find(&leader.env.engine, &asked).await.unwrap().journal.state, State::Succeeded);
     assert_eq!(farm.backups().await.len(), 2);
+}
+
+/// Nobody asked for it, so what people make by hand stays, also beyond what is kept of scheduled backups.
+#[tokio::test(start_paused = true)]
+async fn without_a_schedule_and_without_a_rule_nothing_is_removed() {
+    let farm = Farm::start(START, &[("shop_db", &[])]).await;
+    let mut leader = farm.leader("leader").await;
+    for made in 1..=9 {
+        farm.ask("shop_db", Work::Backup).await;
+        leader.lead_for(MINUTE).await;
+        assert_eq!(farm.backups().await.len(), made);
+    }
+    // With a schedule the usual rules hold, of which seven of one day stay.
+    farm.relabel("shop_db", "skep.backup.schedule", "0 3 1 1 *").await;
+    farm.ask("shop_db", Work::Backup).await;
+    leader.lead_for(MINUTE).await;
+    assert_eq!(farm.backups().await.len(), 7);
+    tidy(&farm, "scheduled now").await;
 }
 
 /// Longer than a backup takes.
@@ -233,4 +252,89 @@ async fn who_cancels_gets_the_backup_taken_back_before_anything_was_removed_and_
         sound(&farm, step).await;
         tidy(&farm, step).await;
     }
+}
+
+/// A service on any of three nodes, each with a volume of its own for backups, of which one is kept; the service has moved to
+/// another node since the first one was made.
+async fn moved() -> (Farm, Leader, Backup) {
+    let farm = Farm::spread(3, START, &[("shop_db", &[("skep.backup.keep", "1 last")])]).await;
+    let mut leader = farm.leader("leader").await;
+    farm.ask("shop_db", Work::Backup).await;
+    leader.lead_for(MINUTE).await;
+    let first = farm.backups().await.remove(0);
+    let node = farm.sim.containers("shop_db")[0].node.clone();
+    assert_eq!(first.entry.node.as_ref(), Some(&node));
+    let elsewhere = json!({"Constraints": [format!("node.id!={node}")]});
+    farm.change("shop_db", |spec| spec["TaskTemplate"]["Placement"] = elsewhere).await;
+    let is_elsewhere = |sim: &sim::Sim| matches!(&sim.containers("shop_db")[..], [one] if one.node != node);
+    farm.sim.until(MINUTE, "the service moves", is_elsewhere).await;
+    farm.ask("shop_db", Work::Backup).await;
+    (farm, leader, first)
+}
+
+/// Where jobs that remove files ran while somebody led for a minute: their placement constraints.
+async fn removals(farm: &Farm, leader: &mut Leader) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    let watch = async {
+        loop {
+            for job in farm.sim.services().iter().filter(|name| name.contains("-prune-d")) {
+                let placed = farm.sim.service(job).unwrap()["Spec"]["TaskTemplate"]["Placement"].clone();
+                seen.insert(placed["Constraints"][0].as_str().unwrap_or_default().to_owned());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        () = leader.lead_for(MINUTE) => {}
+        () = watch => {}
+    }
+    seen
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_in_a_nodes_own_volume_are_removed_there_also_when_the_service_has_moved() {
+    let (farm, mut leader, first) = moved().await;
+    let node = first.entry.node.unwrap();
+    assert_eq!(removals(&farm, &mut leader).await, BTreeSet::from([format!("node.id=={node}")]));
+    assert_eq!(farm.backups().await.len(), 1);
+    tidy(&farm, "moved").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_on_a_node_that_is_away_go_when_it_is_back() {
+    let (farm, mut leader, first) = moved().await;
+    let node = first.entry.node.clone().unwrap();
+    farm.sim.faults().lose_node(&node, Loss::Unreachable);
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(removals(&farm, &mut leader).await, BTreeSet::new());
+    let op = last(&farm).await;
+    assert_eq!(op.journal.state, State::Succeeded);
+    assert!(op.journal.remarks.iter().any(|r| r.contains(&first.entry.id)), "{:?}", op.journal.remarks);
+    assert_eq!(farm.backups().await.len(), 2);
+    farm.sim.faults().return_node(&node);
+    tokio::time::sleep(MINUTE).await;
+    farm.ask("shop_db", Work::Backup).await;
+    leader.lead_for(MINUTE).await;
+    assert_eq!(farm.backups().await.len(), 1);
+    tidy(&farm, "back").await;
+}
+
+/// A node that was removed has taken its files with it: its backups are not tried for ever.
+#[tokio::test(start_paused = true)]
+async fn a_backup_on_a_node_that_is_no_more_is_forgotten() {
+    let (farm, mut leader, first) = moved().await;
+    let engine = farm.connect("people").await;
+    let entry = Entry { node: Some("gone".to_owned()), ..first.entry };
+    engine.remove_config(&first.config).await.unwrap();
+    let data = serde_json::to_vec(&entry).unwrap();
+    engine.create_config(&entry.config_name(), &entry.labels(entry.taken), &data).await.unwrap();
+    assert_eq!(removals(&farm, &mut leader).await, BTreeSet::new());
+    let op = last(&farm).await;
+    assert_eq!(op.journal.state, State::Succeeded);
+    assert!(
+        op.journal.remarks.iter().any(|r| r.contains("in the Swarm no more")),
+        "{:?}",
+        op.journal.remarks
+    );
+    assert_eq!(farm.backups().await.len(), 1);
 }

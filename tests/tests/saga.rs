@@ -106,7 +106,10 @@ async fn dies(kind: Kind, write: usize, cut: Cut) -> State {
     tokio::time::sleep(Duration::from_secs(30)).await;
     let second = scene.driver("second").await;
     scene.drive(&second).await;
-    scene.check(&format!("{kind:?} dies {cut:?} write {write}")).await
+    let what = format!("{kind:?} dies {cut:?} write {write}");
+    let state = scene.check(&what).await;
+    assert_eq!(state, State::Succeeded, "{what}: a driver's death is no reason to go back");
+    state
 }
 
 async fn disturbed(kind: Kind, write: usize, fault: Fault) -> State {

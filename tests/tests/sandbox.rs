@@ -268,3 +268,19 @@ fn a_node_that_lost_its_power_or_its_cable_comes_back() {
     nodes(&["down"]);
     assert_eq!(nodes(&["status"]), "");
 }
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn engines_that_have_their_images_from_another_run_them() {
+    let lender = Sandbox::shared().await.environment()["SKEP_SANDBOX_DIR"].clone();
+    let sandbox = Own(std::env::temp_dir().join(unique("skep")));
+    sandbox.must("engine.sh", &["up", "--like", &lender]);
+    let socket = format!("unix://{}/docker.sock", sandbox.0.display());
+    let redis = ["-H", &socket, "run", "--rm", "skep-test/redis:7", "redis-server", "--version"];
+    let ran = Command::new("docker").args(redis).output().expect("docker can be run");
+    let said = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned();
+    assert!(said.starts_with("Redis server v=7."), "{said}");
+    sandbox.must("nodes.sh", &["up", "1", "0"]);
+    let args = ["docker", "1", "run", "--rm", "skep-test/redis:7", "redis-server", "--version"];
+    assert!(sandbox.must("nodes.sh", &args).contains("Redis server v=7."));
+}

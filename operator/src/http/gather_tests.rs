@@ -67,6 +67,7 @@ fn backup(id: &str, taken: i64, purpose: Purpose, verified: bool, proved: Option
             size: 7,
             taken: at(taken),
             purpose,
+            node: None,
         },
     }
 }

@@ -230,6 +230,7 @@ pub async fn register(
     sealed: &Sealed,
     purpose: Purpose,
 ) -> Result<(), Fault> {
+    let store = cx.env.settings.stores.get(&target.store);
     let entry = Entry {
         schema: Entry::VERSION,
         id: place.id.clone(),
@@ -244,6 +245,7 @@ pub async fn register(
         size: sealed.size,
         taken: sealed.taken,
         purpose,
+        node: store.filter(|s| s.is_of_each_node()).and(target.node.clone()),
     };
     let data =
         serde_json::to_vec(&entry).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;

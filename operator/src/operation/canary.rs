@@ -1,14 +1,18 @@
 //! The canary: a client's real spec without anything by which users could reach it (S1). Pure.
 
 use serde_json::{Value, json};
+use skep_runner::TICKET_PATH;
 use skep_runner::task::{NetCheck, Probe};
 
 use super::frozen::Client;
 use super::record::OpId;
 use crate::policy::{Check, CheckProbe};
 use crate::swarm::job::node_constraint;
-use crate::swarm::object::Labels;
-use crate::swarm::spec::networks;
+use crate::swarm::object::{Labels, ObjectRef};
+use crate::swarm::spec::{FileKind, FileRef, networks};
+
+/// Everybody in the container may read it.
+const READABLE: u32 = 0o444;
 
 /// Name of an operation's canary of a client's saved spec of this number: another spec has another canary.
 pub fn name(op: &OpId, number: u32) -> String {
@@ -20,9 +24,9 @@ pub fn is_one(service: &str, op: &OpId) -> bool {
     service.strip_prefix("skep-canary-").is_some_and(|rest| rest.starts_with(op.as_str()))
 }
 
-/// One task of the client: no network aliases, no ports, none of its service labels (which route), our name and `labels`;
-/// on `node` where one is given.
-pub fn spec(name: &str, base: &Value, labels: &Labels, node: Option<&str>) -> Value {
+/// One task of the client: no network aliases, no ports, none of its service labels (which route), the ticket's name and
+/// `labels`; on `node` where one is given. It refers to its ticket as a job does: without it, it cannot be made (S7).
+pub fn spec(ticket: &ObjectRef, base: &Value, labels: &Labels, node: Option<&str>) -> Value {
     let mut template = base["TaskTemplate"].clone();
     // Older specs keep their networks beside the template.
     if let Some(networks) = base.get("Networks").filter(|_| template.get("Networks").is_none()) {
@@ -33,8 +37,12 @@ pub fn spec(name: &str, base: &Value, labels: &Labels, node: Option<&str>) -> Va
     if let Some(node) = node {
         pin(&mut template, node);
     }
+    let ticket_file = FileRef { object: ticket.clone(), path: TICKET_PATH.to_owned(), mode: READABLE };
+    let mut configs = template["ContainerSpec"]["Configs"].as_array().cloned().unwrap_or_default();
+    configs.push(ticket_file.to_entry(FileKind::Config));
+    template["ContainerSpec"]["Configs"] = Value::Array(configs);
     json!({
-        "Name": name,
+        "Name": ticket.name,
         "Labels": labels,
         "TaskTemplate": template,
         "Mode": { "Replicated": { "Replicas": 1 } },
@@ -111,7 +119,11 @@ mod tests {
         });
         let op = OpId::parse("20260101t000000abcdef").unwrap();
         let labels = Labels::from([("skep.op".to_owned(), op.to_string())]);
-        let spec = spec(&name(&op, 0), &base, &labels, Some("n1"));
+        let ticket = ObjectRef { id: "t1".to_owned(), name: name(&op, 0) };
+        let mut spec = spec(&ticket, &base, &labels, Some("n1"));
+        let configs =
+            spec["TaskTemplate"]["ContainerSpec"].as_object_mut().unwrap().remove("Configs").unwrap();
+        assert_eq!((&configs[0]["ConfigID"], configs.as_array().unwrap().len()), (&json!("t1"), 1));
         assert_eq!(spec["TaskTemplate"]["ContainerSpec"], base["TaskTemplate"]["ContainerSpec"]);
         assert_eq!(spec["TaskTemplate"]["Networks"], json!([{"Target": "n"}]));
         assert_eq!(spec["TaskTemplate"]["Placement"], json!({"Constraints": ["node.id==n1"]}));
@@ -124,9 +136,9 @@ mod tests {
     fn a_canary_keeps_the_constraints_of_its_client() {
         let placement = json!({"Constraints": ["node.role==worker"], "MaxReplicas": 1});
         let base = json!({"TaskTemplate": {"Placement": placement}});
-        let labels = Labels::new();
-        assert_eq!(spec("c", &base, &labels, None)["TaskTemplate"]["Placement"], placement);
-        let pinned = &spec("c", &base, &labels, Some("n1"))["TaskTemplate"]["Placement"];
+        let (labels, ticket) = (Labels::new(), ObjectRef { id: "t".to_owned(), name: "c".to_owned() });
+        assert_eq!(spec(&ticket, &base, &labels, None)["TaskTemplate"]["Placement"], placement);
+        let pinned = &spec(&ticket, &base, &labels, Some("n1"))["TaskTemplate"]["Placement"];
         assert_eq!(*pinned, json!({"Constraints": ["node.role==worker", "node.id==n1"], "MaxReplicas": 1}));
     }
 

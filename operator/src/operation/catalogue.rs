@@ -64,6 +64,10 @@ pub struct Entry {
     pub taken: Timestamp,
     /// Why it was made.
     pub purpose: Purpose,
+    /// Id of the node that has its files, where the store is one of each node's own; entries from before this was noted
+    /// name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// Why a backup was made.
@@ -205,6 +209,7 @@ mod tests {
                 size: 0,
                 taken,
                 purpose,
+                node: None,
             },
         }
     }

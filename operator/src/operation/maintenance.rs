@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::frozen::{Frozen, Target};
 use super::journal::Compensation;
@@ -76,7 +77,8 @@ impl Saga for Maintenance {
                 let service = freeze::service(cx).await?;
                 let seen = freeze::Seen::load(cx).await?;
                 let client = freeze::client_of(cx, &seen, &service).await?;
-                let mut frozen = Frozen::of(Target::without_data(service.name(), &service.id, &service.spec));
+                // No job runs: the spec, which may hold secrets, is not needed.
+                let mut frozen = Frozen::of(Target::without_data(service.name(), &service.id, &Value::Null));
                 frozen.clients = vec![client];
                 frozen::store(cx, &frozen).await?;
                 Ok(Progress::done())

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::client_spec::PAGE_IMAGE;
 use super::frozen::{Client, Method};
+use super::record::Work;
 use super::saga::{Cx, Fault};
 use crate::engines::nginx;
 use crate::swarm::error::Error;
@@ -22,7 +23,11 @@ pub async fn template(cx: &mut Cx<'_>, client: &Client, base: &Value) -> Result<
         title: "Down for maintenance".to_owned(),
         message: "We are working on it and will be back shortly.".to_owned(),
         started: cx.op.intent.created,
-        expected_end: None,
+        // How long a restore takes nobody knows well enough to promise it to users.
+        expected_end: match cx.op.intent.work {
+            Work::Maintenance { until } => until,
+            Work::Backup | Work::Restore { .. } | Work::Expire => None,
+        },
         retry_after: *retry_after,
         operation: cx.op.id.to_string(),
     };

@@ -16,10 +16,10 @@ use skep_runner::Task;
 use skep_runner::task::Discard;
 use tracing::info;
 
-use super::catalogue::{self, Backup};
+use super::catalogue::{self, Backup, Entry};
 use super::freeze;
 use super::frozen::Target;
-use super::record::{Operation, SERVICE, Work};
+use super::record::{JobRecordState, Operation, SERVICE, Work};
 use super::retention::{Cause, Fate, Rules};
 use super::saga::{Cx, Fault, Progress, Wait};
 use super::work::{self, Access, Order, Outcome};
@@ -65,8 +65,14 @@ pub async fn prune(cx: &mut Cx<'_>, target: &Target) -> Result<Progress, Fault> 
 }
 
 async fn remove_chosen(cx: &mut Cx<'_>, target: &Target) -> Result<Progress, Fault> {
+    let chosen = cx.scratch::<Pruning>()?.chosen;
+    if let Some((nth, config, backup)) = under_way(cx, chosen.as_deref().unwrap_or_default()).await?
+        && let Removal::Wait(wait) = remove(cx, target, nth, &config, &backup).await?
+    {
+        return Ok(Progress::Wait(wait));
+    }
     let going = going(cx).await?;
-    let chosen = match cx.scratch::<Pruning>()?.chosen {
+    let chosen = match chosen {
         Some(chosen) => chosen,
         None => {
             let chosen: Vec<String> = going.iter().take(MOST).map(|(_, b)| b.entry.id.clone()).collect();
@@ -88,6 +94,24 @@ async fn remove_chosen(cx: &mut Cx<'_>, target: &Target) -> Result<Progress, Fau
         }
     }
     Ok(Progress::Done(json!({ "chosen": chosen, "left": left })))
+}
+
+/// The backup whose files a job is removing: while that runs, nothing needs to be judged.
+async fn under_way(cx: &mut Cx<'_>, chosen: &[String]) -> Result<Option<(usize, Config, Backup)>, Fault> {
+    let jobs = &cx.record().jobs;
+    let is_open = |nth: usize| jobs.get(&key(nth)).is_some_and(|job| job.state != JobRecordState::Closed);
+    let Some((nth, id)) = chosen.iter().enumerate().find(|(nth, _)| is_open(*nth)) else { return Ok(None) };
+    let config = match cx.engine().config(&format!("{}{id}", catalogue::PREFIX)).await {
+        Ok(config) => config,
+        Err(Error::NotFound { .. }) => return Ok(None),
+        Err(other) => return Err(other.into()),
+    };
+    Ok(Backup::read(&config).filter(|b| b.removing.is_some()).map(|backup| (nth, config, backup)))
+}
+
+/// The key of the job that removes the files of this one of the chosen.
+fn key(nth: usize) -> String {
+    format!("d{nth}")
 }
 
 /// The backups that go now, the oldest first.
@@ -120,6 +144,28 @@ async fn is_wanted(cx: &Cx<'_>, service: &str) -> Result<bool, Fault> {
     Ok(operations.iter().any(is_open))
 }
 
+/// Who has the files of a backup.
+enum Holder {
+    /// As far as is known, whichever node runs the job.
+    Any,
+    /// This one.
+    Node(String),
+    /// One that does not answer now: why its files cannot be removed.
+    Away(String),
+    /// One that was removed from the Swarm, and its files with it.
+    Gone(String),
+}
+
+async fn holder(cx: &Cx<'_>, entry: &Entry) -> Result<Holder, Fault> {
+    let Some(id) = &entry.node else { return Ok(Holder::Any) };
+    let nodes = cx.engine().nodes().await?;
+    Ok(match nodes.into_iter().find(|n| n.id == *id) {
+        Some(node) if node.ready && node.active => Holder::Node(node.id),
+        Some(node) => Holder::Away(format!("node {}, which has its files, takes no jobs now", node.hostname)),
+        None => Holder::Gone(id.clone()),
+    })
+}
+
 async fn remove(
     cx: &mut Cx<'_>,
     target: &Target,
@@ -131,6 +177,26 @@ async fn remove(
     if !cx.env.settings.stores.contains_key(&entry.store) {
         return Ok(Removal::Left(format!("there is no store `{}`", entry.store)));
     }
+    let holder = holder(cx, entry).await?;
+    if matches!(holder, Holder::Away(_) | Holder::Gone(_))
+        && let Some(wait) = work::end_all_but(cx, "").await?
+    {
+        return Ok(Removal::Wait(wait));
+    }
+    let node = match holder {
+        Holder::Any => target.node.clone(),
+        Holder::Node(node) => Some(node),
+        Holder::Away(why) => return Ok(Removal::Left(why)),
+        Holder::Gone(node) => {
+            cx.remark(format!(
+                "the files of backup {} were on node {node}, which is in the Swarm no more",
+                entry.id
+            ));
+            cx.engine().remove_config(&config.id).await?;
+            return Ok(Removal::Done);
+        }
+    };
+    let target = Target { store: entry.store.clone(), node, ..target.clone() };
     if backup.removing.is_none() {
         match catalogue::mark_removing(cx, config).await {
             Ok(()) => {}
@@ -138,9 +204,8 @@ async fn remove(
             Err(other) => return Err(other.into()),
         }
     }
-    let target = Target { store: entry.store.clone(), ..target.clone() };
     let task = Task::Discard(Discard { dir: entry.dir.clone(), sealed: true });
-    let key = format!("d{nth}");
+    let key = key(nth);
     let order = Order { key: &key, target: &target, task, store: Some(Access::Write), data: false };
     Ok(match work::run(cx, &order).await? {
         Outcome::Wait(wait) => {

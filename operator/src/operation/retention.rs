@@ -80,9 +80,10 @@ pub enum Cause {
 // === impl Rules ===
 
 impl Rules {
-    /// The rules of a service; none where its labels ask for no backups or are faulty.
+    /// The rules of a service; none where its labels are faulty, or neither schedule backups nor say which to keep: what
+    /// people make by hand is theirs.
     pub fn of(policy: &Policy) -> Option<Rules> {
-        let backup = policy.backup.as_ref()?;
+        let backup = policy.backup.as_ref().filter(|b| !b.keep.is_empty())?;
         Some(Rules {
             keep: backup.keep.clone(),
             zone: backup.schedules.first().map_or(TimeZone::UTC, |s| s.zone()),

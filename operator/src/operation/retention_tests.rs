@@ -29,6 +29,7 @@ fn backup(taken: Timestamp) -> Backup {
         size: 0,
         taken,
         purpose: Purpose::Regular,
+        node: None,
     };
     Backup { config: String::new(), version: 1, entry, verified: Some(taken), proved: None, removing: None }
 }

@@ -86,6 +86,19 @@ impl Default for Settings {
 // === impl Store ===
 
 impl Store {
+    /// Whether each node has one of its own under this name: a volume of the local driver that is mounted from nowhere
+    /// else. What a directory of the host is nobody can tell.
+    pub fn is_of_each_node(&self) -> bool {
+        const FROM_ELSEWHERE: [&str; 4] = ["nfs", "nfs4", "cifs", "smb3"];
+        match self {
+            Store::Bind(_) => false,
+            Store::Volume { driver, options, .. } => {
+                let is_mounted = options.get("type").is_some_and(|t| FROM_ELSEWHERE.contains(&t.as_str()));
+                driver.as_deref().is_none_or(|d| d == "local") && !is_mounted
+            }
+        }
+    }
+
     /// The mount that gives a job this store.
     pub fn mount(&self, target: &str, read_only: bool) -> Value {
         match self {

@@ -75,17 +75,14 @@ pub enum Outcome {
 /// # Errors
 /// What the engine says; a failure of the job itself is an [`Outcome`].
 pub async fn run(cx: &mut Cx<'_>, order: &Order<'_>) -> Result<Outcome, Fault> {
-    let record = cx.record().jobs.get(order.key).cloned();
-    match record {
-        None => {
-            open(cx, order, 1, None).await?;
-            Ok(Outcome::Wait(Wait::new("starting a job")))
-        }
-        Some(record) => match record.state {
-            JobRecordState::Open => observe(cx, order, record).await,
-            JobRecordState::Closing => closing(cx, order.key, &record).await,
-            JobRecordState::Closed => closed(cx, order, record).await,
-        },
+    let record = match cx.record().jobs.get(order.key).cloned() {
+        Some(record) => record,
+        None => open(cx, order, 1, None).await?,
+    };
+    match record.state {
+        JobRecordState::Open => observe(cx, order, record).await,
+        JobRecordState::Closing => closing(cx, order, record).await,
+        JobRecordState::Closed => closed(cx, order, record).await,
     }
 }
 
@@ -123,13 +120,13 @@ fn undo_pause(attempt: u32) -> Duration {
     doubled.min(LONGEST_UNDO_PAUSE)
 }
 
-/// Makes the ticket (and the temporary secret) of an attempt, and journals them. The service comes with the next poll.
+/// Makes the ticket (and the temporary secret) of an attempt, and journals them: only then may the service be created.
 async fn open(
     cx: &mut Cx<'_>,
     order: &Order<'_>,
     attempt: u32,
     fault: Option<JobFault>,
-) -> Result<(), Fault> {
+) -> Result<JobRecord, Fault> {
     let name = job_name(cx, order.key, attempt);
     let of_step = format!("skep-{}-{}-", cx.op.id, cx.step);
     let of_key = format!("{of_step}{}-", order.key);
@@ -160,9 +157,10 @@ async fn open(
         fault,
         report: None,
     };
-    cx.record().jobs.insert(order.key.to_owned(), record);
+    cx.record().jobs.insert(order.key.to_owned(), record.clone());
     cx.record().attempt = attempt;
-    cx.save().await
+    cx.save().await?;
+    Ok(record)
 }
 
 async fn observe(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Result<Outcome, Fault> {
@@ -173,7 +171,7 @@ async fn observe(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Resul
             Ok(id) => id,
             Err(Fault::Swarm(Error::Refused { what, message })) => {
                 let fault = JobFault { kind: FaultKind::Final, message: format!("{what}: {message}") };
-                return settle(cx, order.key, record, Err(fault)).await;
+                return settle(cx, order, record, Err(fault)).await;
             }
             Err(other) => return Err(other),
         },
@@ -186,15 +184,15 @@ async fn observe(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Resul
             wait.percent = progress.and_then(|p| percent(p.done, p.total));
             past_deadline(cx, order, record, wait).await
         }
-        JobState::Complete { report } => settle(cx, order.key, record, Ok(report)).await,
-        JobState::Failed { fault, .. } => settle(cx, order.key, record, Err(fault)).await,
+        JobState::Complete { report } => settle(cx, order, record, Ok(report)).await,
+        JobState::Failed { fault, .. } => settle(cx, order, record, Err(fault)).await,
         JobState::Lost { may_run, why, .. } => {
             // Whatever an undo writes (it only removes files), a second one of it does no harm.
             if may_run && record.writes && !is_undo(order.key) {
                 return still_writing(cx, order, record, &why).await;
             }
             let fault = JobFault { kind: FaultKind::Transient, message: format!("the job was lost: {why}") };
-            settle(cx, order.key, record, Err(fault)).await
+            settle(cx, order, record, Err(fault)).await
         }
     }
 }
@@ -217,7 +215,7 @@ async fn still_writing(
     if cx.since(since) < cx.env.settings.lost_deadline {
         return Ok(Outcome::Wait(Wait { again: LOOK_AT_NODE, ..Wait::new(message) }));
     }
-    settle(cx, order.key, record, Err(JobFault { kind: FaultKind::Final, message })).await
+    settle(cx, order, record, Err(JobFault { kind: FaultKind::Final, message })).await
 }
 
 async fn past_deadline(
@@ -233,13 +231,13 @@ async fn past_deadline(
         return Ok(Outcome::Wait(wait));
     }
     let message = format!("not finished within {} s", cx.env.settings.job_deadline.as_secs());
-    settle(cx, order.key, record, Err(JobFault { kind: FaultKind::Final, message })).await
+    settle(cx, order, record, Err(JobFault { kind: FaultKind::Final, message })).await
 }
 
 /// Journals the outcome, and with it that the job is to be removed.
 async fn settle(
     cx: &mut Cx<'_>,
-    key: &str,
+    order: &Order<'_>,
     mut record: JobRecord,
     outcome: Result<Box<Report>, JobFault>,
 ) -> Result<Outcome, Fault> {
@@ -249,14 +247,19 @@ async fn settle(
     }
     record.state = JobRecordState::Closing;
     record.since = Some(cx.now());
-    cx.record().jobs.insert(key.to_owned(), record.clone());
+    cx.record().jobs.insert(order.key.to_owned(), record.clone());
     cx.save().await?;
-    closing(cx, key, &record).await
+    closing(cx, order, record).await
 }
 
-async fn closing(cx: &mut Cx<'_>, key: &str, record: &JobRecord) -> Result<Outcome, Fault> {
-    let wait = close(cx, key, record).await?;
-    Ok(Outcome::Wait(wait.unwrap_or_else(|| Wait { again: Duration::ZERO, ..Wait::new("cleaning up") })))
+async fn closing(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Result<Outcome, Fault> {
+    match close(cx, order.key, &record).await? {
+        Some(wait) => Ok(Outcome::Wait(wait)),
+        None => {
+            closed(cx, order, JobRecord { state: JobRecordState::Closed, since: Some(cx.now()), ..record })
+                .await
+        }
+    }
 }
 
 /// Removes what is left of a job, and journals that. What is refused because something still uses it is looked at again

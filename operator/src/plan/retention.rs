@@ -14,7 +14,12 @@ pub(super) fn facts(draft: &mut Draft<'_>) {
     let policy = draft.policy();
     let Some(rules) = Rules::of(&policy) else {
         if policy.data.is_some() {
-            draft.mind("its backup labels have problems, so no backup is removed");
+            draft.mind(match policy.backup {
+                Some(_) => {
+                    "neither `skep.backup.schedule` nor `skep.backup.keep` is set, so no backup is removed"
+                }
+                None => "its backup labels have problems, so no backup is removed",
+            });
         }
         return;
     };
@@ -63,6 +68,7 @@ fn to_come(draft: &Draft<'_>) -> Backup {
         size: 0,
         taken: draft.now,
         purpose: Purpose::Regular,
+        node: None,
     };
     Backup {
         config: String::new(),

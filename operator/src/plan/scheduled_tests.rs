@@ -44,6 +44,7 @@ fn backup(service: &str, taken: Timestamp, purpose: Purpose) -> Backup {
         size: 0,
         taken,
         purpose,
+        node: None,
     };
     Backup { config: String::new(), version: 1, entry, verified: Some(taken), proved: None, removing: None }
 }

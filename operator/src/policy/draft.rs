@@ -116,7 +116,9 @@ impl DataDraft {
 
 impl BackupDraft {
     pub(super) fn build(self) -> Option<Backup> {
-        Some(Backup { schedules: self.schedules.unwrap_or_default(), store: self.store, keep: self.keep? })
+        let schedules = self.schedules.unwrap_or_default();
+        let keep = self.keep.or_else(|| (!schedules.is_empty()).then(Keep::of_schedules));
+        Some(Backup { schedules, store: self.store, keep: keep.unwrap_or_default() })
     }
 }
 

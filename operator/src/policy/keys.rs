@@ -149,8 +149,7 @@ pub static KEYS: &[KeySpec] = &[
         .into(|d, _, t| put(&mut d.backup.schedules, t, value::schedules)),
     key("skep.backup.store", Section::Backup, Kind::Store, "nas", "The store, as named in Skep's configuration. Its default store, where absent.")
         .into(|d, _, t| put(&mut d.backup.store, t, value::short_name)),
-    key("skep.backup.keep", Section::Backup, Kind::Keep, "7 daily, 4 weekly", "Which backups are kept when one has been made. Each rule keeps the newest one of so many days, weeks, … in which there is any, by the clock of the schedule's zone; `7 last` keeps the last seven. A backup that any of the rules keeps stays; the newest verified one and the newest proved one always do. What a restore put aside stays for `skep.restore.keep-old`.")
-        .default("7 last, 7 daily, 4 weekly")
+    key("skep.backup.keep", Section::Backup, Kind::Keep, "7 daily, 4 weekly", "Which backups are kept when one has been made. Each rule keeps the newest one of so many days, weeks, … in which there is any, by the clock of the schedule's zone; `7 last` keeps the last seven. A backup that any of the rules keeps stays; the newest verified one and the newest proved one always do. What a restore put aside stays for `skep.restore.keep-old`. Where absent: `7 last, 7 daily, 4 weekly` with a `skep.backup.schedule`; without one nothing is removed.")
         .into(|d, _, t| put(&mut d.backup.keep, t, value::keep)),
     key("skep.backup.encrypt", Section::Backup, Kind::Recipient, "age1…", "Encrypts backups for this recipient.").later(),
     // --- drill

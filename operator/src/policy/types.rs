@@ -89,7 +89,7 @@ pub struct Backup {
     pub schedules: Vec<Schedule>,
     /// Name of the store; the default store where absent.
     pub store: Option<String>,
-    /// Retention.
+    /// Retention: which backups stay; nothing is removed where empty, since nobody asked for it.
     pub keep: Vec<Keep>,
 }
 
@@ -363,6 +363,17 @@ impl Strategy {
 impl fmt::Display for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+// === impl Keep ===
+
+impl Keep {
+    /// What holds where backups are scheduled and nothing else is said: the last seven, seven days, four weeks.
+    pub fn of_schedules() -> Vec<Keep> {
+        [(7, Period::Last), (7, Period::Daily), (4, Period::Weekly)]
+            .map(|(count, per)| Keep { count, per })
+            .to_vec()
     }
 }
 

@@ -43,6 +43,25 @@ async fn s7_a_driver_that_is_suspended_before_it_creates_a_job_cannot_bring_it_b
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn s7_a_driver_that_is_suspended_before_it_makes_the_canary_cannot_bring_it_back() {
+    let scene = Scene::restore(ShopOptions::default(), beside()).await;
+    let awake = scene.driver("awake").await;
+    // The nodes are asked for right before the canary is made.
+    let before_creation = |shop: &Shop, calls: &[Call]| {
+        let has_ticket = shop.sim.stored_names().iter().any(|name| name.starts_with("skep-canary-"));
+        has_ticket && calls.last().is_some_and(|c| c.path.starts_with("/nodes"))
+    };
+    let meanwhile = Box::pin(async {
+        scene.drive(&awake).await;
+    });
+    assert!(suspended(&scene, "sleepy", before_creation, meanwhile).await, "never suspended");
+    let created = scene.shop.sim.faults().calls("sleepy");
+    let created = created.iter().rfind(|c| c.endpoint == "POST /services/create");
+    assert_eq!(created.and_then(|c| c.status), Some(400), "it woke up without making the canary");
+    assert_eq!(scene.check("s7 canary").await, State::Succeeded);
+}
+
 fn wakes_to_a_change(shop: &Shop) -> impl Future<Output = ()> {
     update(shop, "shop_app", |s| s["Mode"]["Replicated"]["Replicas"] = json!(4))
 }

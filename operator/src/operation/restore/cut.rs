@@ -1,23 +1,21 @@
-//! The part of a restore that users notice: cut-over, caches, canary, verification through the application.
+//! The part of a restore that users notice: cut-over, caches, verification through the application.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use skep_runner::task::{Named, NetCheck, NetChecks, PgInPlace, PgInspect, PgSwap, RedisFlush, Stored};
+use skep_runner::task::{Named, PgInPlace, PgInspect, PgSwap, RedisFlush, Stored};
 use skep_runner::{Report, Task};
 
 use super::preflight::Preflight;
-use super::prepare::{Beside, Checked, check, done, failures};
-use crate::operation::clients::Base;
+use super::prepare::{Beside, Checked, check, done};
+use super::trial::run_net_checks;
 use crate::operation::data::unexpected;
-use crate::operation::frozen::{self, Client, Frozen, Kept, KeptForm, Target};
+use crate::operation::frozen::{self, Frozen, Kept, KeptForm};
 use crate::operation::record::Operation;
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Access, Order, Outcome};
 use crate::operation::{canary, catalogue, clients};
-use crate::swarm::error::Error;
-use crate::swarm::object::{Kind, OP, RegistryAuth};
 
 /// Swaps the names. The clients must still be stopped: a deploy in the middle may have brought them back (S12).
 pub(super) async fn cut(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
@@ -229,84 +227,6 @@ pub(super) async fn flush(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Option<Wai
     Ok(waiting)
 }
 
-/// One client, without its names, ports and labels, passes its checks on the new data (S1).
-pub(super) async fn canary(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-    let frozen = frozen::load(cx).await?;
-    if let Some(wait) = hold(cx, &frozen).await? {
-        return Ok(wait);
-    }
-    let Some(trial) = trial(cx, &frozen).await? else {
-        return Ok(Progress::done());
-    };
-    let Trial { client, base, checks, name } = trial;
-    let key = format!("check{}", base.number);
-    // A deploy in the middle makes another spec the client's: what a canary of the old one shows does not count.
-    remove_canaries_but(cx, &name).await?;
-    if let Some(wait) = work::end_all_but(cx, &key).await? {
-        return Ok(Progress::Wait(soon(wait)));
-    }
-    if !cx.record().jobs.contains_key(&key) {
-        start_canary(cx, client, &base.spec, &name).await?;
-    }
-    match run_net_checks(cx, client, &base.spec, checks, &key).await? {
-        Some(progress) => Ok(progress),
-        None => {
-            remove_canaries_but(cx, "").await?;
-            Ok(Progress::Done(json!({ "client": client.name })))
-        }
-    }
-}
-
-/// What a canary stands for.
-struct Trial<'a> {
-    client: &'a Client,
-    base: Base,
-    /// What the canary is asked.
-    checks: Vec<NetCheck>,
-    /// Name of the canary.
-    name: String,
-}
-
-/// The first client that a canary can stand for.
-async fn trial<'a>(cx: &Cx<'_>, frozen: &'a Frozen) -> Result<Option<Trial<'a>>, Fault> {
-    let clients = frozen.clients.iter().filter(|c| !canary::net_checks(&c.checks).is_empty());
-    for client in clients.filter(|_| frozen.canary) {
-        // One that was removed has no spec.
-        let Some(base) = clients::load_base(cx, client).await? else { continue };
-        let name = canary::name(&cx.op.id, base.number);
-        let checks = canary::checks(client, &base.spec, &name);
-        if !checks.is_empty() {
-            return Ok(Some(Trial { client, base, checks, name }));
-        }
-    }
-    Ok(None)
-}
-
-async fn start_canary(cx: &Cx<'_>, client: &Client, base: &Value, name: &str) -> Result<(), Fault> {
-    let node = work::ready_node(cx, &client.nodes).await?;
-    let spec = canary::spec(name, base, &cx.labels(Kind::Canary), node.as_deref());
-    match cx.engine().create_service(&spec, RegistryAuth::Anonymous).await {
-        Ok(_) | Err(Error::Exists { .. }) => Ok(()),
-        Err(other) => Err(other.into()),
-    }
-}
-
-/// Removes the canary.
-pub(super) async fn undo_canary(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-    remove_canaries_but(cx, "").await?;
-    Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait))
-}
-
-async fn remove_canaries_but(cx: &Cx<'_>, kept: &str) -> Result<(), Fault> {
-    let op = cx.op.id.as_str();
-    for service in cx.engine().services(&[(OP, Some(op))]).await? {
-        if canary::is_one(service.name(), &cx.op.id) && service.name() != kept {
-            cx.engine().remove_service(&service.id).await?;
-        }
-    }
-    Ok(())
-}
-
 /// The data and every client pass their checks.
 pub(super) async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
@@ -344,31 +264,6 @@ pub(super) async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         catalogue::mark_proved(cx, used.as_ref().and_then(Value::as_str).unwrap_or_default()).await?;
     }
     Ok(Progress::Done(json!({ "checks": checks })))
-}
-
-pub(super) async fn run_net_checks(
-    cx: &mut Cx<'_>,
-    client: &Client,
-    spec: &Value,
-    checks: Vec<NetCheck>,
-    key: &str,
-) -> Result<Option<Progress>, Fault> {
-    let deadline_s = cx.env.settings.check_deadline.as_secs();
-    let target = Target::without_data(&client.name, &client.id, spec);
-    let target = Target { has_image: client.nodes.clone(), ..target };
-    let task = Task::NetChecks(NetChecks { checks, deadline_s });
-    let order = Order { key, target: &target, task, store: None, data: false };
-    match work::run(cx, &order).await? {
-        Outcome::Wait(wait) => Ok(Some(Progress::Wait(soon(wait)))),
-        Outcome::Failed(fault) => Err(Fault::failed(format!("{}: {}", client.name, fault.message))),
-        Outcome::Done(report) => match *report {
-            Report::Checks { outcomes } => match failures(&outcomes) {
-                None => Ok(None),
-                Some(why) => Err(Fault::failed(format!("{}: {why}", client.name))),
-            },
-            other => Err(unexpected(&other)),
-        },
-    }
 }
 
 /// Records what is kept, and says how to go back by hand.

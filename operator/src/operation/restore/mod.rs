@@ -11,6 +11,7 @@ pub mod directory;
 pub mod judge;
 mod preflight;
 mod prepare;
+mod trial;
 
 use serde_json::{Value, json};
 
@@ -158,7 +159,7 @@ impl Saga for Restore {
             Step::Stop => clients::stopped(cx).await,
             Step::Cut => cut::cut(cx).await,
             Step::Replace => cut::replace(cx).await,
-            Step::Canary => cut::canary(cx).await,
+            Step::Canary => trial::canary(cx).await,
             Step::Start => start(cx, clients::Start::MustBeHealthy).await,
             Step::Verify => cut::verify(cx).await,
             Step::Keep => cut::keep(cx).await,
@@ -181,7 +182,7 @@ impl Saga for Restore {
             Step::Stop => start(cx, clients::Start::BestEffort).await,
             Step::Cut => cut::undo_cut(cx).await,
             Step::Replace => cut::undo_replace(cx).await,
-            Step::Canary => cut::undo_canary(cx).await,
+            Step::Canary => trial::undo_canary(cx).await,
             Step::Start | Step::Verify | Step::Keep | Step::Release => Ok(Progress::done()),
         }
     }

@@ -105,7 +105,7 @@ fn lone(backup: &Backup) -> Option<Problem> {
         Problem::new(Code::LoneBackup, Section::Backup, "skep.backup.keep")
             .got(only.to_string())
             .want("more than one backup: the next run replaces the only one, whatever the data has become by then")
-            .hint("for example `7 last, 7 daily, 4 weekly`, which also holds without this label".to_owned())
+            .hint("for example `7 last, 7 daily, 4 weekly`, which also holds without this label where there is a schedule".to_owned())
     })
 }
 

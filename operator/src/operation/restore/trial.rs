@@ -1,0 +1,174 @@
+//! The canary (S1): one client, out of reach of users, is tried on the new data before any client starts.
+//!
+//! ```text
+//! ticket → journal its id → create the canary (refused once the ticket is gone) → checks → remove it → remove the ticket
+//! ```
+//! Like a job's, so that a driver that was suspended anywhere cannot bring a canary back (S7).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use skep_runner::task::{NetCheck, NetChecks};
+use skep_runner::{Report, Task};
+
+use super::cut::{hold, soon};
+use super::prepare::failures;
+use crate::operation::clients::Base;
+use crate::operation::data::unexpected;
+use crate::operation::frozen::{self, Client, Frozen, Target};
+use crate::operation::saga::{Cx, Fault, Progress, Wait};
+use crate::operation::work::{self, Order, Outcome};
+use crate::operation::{canary, clients};
+use crate::swarm::error::Error;
+use crate::swarm::object::{Kind, OP, ObjectRef, RegistryAuth};
+
+/// What the step journals.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Canaries {
+    /// Ids of the tickets, by the canary's name.
+    tickets: BTreeMap<String, String>,
+    /// The client that was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
+}
+
+/// What a canary stands for.
+struct Trial<'a> {
+    client: &'a Client,
+    base: Base,
+    /// What the canary is asked.
+    checks: Vec<NetCheck>,
+    /// Name of the canary.
+    name: String,
+}
+
+/// One client, without its names, ports and labels, passes its checks on the new data (S1).
+pub(super) async fn canary(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let frozen = frozen::load(cx).await?;
+    if let Some(wait) = hold(cx, &frozen).await? {
+        return Ok(wait);
+    }
+    let Some(trial) = trial(cx, &frozen).await? else {
+        return Ok(Progress::done());
+    };
+    let Trial { client, base, checks, name } = trial;
+    let key = format!("check{}", base.number);
+    // A deploy in the middle makes another spec the client's: what a canary of the old one shows does not count.
+    if let Some(wait) = remove_canaries_but(cx, &name).await? {
+        return Ok(Progress::Wait(soon(wait)));
+    }
+    if let Some(wait) = work::end_all_but(cx, &key).await? {
+        return Ok(Progress::Wait(soon(wait)));
+    }
+    if !cx.record().jobs.contains_key(&key) {
+        start_canary(cx, client, &base.spec, &name).await?;
+    }
+    if let Some(progress) = run_net_checks(cx, client, &base.spec, checks, &key).await? {
+        return Ok(progress);
+    }
+    if let Some(wait) = remove_canaries_but(cx, "").await? {
+        return Ok(Progress::Wait(soon(wait)));
+    }
+    Ok(Progress::Done(json!(Canaries { client: Some(client.name.clone()), ..Canaries::default() })))
+}
+
+/// The first client that a canary can stand for.
+async fn trial<'a>(cx: &Cx<'_>, frozen: &'a Frozen) -> Result<Option<Trial<'a>>, Fault> {
+    let clients = frozen.clients.iter().filter(|c| !canary::net_checks(&c.checks).is_empty());
+    for client in clients.filter(|_| frozen.canary) {
+        // One that was removed has no spec.
+        let Some(base) = clients::load_base(cx, client).await? else { continue };
+        let name = canary::name(&cx.op.id, base.number);
+        let checks = canary::checks(client, &base.spec, &name);
+        if !checks.is_empty() {
+            return Ok(Some(Trial { client, base, checks, name }));
+        }
+    }
+    Ok(None)
+}
+
+async fn start_canary(cx: &mut Cx<'_>, client: &Client, base: &Value, name: &str) -> Result<(), Fault> {
+    let ticket = ObjectRef { id: ticket(cx, name).await?, name: name.to_owned() };
+    let node = work::ready_node(cx, &client.nodes).await?;
+    let spec = canary::spec(&ticket, base, &cx.labels(Kind::Canary), node.as_deref());
+    match cx.engine().create_service(&spec, RegistryAuth::Anonymous).await {
+        Ok(_) | Err(Error::Exists { .. }) => Ok(()),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// The id of a canary's ticket, journaled before the canary is made.
+async fn ticket(cx: &mut Cx<'_>, name: &str) -> Result<String, Fault> {
+    let mut out: Canaries = cx.scratch()?;
+    if let Some(id) = out.tickets.get(name) {
+        return Ok(id.clone());
+    }
+    let id = cx.engine().ensure_config(name, &cx.labels(Kind::Ticket), b"canary").await?;
+    out.tickets.insert(name.to_owned(), id.clone());
+    cx.keep(&out).await?;
+    Ok(id)
+}
+
+/// Removes the canary.
+pub(super) async fn undo_canary(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    if let Some(wait) = remove_canaries_but(cx, "").await? {
+        return Ok(Progress::Wait(soon(wait)));
+    }
+    Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait))
+}
+
+/// Removes canaries, then their tickets, and journals that. Returns what is waited for: a ticket is in use where its canary
+/// has come back in this moment, and then both go with the next look.
+async fn remove_canaries_but(cx: &mut Cx<'_>, kept: &str) -> Result<Option<Wait>, Fault> {
+    let op = cx.op.id.as_str();
+    for service in cx.engine().services(&[(OP, Some(op))]).await? {
+        if canary::is_one(service.name(), &cx.op.id) && service.name() != kept {
+            cx.engine().remove_service(&service.id).await?;
+        }
+    }
+    let mut out: Canaries = cx.scratch()?;
+    let (left, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        out.tickets.into_iter().partition(|(name, _)| name == kept);
+    for ticket in gone.values() {
+        match cx.engine().remove_config(ticket).await {
+            Ok(()) => {}
+            Err(Error::Refused { message, .. }) => {
+                return Ok(Some(Wait::new(format!("cleaning up: {message}"))));
+            }
+            Err(other) => return Err(other.into()),
+        }
+    }
+    if !gone.is_empty() {
+        out.tickets = left;
+        cx.keep(&out).await?;
+    }
+    Ok(None)
+}
+
+/// Runs a client's network checks by a job on its networks. `None` = all have passed.
+pub(super) async fn run_net_checks(
+    cx: &mut Cx<'_>,
+    client: &Client,
+    spec: &Value,
+    checks: Vec<NetCheck>,
+    key: &str,
+) -> Result<Option<Progress>, Fault> {
+    let deadline_s = cx.env.settings.check_deadline.as_secs();
+    let target = Target::without_data(&client.name, &client.id, spec);
+    let target = Target { has_image: client.nodes.clone(), ..target };
+    let task = Task::NetChecks(NetChecks { checks, deadline_s });
+    let order = Order { key, target: &target, task, store: None, data: false };
+    match work::run(cx, &order).await? {
+        Outcome::Wait(wait) => Ok(Some(Progress::Wait(soon(wait)))),
+        Outcome::Failed(fault) => Err(Fault::failed(format!("{}: {}", client.name, fault.message))),
+        Outcome::Done(report) => match *report {
+            Report::Checks { outcomes } => match failures(&outcomes) {
+                None => Ok(None),
+                Some(why) => Err(Fault::failed(format!("{}: {why}", client.name))),
+            },
+            other => Err(unexpected(&other)),
+        },
+    }
+}
