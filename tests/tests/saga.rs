@@ -16,6 +16,7 @@ enum Kind {
     BesideZero,
     Hot,
     InPlace,
+    Drill,
     Maintenance,
     Expire,
 }
@@ -24,15 +25,23 @@ impl Kind {
     fn stride(self) -> usize {
         let all = std::env::var("SKEP_SAGA").is_ok_and(|v| v == "all");
         match self {
-            Kind::Backup | Kind::Beside | Kind::Maintenance | Kind::Expire => 1,
+            Kind::Backup | Kind::Beside | Kind::Drill | Kind::Maintenance | Kind::Expire => 1,
             Kind::BesideZero | Kind::Hot | Kind::InPlace if all => 1,
             Kind::BesideZero | Kind::Hot | Kind::InPlace => 5,
         }
     }
 }
 
-const KINDS: [Kind; 7] =
-    [Kind::Backup, Kind::Beside, Kind::BesideZero, Kind::Hot, Kind::InPlace, Kind::Maintenance, Kind::Expire];
+const KINDS: [Kind; 8] = [
+    Kind::Backup,
+    Kind::Beside,
+    Kind::BesideZero,
+    Kind::Hot,
+    Kind::InPlace,
+    Kind::Drill,
+    Kind::Maintenance,
+    Kind::Expire,
+];
 
 fn restore(in_place: bool, quiesce: Option<bool>) -> Work {
     Work::Restore { backup: None, before: None, in_place: Some(in_place), quiesce }
@@ -51,6 +60,7 @@ async fn scene(kind: Kind) -> Scene {
         Kind::BesideZero => Scene::restore(proxy_mode(), restore(false, None)).await,
         Kind::Hot => Scene::restore(ShopOptions::default(), restore(false, Some(false))).await,
         Kind::InPlace => Scene::restore(ShopOptions::default(), restore(true, None)).await,
+        Kind::Drill => Scene::drill(ShopOptions::default()).await,
         Kind::Maintenance => Scene::maintenance(ShopOptions::default(), Duration::from_secs(20)).await,
         Kind::Expire => Scene::expire(ShopOptions::default()).await,
     }
@@ -148,6 +158,10 @@ for_each_kind! {
     a_restore_in_place_survives_death_before_every_write: Kind::InPlace, dies_before;
     a_restore_in_place_survives_death_after_every_write: Kind::InPlace, dies_after;
     a_restore_in_place_goes_back_when_any_write_fails: Kind::InPlace, fails;
+    a_drill_survives_death_before_every_write: Kind::Drill, dies_before;
+    a_drill_survives_death_after_every_write: Kind::Drill, dies_after;
+    a_drill_survives_every_write_twice: Kind::Drill, repeats;
+    a_drill_goes_back_when_any_write_fails: Kind::Drill, fails;
     maintenance_survives_death_before_every_write: Kind::Maintenance, dies_before;
     maintenance_survives_death_after_every_write: Kind::Maintenance, dies_after;
     maintenance_survives_every_write_twice: Kind::Maintenance, repeats;

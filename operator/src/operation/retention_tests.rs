@@ -30,7 +30,16 @@ fn backup(taken: Timestamp) -> Backup {
         taken,
         purpose: Purpose::Regular,
     };
-    Backup { config: String::new(), version: 1, entry, verified: Some(taken), proved: None, removing: None }
+    Backup {
+        config: String::new(),
+        version: 1,
+        entry,
+        verified: Some(taken),
+        proved: None,
+        restore_seconds: None,
+        drill_failed: None,
+        removing: None,
+    }
 }
 
 fn rules(keep: &str, zone: &str) -> Rules {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::steps::steps;
 use super::words::list;
 use super::world::World;
-use super::{restore, retention};
+use super::{drill, restore, retention};
 use crate::engines::postgres;
 use crate::operation::frozen::Method;
 use crate::operation::journal::Compensation;
@@ -101,6 +101,7 @@ pub fn explain(world: &World, service: &str, work: &Work, accept_problems: bool,
     match work {
         Work::Backup => backup(&mut draft),
         Work::Restore { .. } => restore::restore(&mut draft, work),
+        Work::Drill { .. } => drill::drill(&mut draft, work),
         Work::Maintenance { until } => maintenance(&mut draft, *until),
         Work::Expire => expire(&mut draft),
     }

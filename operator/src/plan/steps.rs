@@ -1,6 +1,7 @@
 //! The steps of every kind of work, as the sagas themselves list them.
 
 use crate::operation::backup::Backup;
+use crate::operation::drill::Drill;
 use crate::operation::expire::Expire;
 use crate::operation::journal::{Compensation, Step as _};
 use crate::operation::maintenance::Maintenance;
@@ -13,6 +14,7 @@ pub fn steps(work: &Work) -> Vec<(&'static str, Compensation)> {
     match work {
         Work::Backup => of(&Backup),
         Work::Restore { in_place, .. } => of(&Restore { in_place: in_place.unwrap_or(false) }),
+        Work::Drill { .. } => of(&Drill),
         Work::Maintenance { until } => of(&Maintenance { until: *until }),
         Work::Expire => of(&Expire),
     }

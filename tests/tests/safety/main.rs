@@ -10,6 +10,7 @@
 mod alerts;
 mod clients;
 mod data;
+mod drills;
 mod jobs;
 mod rescue;
 mod room;

@@ -8,8 +8,8 @@
 
 mod cut;
 pub mod judge;
-mod preflight;
-mod prepare;
+pub mod preflight;
+pub mod prepare;
 
 use super::journal::Compensation;
 use super::record::{Operation, State};

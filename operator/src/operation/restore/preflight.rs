@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use skep_runner::task::{Named, PgInspect, PgInspection};
-use skep_runner::{Report, Task};
+use skep_runner::{Fault as JobFault, Report, Task};
 
 use super::judge::{Judgement, Known, judge};
 use super::prepare::done;
 use crate::operation::catalogue::Entry;
 use crate::operation::data::unexpected;
+use crate::operation::drill;
 use crate::operation::frozen::{self, Frozen};
 use crate::operation::record::Trigger;
-use crate::operation::saga::{Cx, Fault, Progress};
+use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Access, Order, Outcome};
 
 /// What preflight found.
@@ -51,16 +52,13 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
             usable.push(entry);
             continue;
         }
-        let key = format!("read{i}");
-        let task = Task::PgExamine(entry.stored());
-        let order = Order { key: &key, target: &frozen.target, task, store: Some(Access::Read), data: false };
-        match work::run(cx, &order).await? {
-            Outcome::Wait(wait) => return Ok(Progress::Wait(wait)),
-            Outcome::Done(report) => {
-                size = size.max(recorded_size(&report));
+        match examine(cx, &frozen, entry, &format!("read{i}")).await? {
+            Examined::Wait(wait) => return Ok(Progress::Wait(wait)),
+            Examined::Whole { size: recorded } => {
+                size = size.max(recorded);
                 usable.push(entry);
             }
-            Outcome::Failed(fault) => {
+            Examined::Unusable(fault) => {
                 cx.remark(format!("backup {} cannot be used: {}", entry.id, fault.message))
             }
         }
@@ -82,6 +80,33 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     done(cx, &out)
 }
 
+/// What reading a backup in full came to.
+pub enum Examined {
+    /// Not yet.
+    Wait(Wait),
+    /// It is what was registered.
+    Whole {
+        /// Size in bytes of the database that was dumped.
+        size: u64,
+    },
+    /// It is not, or cannot be read.
+    Unusable(JobFault),
+}
+
+/// Reads a backup in full and compares it with what was registered, by one job of the current step.
+///
+/// # Errors
+/// What the engine says.
+pub async fn examine(cx: &mut Cx<'_>, frozen: &Frozen, entry: &Entry, key: &str) -> Result<Examined, Fault> {
+    let task = Task::PgExamine(entry.stored());
+    let order = Order { key, target: &frozen.target, task, store: Some(Access::Read), data: false };
+    Ok(match work::run(cx, &order).await? {
+        Outcome::Wait(wait) => Examined::Wait(wait),
+        Outcome::Done(report) => Examined::Whole { size: recorded_size(&report) },
+        Outcome::Failed(fault) => Examined::Unusable(fault),
+    })
+}
+
 /// How large the database of a backup was when it was dumped.
 fn recorded_size(examined: &Report) -> u64 {
     match examined {
@@ -90,17 +115,26 @@ fn recorded_size(examined: &Report) -> u64 {
     }
 }
 
-enum Looked {
+/// What a look at the server came to.
+pub enum Looked {
+    /// Not yet.
     Wait(Progress),
+    /// This.
     Seen(Box<PgInspection>),
 }
 
-async fn inspect(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Looked, Fault> {
+/// Looks at the server, the live database, and what stands against the backups of the plan; changes nothing.
+///
+/// # Errors
+/// When the server cannot be looked at, or what the engine says.
+pub async fn inspect(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Looked, Fault> {
+    // What a drill has left behind goes the same way as what an earlier restore kept.
+    let kept = frozen.kept.iter().map(|k| k.name.clone()).chain([drill::scratch_name(&frozen.target.name)]);
     let task = Task::PgInspect(PgInspect {
         connect: frozen.target.access.connect.clone(),
         database: frozen.target.database.clone(),
         backups: frozen.candidates.iter().map(Entry::stored).collect(),
-        kept: frozen.kept.iter().map(|k| k.name.clone()).collect(),
+        kept: kept.collect(),
     });
     let order = Order { key: "look", target: &frozen.target, task, store: Some(Access::Read), data: true };
     match work::run(cx, &order).await? {
