@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use skep::operation::catalogue::{Backup, Entry, Purpose};
+use skep::operation::catalogue::{Backup, Disproof, Entry, Purpose};
 use skep::operation::frozen::{Kept, KeptForm};
 use skep::operation::record::{Intent, Journal, OpId, Operation, SCHEMA, State, Trigger, Work};
 use skep::plan::{World, explain};
@@ -60,6 +60,10 @@ struct Stored {
     safety: bool,
     #[serde(default)]
     proved: Option<Timestamp>,
+    #[serde(default)]
+    seconds: Option<f64>,
+    #[serde(default)]
+    drill_failed: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]
@@ -148,6 +152,10 @@ impl Stored {
             version: 1,
             verified: (!self.unverified).then_some(self.taken),
             proved: self.proved,
+            restore_seconds: self.seconds,
+            drill_failed: self
+                .drill_failed
+                .map(|at| Disproof { at, why: "check `users`: 0, want ge 1".to_owned() }),
             removing: None,
             entry: Entry {
                 schema: Entry::VERSION,

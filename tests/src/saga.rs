@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use skep::operation::catalogue::Backup;
 use skep::operation::desk;
 use skep::operation::drive::{self, Again};
 use skep::operation::freeze::kept_by;
@@ -19,6 +20,7 @@ use skep::operation::saga::{Env, Runners};
 use skep::operation::settings::Settings;
 use skep::swarm::engine::Engine;
 use skep::swarm::error::Error;
+use skep::swarm::object::Kind;
 use skep::swarm::transport::Endpoint;
 use skep_runner::task::SideState;
 
@@ -64,6 +66,12 @@ impl Scene {
     pub async fn restore(options: ShopOptions, work: Work) -> Scene {
         let (shop, wanted) = Scene::broken(options).await;
         Scene::ask(shop, work).await.wanting(wanted)
+    }
+
+    /// A shop that was backed up, and whose backup is to be proved.
+    pub async fn drill(options: ShopOptions) -> Scene {
+        let shop = Scene::back_up(Shop::start(options).await).await;
+        Scene::ask(shop, Work::Drill { backup: None }).await
     }
 
     /// A shop whose application is to show the maintenance page for a while.
@@ -256,6 +264,7 @@ impl Scene {
         assert_eq!(specs(&self.shop), self.specs, "the specs: {told}");
         self.check_leftovers(&op, &told);
         self.check_kept(&op, &told).await;
+        self.check_proved(&op, &told).await;
         self.check_users(&told).await;
         state
     }
@@ -269,7 +278,7 @@ impl Scene {
         let may_be_kept = match op.intent.work {
             Work::Restore { .. } => has_succeeded,
             Work::Expire => !has_succeeded,
-            Work::Backup | Work::Maintenance { .. } => false,
+            Work::Backup | Work::Drill { .. } | Work::Maintenance { .. } => false,
         };
         let databases = self.shop.data.databases("shop_db").into_iter();
         let sides: Vec<String> =
@@ -299,6 +308,20 @@ impl Scene {
         let engine = connect(&self.shop, "looker").await;
         let operations = desk::list(&engine).await.expect("the simulated engine answers");
         assert!(operations.iter().all(|op| kept_by(op).is_none()), "not forgotten: {told}");
+    }
+
+    /// A drill that succeeded proved its backup, and no other one did.
+    async fn check_proved(&self, op: &Operation, told: &str) {
+        if !matches!(op.intent.work, Work::Drill { .. }) {
+            return;
+        }
+        let engine = connect(&self.shop, "looker").await;
+        let configs = engine.configs(Kind::Backup, &[]).await.expect("the simulated engine answers");
+        let proved = configs.iter().filter_map(Backup::read).filter(|b| b.proved.is_some());
+        let seconds: Vec<_> = proved.map(|b| b.restore_seconds.expect("a drill measures")).collect();
+        let expected = usize::from(op.journal.state == State::Succeeded);
+        assert_eq!(seconds.len(), expected, "proved: {told}");
+        assert!(seconds.iter().all(|s| *s > 0.0), "{seconds:?}: {told}");
     }
 
     async fn check_users(&self, told: &str) {

@@ -17,6 +17,7 @@ enum Kind {
     BesideZero,
     Hot,
     InPlace,
+    Drill,
     Maintenance,
     Expire,
     FilesBackup,
@@ -28,7 +29,7 @@ impl Kind {
     fn stride(self) -> usize {
         let all = std::env::var("SKEP_SAGA").is_ok_and(|v| v == "all");
         match self {
-            Kind::Backup | Kind::Beside | Kind::Maintenance | Kind::Expire => 1,
+            Kind::Backup | Kind::Beside | Kind::Drill | Kind::Maintenance | Kind::Expire => 1,
             Kind::Files if !all => 3,
             Kind::Files => 1,
             Kind::BesideZero | Kind::Hot | Kind::InPlace | Kind::FilesBackup | Kind::Volume if all => 1,
@@ -37,12 +38,13 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
     Kind::Hot,
     Kind::InPlace,
+    Kind::Drill,
     Kind::Maintenance,
     Kind::Expire,
     Kind::FilesBackup,
@@ -67,6 +69,7 @@ async fn scene(kind: Kind) -> Scene {
         Kind::BesideZero => Scene::restore(proxy_mode(), restore(false, None)).await,
         Kind::Hot => Scene::restore(ShopOptions::default(), restore(false, Some(false))).await,
         Kind::InPlace => Scene::restore(ShopOptions::default(), restore(true, None)).await,
+        Kind::Drill => Scene::drill(ShopOptions::default()).await,
         Kind::Maintenance => Scene::maintenance(ShopOptions::default(), Duration::from_secs(20)).await,
         Kind::Expire => Scene::expire(ShopOptions::default()).await,
         Kind::FilesBackup => Scene::backup(ShopOptions::files("mariadb")).await,
@@ -170,6 +173,10 @@ for_each_kind! {
     a_restore_in_place_survives_death_before_every_write: Kind::InPlace, dies_before;
     a_restore_in_place_survives_death_after_every_write: Kind::InPlace, dies_after;
     a_restore_in_place_goes_back_when_any_write_fails: Kind::InPlace, fails;
+    a_drill_survives_death_before_every_write: Kind::Drill, dies_before;
+    a_drill_survives_death_after_every_write: Kind::Drill, dies_after;
+    a_drill_survives_every_write_twice: Kind::Drill, repeats;
+    a_drill_goes_back_when_any_write_fails: Kind::Drill, fails;
     maintenance_survives_death_before_every_write: Kind::Maintenance, dies_before;
     maintenance_survives_death_after_every_write: Kind::Maintenance, dies_after;
     maintenance_survives_every_write_twice: Kind::Maintenance, repeats;

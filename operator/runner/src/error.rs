@@ -17,6 +17,9 @@ pub(crate) enum Error {
     /// Trying again changes nothing.
     #[error("{0}")]
     Refused(String),
+    /// Trying again changes nothing before there is room again.
+    #[error("{0}")]
+    NoRoom(String),
     /// The next attempt may succeed.
     #[error("{0}")]
     Unready(String),
@@ -73,14 +76,19 @@ impl Error {
 
     /// Whether another attempt may help.
     pub(crate) fn kind(&self) -> FaultKind {
-        let transient = match self {
-            Error::Refused(_) => false,
-            Error::Unready(_) | Error::Stopped => true,
-            Error::Io { source, .. } => !is_final_io(source.kind()),
-            Error::Tool { said, .. } => is_transient_text(said),
-            Error::Sql { state, .. } => is_transient_state(state),
+        let (transient, here) = match self {
+            Error::Refused(_) => (false, false),
+            Error::NoRoom(_) => (false, true),
+            Error::Unready(_) | Error::Stopped => (true, false),
+            Error::Io { source, .. } => (!is_final_io(source.kind()), is_here_io(source.kind())),
+            Error::Tool { said, .. } => (is_transient_text(said), is_here_text(said)),
+            Error::Sql { state, .. } => (is_transient_state(state), is_here_state(state)),
         };
-        if transient { FaultKind::Transient } else { FaultKind::Final }
+        match (transient, here) {
+            (true, _) => FaultKind::Transient,
+            (false, true) => FaultKind::Circumstance,
+            (false, false) => FaultKind::Final,
+        }
     }
 
     /// The message followed by those of its sources.
@@ -107,6 +115,23 @@ fn is_final_io(kind: io::ErrorKind) -> bool {
             | K::InvalidInput
             | K::InvalidData
     )
+}
+
+/// Final, but not for what the artefact is.
+fn is_here_io(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind as K;
+    matches!(kind, K::PermissionDenied | K::StorageFull | K::ReadOnlyFilesystem)
+}
+
+/// A full disk; a refused login.
+fn is_here_state(state: &str) -> bool {
+    state == "53100" || state.starts_with("28")
+}
+
+fn is_here_text(said: &str) -> bool {
+    ["No space left on device", "authentication failed", "no pg_hba.conf entry"]
+        .iter()
+        .any(|t| said.contains(t))
 }
 
 /// By SQLSTATE class: connection, resources (but a full disk), rollbacks, locks, shutdown, system errors.
@@ -163,12 +188,24 @@ mod tests {
     #[test]
     fn a_refused_login_or_a_missing_role_is_final() {
         for said in [
-            "psql: error: connection to server at \"db\", port 5432 failed: FATAL:  password authentication failed for user \"shop\"",
             "psql: error: connection to server at \"db\", port 5432 failed: FATAL:  database \"shop\" does not exist",
             "pg_restore: error: could not execute query: ERROR:  role \"shop_ro\" does not exist",
         ] {
             assert_eq!(tool(said), FaultKind::Final, "{said}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_here_says_nothing_about_the_artefact() {
+        for said in [
+            "psql: error: connection to server at \"db\", port 5432 failed: FATAL:  password authentication failed for user \"shop\"",
+            "pg_restore: error: could not extend file \"base/1/2\": No space left on device",
+        ] {
+            assert_eq!(tool(said), FaultKind::Circumstance, "{said}");
+        }
+        assert_eq!(Error::NoRoom("full".into()).kind(), FaultKind::Circumstance);
+        let full = Error::Sql { state: "53100".into(), message: "full".into() };
+        assert_eq!(full.kind(), FaultKind::Circumstance);
     }
 
     #[test]

@@ -48,6 +48,9 @@ pub struct Fault {
 pub enum FaultKind {
     /// The server is starting, the network is away: the next attempt may succeed.
     Transient,
-    /// Trying again changes nothing: the artefact is wrong, a role is missing, there is no room.
+    /// Trying again changes nothing: the artefact is wrong, a role is missing.
     Final,
+    /// Trying again changes nothing before something here is mended: there is no room, a login is refused. Says nothing
+    /// about the artefact.
+    Circumstance,
 }

@@ -173,6 +173,6 @@ fn fault(out: &Output, error: &Error) -> ExitCode {
     out.fault(kind, &error.chain());
     match kind {
         FaultKind::Transient => ExitCode::from(1),
-        FaultKind::Final => ExitCode::from(2),
+        FaultKind::Final | FaultKind::Circumstance => ExitCode::from(2),
     }
 }

@@ -7,7 +7,7 @@ use super::failure::{Exit, Failure};
 use super::out::Tone;
 use super::session::Session;
 use super::table::{Cell, Table};
-use crate::operation::catalogue::{Backup, Entry, Purpose};
+use crate::operation::catalogue::{Backup, Disproof, Entry, Purpose};
 use crate::plan::words::{ago, clock, size};
 use crate::swarm::object::Kind;
 
@@ -25,6 +25,8 @@ struct Shown<'a> {
     entry: &'a Entry,
     verified: Option<Timestamp>,
     proved: Option<Timestamp>,
+    restore_seconds: Option<f64>,
+    drill_failed: Option<&'a Disproof>,
     removing: Option<Timestamp>,
 }
 
@@ -41,7 +43,14 @@ pub(super) async fn backups(session: &Session, args: &BackupsArgs) -> Result<Exi
     if session.out.is_json() {
         let all: Vec<Shown<'_>> = backups
             .iter()
-            .map(|b| Shown { entry: &b.entry, verified: b.verified, proved: b.proved, removing: b.removing })
+            .map(|b| Shown {
+                entry: &b.entry,
+                verified: b.verified,
+                proved: b.proved,
+                restore_seconds: b.restore_seconds,
+                drill_failed: b.drill_failed.as_ref(),
+                removing: b.removing,
+            })
             .collect();
         session.out.json_whole(&all);
         return Ok(Exit::Fine);
@@ -54,6 +63,15 @@ pub(super) async fn backups(session: &Session, args: &BackupsArgs) -> Result<Exi
         session.out.aside(format!("mind: {unreadable} cannot be read; a newer Skep may have made them"));
     }
     Ok(Exit::Fine)
+}
+
+/// When a restore of it last passed the checks, or how its drill failed since.
+fn proved(backup: &Backup, now: Timestamp) -> Cell {
+    match (&backup.drill_failed, backup.proved) {
+        (Some(failed), _) => Cell::new(Tone::Bad, format!("drill failed {}", ago(failed.at, now))),
+        (None, Some(at)) => Cell::new(Tone::Good, ago(at, now)),
+        (None, None) => Cell::from("no"),
+    }
 }
 
 fn table(session: &Session, backups: &[Backup]) -> Table {
@@ -86,7 +104,7 @@ fn table(session: &Session, backups: &[Backup]) -> Table {
             backup
                 .verified
                 .map_or_else(|| Cell::new(Tone::Mind, "no"), |at| Cell::new(Tone::Good, ago(at, now))),
-            backup.proved.map_or_else(|| Cell::from("no"), |at| Cell::new(Tone::Good, ago(at, now))),
+            proved(backup, now),
             purpose,
             entry.store.as_str().into(),
             Cell::new(Tone::Faint, &entry.dir),

@@ -89,6 +89,8 @@ pub enum Command {
     Backups(backups::BackupsArgs),
     /// Restore the data of a service.
     Restore(operate::RestoreArgs),
+    /// Prove that a backup restores: load it on the side, check it, and drop what was loaded.
+    Drill(operate::DrillArgs),
     /// Put the maintenance page of a service up, or take it down.
     #[command(subcommand)]
     Maintenance(operate::MaintenanceCommand),
@@ -195,6 +197,7 @@ impl Cli {
             Command::Backup(args) => operate::backup(session, args).await,
             Command::Backups(args) => backups::backups(session, args).await,
             Command::Restore(args) => operate::restore(session, args).await,
+            Command::Drill(args) => operate::drill(session, args).await,
             Command::Maintenance(command) => operate::maintenance(session, command).await,
             Command::Ops(args) => ops::ops(session, args).await,
             Command::Check(args) => {

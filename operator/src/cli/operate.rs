@@ -1,4 +1,4 @@
-//! Asking for operations: backup, restore, maintenance; and the plan of each.
+//! Asking for operations: backup, restore, drill, maintenance; and the plan of each.
 
 use std::time::Duration;
 
@@ -74,6 +74,27 @@ pub struct RestoreWhat {
     pub accept_problems: bool,
 }
 
+/// `drill`
+#[derive(Clone, Debug, clap::Args)]
+pub struct DrillArgs {
+    /// What to prove.
+    #[command(flatten)]
+    pub what: DrillWhat,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// Which backup to prove.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DrillWhat {
+    /// The service with the data, `stack_service`.
+    pub service: String,
+    /// This backup and no other; `backups` lists them.
+    #[arg(long, value_name = "ID")]
+    pub backup: Option<String>,
+}
+
 /// `maintenance`
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum MaintenanceCommand {
@@ -122,6 +143,8 @@ pub enum PlanCommand {
     },
     /// What a restore would do.
     Restore(RestoreWhat),
+    /// What a drill would do.
+    Drill(DrillWhat),
     /// What putting the maintenance page up would do.
     Maintenance {
         /// The service.
@@ -150,6 +173,11 @@ pub(super) async fn restore(session: &Session, args: &RestoreArgs) -> Result<Exi
     ask(session, args.what.wish(session)?, &args.ask).await
 }
 
+/// `skep drill`
+pub(super) async fn drill(session: &Session, args: &DrillArgs) -> Result<Exit, Failure> {
+    ask(session, args.what.wish(), &args.ask).await
+}
+
 /// `skep maintenance`
 pub(super) async fn maintenance(session: &Session, command: &MaintenanceCommand) -> Result<Exit, Failure> {
     match command {
@@ -169,6 +197,7 @@ pub(super) async fn plan(session: &Session, command: &PlanCommand) -> Result<Exi
     let wish = match command {
         PlanCommand::Backup { service } => Wish::new(service, Work::Backup),
         PlanCommand::Restore(what) => what.wish(session)?,
+        PlanCommand::Drill(what) => what.wish(),
         PlanCommand::Maintenance { service, lasts } => maintenance_wish(session, service, *lasts),
     };
     let world = session.world().await?;
@@ -297,6 +326,14 @@ impl RestoreWhat {
             quiesce: self.no_quiesce.then_some(false),
         };
         Ok(Wish { accept_problems: self.accept_problems, ..Wish::new(&self.service, work) })
+    }
+}
+
+// === impl DrillWhat ===
+
+impl DrillWhat {
+    fn wish(&self) -> Wish {
+        Wish::new(&self.service, Work::Drill { backup: self.backup.clone() })
     }
 }
 

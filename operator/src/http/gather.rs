@@ -75,7 +75,9 @@ fn operation_view(s: &Sources<'_>, op: &Operation) -> OperationView {
         + s.settings.check_deadline;
     let deadline = match op.intent.work {
         Work::Maintenance { until } => until,
-        Work::Backup | Work::Restore { .. } | Work::Expire => began.checked_add(limit).ok(),
+        Work::Backup | Work::Restore { .. } | Work::Drill { .. } | Work::Expire => {
+            began.checked_add(limit).ok()
+        }
     };
     OperationView::of(op, &(s.steps)(op), deadline.filter(|_| op.journal.state == State::Running))
 }

@@ -162,6 +162,13 @@ fn what(work: &Work) -> String {
             "The data becomes that of the newest verified backup; changes made after it are not in it."
                 .to_owned()
         }
+        Work::Drill { backup: Some(id) } => {
+            format!("Backup `{id}` is restored on the side, to prove that it can be; the live data is only read.")
+        }
+        Work::Drill { backup: None } => {
+            "The newest verified backup is restored on the side, to prove that it can be; the live data is only read."
+                .to_owned()
+        }
         Work::Maintenance { until: Some(at) } => {
             format!("Users see the maintenance page until {}.", time(at))
         }

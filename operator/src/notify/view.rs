@@ -262,14 +262,19 @@ fn backup(work: &Work, zone: &TimeZone) -> Option<String> {
         Work::Restore { before: Some(at), .. } => {
             Some(format!("The newest verified one before {}", moment(*at, zone)))
         }
-        Work::Restore { .. } | Work::Backup | Work::Maintenance { .. } | Work::Expire => None,
+        Work::Drill { backup: Some(id) } => Some(scrub::line(id, 80)),
+        Work::Restore { .. }
+        | Work::Backup
+        | Work::Drill { .. }
+        | Work::Maintenance { .. }
+        | Work::Expire => None,
     }
 }
 
 const fn until(work: &Work) -> Option<Timestamp> {
     match work {
         Work::Maintenance { until } => *until,
-        Work::Backup | Work::Restore { .. } | Work::Expire => None,
+        Work::Backup | Work::Restore { .. } | Work::Drill { .. } | Work::Expire => None,
     }
 }
 

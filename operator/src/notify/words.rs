@@ -36,6 +36,7 @@ pub(super) fn title(work: &Work, service: &str) -> String {
     let kind = match work {
         Work::Backup => "Backup",
         Work::Restore { .. } => "Restore",
+        Work::Drill { .. } => "Drill",
         Work::Maintenance { .. } => "Maintenance",
         Work::Expire => "Clean-up",
     };
@@ -71,6 +72,7 @@ pub(super) fn lead(work: &Work, phase: Phase, service: &str) -> String {
     let doing = match work {
         Work::Backup => format!("the backup of {service}"),
         Work::Restore { .. } => format!("the restore of {service} from a backup"),
+        Work::Drill { .. } => format!("the drill of {service}, which restores a backup on the side"),
         Work::Maintenance { .. } => format!("the maintenance of {service}"),
         Work::Expire => format!("the removal of expired data of {service}"),
     };
@@ -79,6 +81,12 @@ pub(super) fn lead(work: &Work, phase: Phase, service: &str) -> String {
         Phase::NeedsApproval => format!("{} waits for a person to approve it.", capital(&doing)),
         Phase::Started => begun(work, service),
         Phase::Finished => ended_well(work, service),
+        Phase::Failed if matches!(work, Work::Drill { .. }) => {
+            format!("{} did not prove it; nothing live was changed.", capital(&doing))
+        }
+        Phase::Cancelled if matches!(work, Work::Drill { .. }) => {
+            format!("{} ended early; nothing live was changed, and nothing is proved.", capital(&doing))
+        }
         Phase::Failed => format!("{} ended before anything was changed.", capital(&doing)),
         Phase::RolledBack => format!("{} failed, and everything was put back as it was.", capital(&doing)),
         Phase::Cancelled => {
@@ -92,6 +100,9 @@ fn begun(work: &Work, service: &str) -> String {
     match work {
         Work::Backup => format!("The data of {service} is being backed up."),
         Work::Restore { .. } => format!("The data of {service} is being restored from a backup."),
+        Work::Drill { .. } => {
+            format!("A backup of {service} is being restored on the side, to prove that it can be.")
+        }
         Work::Maintenance { .. } => format!("Maintenance of {service} has begun."),
         Work::Expire => format!("Data of {service} that was kept from earlier restores is being removed."),
     }
@@ -103,6 +114,11 @@ fn ended_well(work: &Work, service: &str) -> String {
             format!("The data of {service} was backed up, and the backup was read back and verified.")
         }
         Work::Restore { .. } => format!("The data of {service} was restored from a backup and verified."),
+        Work::Drill { .. } => {
+            format!(
+                "A backup of {service} was restored on the side and is proved; nothing of it is left there."
+            )
+        }
         Work::Maintenance { .. } => format!("Maintenance of {service} is over."),
         Work::Expire => format!("Data of {service} that was kept from earlier restores was removed."),
     }
@@ -118,6 +134,9 @@ pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
         (_, Phase::Stuck) => format!(
             "{service}, or services that use it, may be stopped or show the maintenance page until a person decides."
         ),
+        (Work::Drill { .. }, _) => {
+            format!("None expected: the live data of {service} is only read, and its server has more to do.")
+        }
         (Work::Backup, _) => format!("None expected: {service} keeps running."),
         (Work::Expire, Phase::Finished) => {
             "None for users. What was removed can no longer be gone back to.".to_owned()
@@ -168,13 +187,18 @@ pub(super) fn next(operation: &Operation, phase: Phase) -> String {
                 "It lasts until somebody ends it with the command below; another message tells when it is over."
                     .to_owned()
             }
-            Work::Maintenance { until: Some(_) } | Work::Backup | Work::Restore { .. } | Work::Expire => {
+            Work::Maintenance { until: Some(_) } | Work::Backup
+            | Work::Restore { .. }
+            | Work::Drill { .. }
+            | Work::Expire => {
                 "Nothing to do: another message tells how it ended.".to_owned()
             }
         },
         Phase::Finished => match operation.intent.work {
             Work::Restore { .. } => "Please look whether the application shows what you expect.".to_owned(),
-            Work::Backup | Work::Maintenance { .. } | Work::Expire => "Nothing to do.".to_owned(),
+            Work::Backup | Work::Drill { .. } | Work::Maintenance { .. } | Work::Expire => {
+                "Nothing to do.".to_owned()
+            }
         },
         Phase::Failed | Phase::RolledBack => {
             "Once the cause is mended, ask for the operation again.".to_owned()
@@ -223,6 +247,11 @@ pub(crate) fn step(work: &Work, name: &str) -> String {
         (Work::Restore { .. }, "start") => "Start the clients, page off",
         (Work::Restore { .. }, "verify") => "Check data and application",
         (Work::Restore { .. }, "keep") => "Keep the old data until it expires",
+        (Work::Drill { .. }, "preflight") => "Read the backup in full; look at room, roles and extensions",
+        (Work::Drill { .. }, "load") => "Load it into a scratch database",
+        (Work::Drill { .. }, "check") => "Run the checks there",
+        (Work::Drill { .. }, "drop") => "Drop the scratch database",
+        (Work::Drill { .. }, "record") => "Note on the backup that it is proved",
         (Work::Maintenance { .. }, "stop") => "Page on",
         (Work::Maintenance { .. }, "hold") => "Hold until told, or until its time is over",
         (Work::Maintenance { .. }, "start") => "Page off",

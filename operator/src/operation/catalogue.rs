@@ -1,6 +1,8 @@
 //! The backup catalogue: one config per backup. Raft is the trust anchor: nothing is fed to a restore tool unless
 //! its manifest's checksum is the one registered here.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use skep_runner::task::Stored;
@@ -14,6 +16,10 @@ use crate::swarm::object::{Config, KIND, Kind, Labels, OP};
 pub const PREFIX: &str = "skep-backup-";
 const VERIFIED: &str = "skep.verified";
 const PROVED: &str = "skep.proved";
+const SECONDS: &str = "skep.restore-seconds";
+const DRILL_FAILED: &str = "skep.drill-failed";
+/// Longest reason that a label tells, in bytes.
+const LONGEST_REASON: usize = 300;
 const REMOVING: &str = "skep.removing";
 const TAKEN: &str = "skep.taken";
 const VERSION: u32 = 1;
@@ -31,8 +37,21 @@ pub struct Backup {
     pub verified: Option<Timestamp>,
     /// When a restore of it last passed the checks.
     pub proved: Option<Timestamp>,
+    /// How many seconds loading it took when it was last proved.
+    pub restore_seconds: Option<f64>,
+    /// When and why a drill of it last failed, if it was not proved since.
+    pub drill_failed: Option<Disproof>,
     /// Since when it is being removed: some of its files may be gone, so nothing restores it any more.
     pub removing: Option<Timestamp>,
+}
+
+/// A drill that showed that a backup does not restore to what passes the checks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Disproof {
+    /// When.
+    pub at: Timestamp,
+    /// Why, for people.
+    pub why: String,
 }
 
 /// The immutable part of a registered backup.
@@ -92,6 +111,8 @@ impl Backup {
             version: config.version,
             verified: time(VERIFIED),
             proved: time(PROVED),
+            restore_seconds: config.labels.get(SECONDS).and_then(|t| t.parse().ok()),
+            drill_failed: config.labels.get(DRILL_FAILED).map(|text| Disproof::read(text)),
             removing: time(REMOVING),
             entry,
         })
@@ -100,6 +121,25 @@ impl Backup {
     /// As jobs know it.
     pub fn stored(&self) -> Stored {
         self.entry.stored()
+    }
+}
+
+// === impl Disproof ===
+
+impl Disproof {
+    /// Reads a label. One that is not as this version writes it still says that a drill failed.
+    fn read(text: &str) -> Disproof {
+        let parts = text.split_once(' ').and_then(|(at, why)| Some((at.parse().ok()?, why)));
+        let (at, why) = parts.unwrap_or((Timestamp::UNIX_EPOCH, text));
+        Disproof { at, why: why.to_owned() }
+    }
+}
+
+impl fmt::Display for Disproof {
+    /// As the label has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.why.floor_char_boundary(LONGEST_REASON.min(self.why.len()));
+        write!(f, "{} {}", self.at, &self.why[..end])
     }
 }
 
@@ -132,21 +172,57 @@ impl Entry {
     }
 }
 
-/// Notes that a restore of a backup has just passed its checks. A backup that is gone, or that somebody else writes at
-/// this moment, is left alone: the note is a courtesy.
+/// Notes that a restore of a backup has just passed its checks, and how long loading it took. A backup that is gone, or
+/// that somebody else writes at this moment, is left alone: the note is a courtesy.
 ///
 /// # Errors
 /// What the engine says.
-pub async fn mark_proved(cx: &Cx<'_>, id: &str) -> Result<(), Fault> {
+pub async fn mark_proved(cx: &Cx<'_>, id: &str, seconds: Option<f64>) -> Result<(), Fault> {
+    match note_proved(cx, id, seconds).await {
+        Err(Fault::Swarm(Error::Stale { .. })) => Ok(()),
+        other => other,
+    }
+}
+
+/// As [`mark_proved`], where the note is what the work was for. A backup that is gone is left alone.
+///
+/// # Errors
+/// `Stale` where somebody else has just written it; otherwise what the engine says.
+pub async fn note_proved(cx: &Cx<'_>, id: &str, seconds: Option<f64>) -> Result<(), Fault> {
+    let now = cx.now();
+    relabel(cx, id, |labels| {
+        labels.insert(PROVED.to_owned(), now.to_string());
+        labels.remove(DRILL_FAILED);
+        if let Some(seconds) = seconds {
+            labels.insert(SECONDS.to_owned(), format!("{seconds:.3}"));
+        }
+    })
+    .await
+}
+
+/// Notes that a drill has just shown that a backup does not restore to what passes the checks. What proved it before
+/// stays on record. A backup that is gone is left alone.
+///
+/// # Errors
+/// `Stale` where somebody else has just written it; otherwise what the engine says.
+pub async fn note_drill_failed(cx: &Cx<'_>, id: &str, why: &str) -> Result<(), Fault> {
+    let disproof = Disproof { at: cx.now(), why: why.to_owned() };
+    relabel(cx, id, |labels| {
+        labels.insert(DRILL_FAILED.to_owned(), disproof.to_string());
+    })
+    .await
+}
+
+async fn relabel(cx: &Cx<'_>, id: &str, change: impl FnOnce(&mut Labels)) -> Result<(), Fault> {
     let config = match cx.engine().config(&format!("{PREFIX}{id}")).await {
         Ok(config) => config,
         Err(Error::NotFound { .. }) => return Ok(()),
         Err(other) => return Err(other.into()),
     };
     let mut labels = config.labels.clone();
-    labels.insert(PROVED.to_owned(), cx.now().to_string());
+    change(&mut labels);
     match cx.engine().relabel_config(&config.id, config.version, &config.name, &labels).await {
-        Ok(()) | Err(Error::Stale { .. } | Error::NotFound { .. }) => Ok(()),
+        Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
         Err(other) => Err(other.into()),
     }
 }
@@ -162,7 +238,7 @@ pub async fn mark_removing(cx: &Cx<'_>, config: &Config) -> Result<(), Error> {
 }
 
 /// The backups that a restore may use, best first (S9): verified, regular, not being removed, of this service and engine, taken at or before
-/// `until`; or the one asked for by id, whatever its purpose. At most `most`.
+/// `until`; or the one asked for by id, whatever its purpose. One whose drill failed comes after all others. At most `most`.
 pub fn candidates<'a>(
     backups: impl IntoIterator<Item = &'a Backup>,
     service: &str,
@@ -178,9 +254,21 @@ pub fn candidates<'a>(
             None => b.verified.is_some() && b.entry.purpose == Purpose::Regular && b.entry.taken <= until,
         })
         .collect();
-    fit.sort_by_key(|b| std::cmp::Reverse(b.entry.taken));
+    fit.sort_by_key(|b| (b.drill_failed.is_some(), std::cmp::Reverse(b.entry.taken)));
     fit.truncate(most);
     fit
+}
+
+/// The backup that a drill tries: the newest that a restore may use, whatever became of it in earlier drills; or the one
+/// asked for by id.
+pub fn to_drill<'a>(
+    backups: impl IntoIterator<Item = &'a Backup>,
+    service: &str,
+    wanted: Option<&str>,
+    until: Timestamp,
+) -> Vec<&'a Backup> {
+    let fit = candidates(backups, service, wanted, until, usize::MAX);
+    fit.into_iter().max_by_key(|b| b.entry.taken).into_iter().collect()
 }
 
 #[cfg(test)]
@@ -194,6 +282,8 @@ mod tests {
             version: 1,
             verified: verified.then_some(taken),
             proved: None,
+            restore_seconds: None,
+            drill_failed: None,
             removing: None,
             entry: Entry {
                 schema: VERSION,
@@ -233,6 +323,34 @@ mod tests {
         assert_eq!(ids(candidates(&all, "shop_db", Some("safety"), until, 3)), ["safety"]);
         assert_eq!(ids(candidates(&all, "shop_db", Some("going"), until, 3)), [] as [String; 0]);
         assert_eq!(ids(candidates(&all, "other_db", None, until, 3)), [] as [String; 0]);
+    }
+
+    #[test]
+    fn s9_a_backup_whose_drill_failed_comes_after_all_others() {
+        let failed = |b: Backup| Backup {
+            drill_failed: Some(Disproof { at: b.entry.taken, why: "check `users`: 0".to_owned() }),
+            ..b
+        };
+        let all = [
+            backup("old", "2026-01-01T00:00:00Z", Purpose::Regular, true),
+            backup("good", "2026-01-02T00:00:00Z", Purpose::Regular, true),
+            failed(backup("bad", "2026-01-03T00:00:00Z", Purpose::Regular, true)),
+        ];
+        let until = "2026-01-04T00:00:00Z".parse().unwrap();
+        let ids = |found: Vec<&Backup>| found.iter().map(|b| b.entry.id.clone()).collect::<Vec<_>>();
+        assert_eq!(ids(candidates(&all, "shop_db", None, until, 3)), ["good", "old", "bad"]);
+        assert_eq!(ids(candidates(&all[2..], "shop_db", None, until, 3)), ["bad"]);
+        assert_eq!(ids(candidates(&all, "shop_db", Some("bad"), until, 3)), ["bad"]);
+    }
+
+    #[test]
+    fn what_a_drill_found_is_read_as_it_was_written_and_never_passed_over() {
+        let found =
+            Disproof { at: "2026-01-03T00:00:00Z".parse().unwrap(), why: "check `users`: 0".to_owned() };
+        assert_eq!(Disproof::read(&found.to_string()), found);
+        assert_eq!(Disproof::read("of another form").why, "of another form");
+        let long = Disproof { why: "é".repeat(400), ..found };
+        assert!(Disproof::read(&long.to_string()).why.len() <= LONGEST_REASON);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One operation holds a service: a claim is a config whose name derives from the service, so that creating it is
 //! atomic. Claims are taken in the order of names and given back when the operation has come to rest.
 
-use super::record::{OpId, SERVICE};
+use super::record::{OpId, Operation, SERVICE};
 use super::saga::{Cx, Fault, Progress};
 use crate::swarm::engine::Engine;
 use crate::swarm::error::Error;
@@ -21,14 +21,24 @@ pub async fn take(cx: &mut Cx<'_>, services: &[String]) -> Result<Progress, Faul
     let mut services = services.to_vec();
     services.sort();
     services.dedup();
+    let wanted = serde_json::json!({ "services": services });
     for service in &services {
         if let Some(other) = take_one(cx.engine(), service, &cx.op.id).await? {
+            // Whoever holds one of them learns from this that it is wanted.
+            cx.keep(&wanted).await?;
             let mut wait = super::saga::Wait::new(format!("operation {other} holds {service}"));
             wait.again = std::time::Duration::from_secs(1);
             return Ok(Progress::Wait(wait));
         }
     }
-    Ok(Progress::Done(serde_json::json!({ "services": services })))
+    Ok(Progress::Done(wanted))
+}
+
+/// Whether an operation has this service, or wants it.
+pub fn concerns(op: &Operation, service: &str) -> bool {
+    let claimed = op.journal.step("claim").map(|r| &r.out["services"]);
+    let listed = claimed.and_then(|c| c.as_array()).into_iter().flatten();
+    op.intent.service == service || listed.filter_map(|s| s.as_str()).any(|s| s == service)
 }
 
 async fn take_one(engine: &Engine, service: &str, op: &OpId) -> Result<Option<String>, Fault> {

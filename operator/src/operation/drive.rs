@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::backup::Backup;
+use super::drill::Drill;
 use super::expire::Expire;
 use super::journal::{Compensation, Next, Step, next};
 use super::maintenance::Maintenance;
@@ -117,6 +118,7 @@ async fn advance_kind(env: &Env, op: &mut Operation) -> Result<Again, Error> {
             }
             advance(env, op, &Restore { in_place: in_place.unwrap_or(false) }).await
         }
+        Work::Drill { .. } => advance(env, op, &Drill).await,
         Work::Maintenance { until } => advance(env, op, &Maintenance { until }).await,
         Work::Expire => advance(env, op, &Expire).await,
     }

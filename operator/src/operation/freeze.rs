@@ -158,6 +158,23 @@ async fn holder(cx: &Cx<'_>, seen: &Seen, service: &Service, directory: &Directo
     Ok(Client { holds_files: true, ..client_of(cx, seen, service).await? })
 }
 
+/// Everything that a drill has to decide beforehand: the backup, and the checks that it has to pass.
+///
+/// # Errors
+/// When there is no backup to try, when the service does not run, or what the engine says.
+pub async fn drill(cx: &Cx<'_>, wanted: Option<&str>) -> Result<Frozen, Fault> {
+    let service = service(cx).await?;
+    let seen = Seen::load(cx).await?;
+    let policy = policy_of(cx, &seen, &service)?;
+    let mut frozen = Frozen::of(data_target(cx, &service, &policy).await?);
+    frozen.checks = sql_checks(&policy);
+    frozen.candidates = backups(cx, wanted, cx.op.intent.created, |all, until| {
+        super::catalogue::to_drill(all, service.name(), wanted, until)
+    })
+    .await?;
+    Ok(frozen)
+}
+
 /// How a service is stopped.
 ///
 /// # Errors
@@ -193,7 +210,7 @@ fn policy_of(cx: &Cx<'_>, seen: &Seen, service: &Service) -> Result<Policy, Faul
 const fn is_destructive(work: &Work) -> bool {
     match work {
         Work::Restore { .. } | Work::Maintenance { .. } | Work::Expire => true,
-        Work::Backup => false,
+        Work::Backup | Work::Drill { .. } => false,
     }
 }
 
@@ -302,16 +319,28 @@ pub(crate) fn unflushed(services: &[Service], graph: &Graph, clients: &[Client])
 
 async fn candidates(cx: &Cx<'_>, restore: &Restore) -> Result<Vec<super::catalogue::Entry>, Fault> {
     let Work::Restore { backup, before, .. } = &cx.op.intent.work else { return Ok(Vec::new()) };
-    let all = cx.engine().configs(Kind::Backup, &[(super::record::SERVICE, &cx.op.intent.service)]).await?;
-    let all: Vec<_> = all.iter().filter_map(super::catalogue::Backup::read).collect();
     // Who asked on behalf of an alert has taken the lookback off already.
     let until = before.unwrap_or_else(|| match &cx.op.intent.trigger {
         super::record::Trigger::Alert { starts_at, .. } => *starts_at - restore.lookback,
         _ => cx.op.intent.created,
     });
-    let found = super::catalogue::candidates(&all, &cx.op.intent.service, backup.as_deref(), until, 3);
+    let (service, wanted) = (cx.op.intent.service.as_str(), backup.as_deref());
+    backups(cx, wanted, until, |all, until| super::catalogue::candidates(all, service, wanted, until, 3))
+        .await
+}
+
+/// The backups of the operation's service that are chosen, at least one.
+async fn backups(
+    cx: &Cx<'_>,
+    wanted: Option<&str>,
+    until: jiff::Timestamp,
+    choose: impl for<'a> Fn(&'a [super::catalogue::Backup], jiff::Timestamp) -> Vec<&'a super::catalogue::Backup>,
+) -> Result<Vec<super::catalogue::Entry>, Fault> {
+    let all = cx.engine().configs(Kind::Backup, &[(super::record::SERVICE, &cx.op.intent.service)]).await?;
+    let all: Vec<_> = all.iter().filter_map(super::catalogue::Backup::read).collect();
+    let found = choose(&all, until);
     if found.is_empty() {
-        return Err(Fault::failed(match backup {
+        return Err(Fault::failed(match wanted {
             Some(id) => format!("there is no backup `{id}` of {}", cx.op.intent.service),
             None => format!("there is no verified backup of {} from before {until}", cx.op.intent.service),
         }));

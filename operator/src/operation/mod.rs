@@ -1,7 +1,7 @@
 //! Operations: intent and journal in one Swarm config each, driven step by step.
 //!
 //! `record` is what stands in the Swarm; `journal` computes what comes next; `saga` is the frame of steps; `drive` polls.
-//! One file per operation: `backup`, `restore`, `maintenance`, `expire`. What they share: `claim` (one holder per
+//! One file per operation: `backup`, `restore`, `drill`, `maintenance`, `expire`. What they share: `claim` (one holder per
 //! service), `freeze` and `frozen` (decisions made beforehand), `data` (the tasks that the engine of a service wants), `work` (jobs), `clients` (stop and start), `catalogue`,
 //! `retention` (which backups stay) and `prune` (removing the others).
 
@@ -13,6 +13,7 @@ pub mod client_spec;
 pub mod clients;
 pub mod data;
 pub mod desk;
+pub mod drill;
 pub mod drive;
 pub mod expire;
 pub mod freeze;

@@ -17,7 +17,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use codec::Unreadable;
+pub use codec::{STATE, Unreadable};
 pub use step::{BEING_UNDONE, JobRecord, JobRecordState, StepRecord, StepState};
 
 /// Version of the intent and journal format.
@@ -70,6 +70,12 @@ pub enum Work {
         /// Overrides `skep.restore.quiesce`.
         #[serde(default)]
         quiesce: Option<bool>,
+    },
+    /// Restore a backup on the side, to prove that it can be.
+    Drill {
+        /// This backup and no other; the newest verified one where absent.
+        #[serde(default)]
+        backup: Option<String>,
     },
     /// Put the maintenance page up until told otherwise.
     Maintenance {
@@ -219,6 +225,7 @@ impl Work {
         match self {
             Work::Backup => "backup",
             Work::Restore { .. } => "restore",
+            Work::Drill { .. } => "drill",
             Work::Maintenance { .. } => "maintenance",
             Work::Expire => "expire",
         }

@@ -31,7 +31,16 @@ fn backup(taken: Timestamp) -> Backup {
         purpose: Purpose::Regular,
         node: None,
     };
-    Backup { config: String::new(), version: 1, entry, verified: Some(taken), proved: None, removing: None }
+    Backup {
+        config: String::new(),
+        version: 1,
+        entry,
+        verified: Some(taken),
+        proved: None,
+        restore_seconds: None,
+        drill_failed: None,
+        removing: None,
+    }
 }
 
 fn rules(keep: &str, zone: &str) -> Rules {

@@ -98,7 +98,7 @@ async fn closed(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Result
     let fault =
         record.fault.unwrap_or(JobFault { kind: FaultKind::Transient, message: "it was lost".to_owned() });
     let is_undo = is_undo(order.key);
-    if fault.kind == FaultKind::Final || (record.attempt >= ATTEMPTS && !is_undo) {
+    if fault.kind != FaultKind::Transient || (record.attempt >= ATTEMPTS && !is_undo) {
         return Ok(Outcome::Failed(fault));
     }
     let failed = format!("attempt {} failed ({})", record.attempt, fault.message);
@@ -170,7 +170,7 @@ async fn observe(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Resul
         Err(Error::NotFound { .. }) => match create(cx, order, &record, &name).await {
             Ok(id) => id,
             Err(Fault::Swarm(Error::Refused { what, message })) => {
-                let fault = JobFault { kind: FaultKind::Final, message: format!("{what}: {message}") };
+                let fault = JobFault { kind: FaultKind::Circumstance, message: format!("{what}: {message}") };
                 return settle(cx, order, record, Err(fault)).await;
             }
             Err(other) => return Err(other),
@@ -215,7 +215,7 @@ async fn still_writing(
     if cx.since(since) < cx.env.settings.lost_deadline {
         return Ok(Outcome::Wait(Wait { again: LOOK_AT_NODE, ..Wait::new(message) }));
     }
-    settle(cx, order, record, Err(JobFault { kind: FaultKind::Final, message })).await
+    settle(cx, order, record, Err(JobFault { kind: FaultKind::Circumstance, message })).await
 }
 
 async fn past_deadline(
@@ -231,7 +231,7 @@ async fn past_deadline(
         return Ok(Outcome::Wait(wait));
     }
     let message = format!("not finished within {} s", cx.env.settings.job_deadline.as_secs());
-    settle(cx, order, record, Err(JobFault { kind: FaultKind::Final, message })).await
+    settle(cx, order, record, Err(JobFault { kind: FaultKind::Circumstance, message })).await
 }
 
 /// Journals the outcome, and with it that the job is to be removed.
@@ -283,6 +283,17 @@ async fn close(cx: &mut Cx<'_>, key: &str, record: &JobRecord) -> Result<Option<
     cx.record().jobs.insert(key.to_owned(), record);
     cx.save().await?;
     Ok(None)
+}
+
+/// Removes what is left of a job of the current step, whatever it is doing. Returns what is waited for, if anything.
+///
+/// # Errors
+/// What the engine says.
+pub async fn give_up(cx: &mut Cx<'_>, key: &str) -> Result<Option<Wait>, Fault> {
+    match cx.record().jobs.get(key).cloned() {
+        Some(record) if record.state != JobRecordState::Closed => close(cx, key, &record).await,
+        Some(_) | None => Ok(None),
+    }
 }
 
 async fn remove_files(cx: &Cx<'_>, record: &JobRecord) -> Result<(), Error> {

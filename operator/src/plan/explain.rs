@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::steps::steps;
 use super::words::list;
 use super::world::World;
-use super::{restore, retention};
+use super::{drill, restore, retention};
 use crate::engines::found::{self, Found};
 use crate::engines::{Access, Data, DirectoryEngine};
 use crate::operation::frozen::Method;
@@ -103,6 +103,7 @@ pub fn explain(world: &World, service: &str, work: &Work, accept_problems: bool,
     match work {
         Work::Backup => backup(&mut draft),
         Work::Restore { .. } => restore::restore(&mut draft, work),
+        Work::Drill { .. } => drill::drill(&mut draft, work),
         Work::Maintenance { until } => maintenance(&mut draft, *until),
         Work::Expire => expire(&mut draft),
     }

@@ -118,8 +118,15 @@ fn choose<'a>(draft: &mut Draft<'a>, wanted: Option<&str>, before: Option<Timest
         let verified =
             b.verified.map_or("never verified".to_owned(), |v| format!("verified {}", ago(v, now)));
         let proved = b.proved.map(|p| format!(", proved {}", ago(p, now))).unwrap_or_default();
+        let failed = b.drill_failed.as_ref();
+        let failed =
+            failed.map(|d| format!(", its drill failed {}: {}", ago(d.at, now), d.why)).unwrap_or_default();
         let then = if i == 0 { "" } else { "else " };
-        format!("{then}{id}, taken {taken} ({}), {}, {verified}{proved}", ago(*taken, now), size(*bytes))
+        format!(
+            "{then}{id}, taken {taken} ({}), {}, {verified}{proved}{failed}",
+            ago(*taken, now),
+            size(*bytes)
+        )
     };
     let lines = found.iter().enumerate().map(line).collect();
     draft.fact("Backup", lines);

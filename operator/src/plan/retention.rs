@@ -76,6 +76,8 @@ fn to_come(draft: &Draft<'_>) -> Backup {
         entry,
         verified: Some(draft.now),
         proved: None,
+        restore_seconds: None,
+        drill_failed: None,
         removing: None,
     }
 }

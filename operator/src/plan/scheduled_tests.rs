@@ -46,7 +46,16 @@ fn backup(service: &str, taken: Timestamp, purpose: Purpose) -> Backup {
         purpose,
         node: None,
     };
-    Backup { config: String::new(), version: 1, entry, verified: Some(taken), proved: None, removing: None }
+    Backup {
+        config: String::new(),
+        version: 1,
+        entry,
+        verified: Some(taken),
+        proved: None,
+        restore_seconds: None,
+        drill_failed: None,
+        removing: None,
+    }
 }
 
 /// A Swarm in which whatever is asked for ends at once, or goes on until it is told to end.

@@ -1,6 +1,7 @@
 //! The steps of every kind of work, as the sagas themselves list them.
 
 use crate::operation::backup::Backup;
+use crate::operation::drill::Drill;
 use crate::operation::expire::Expire;
 use crate::operation::journal::{Compensation, Step as _};
 use crate::operation::maintenance::Maintenance;
@@ -18,6 +19,7 @@ pub fn steps(work: &Work, way: Way) -> Vec<(&'static str, Compensation)> {
             Way::InPlace => of(&Restore { in_place: true }),
             Way::Directory => of(&RestoreDirectory),
         },
+        Work::Drill { .. } => of(&Drill),
         Work::Maintenance { until } => of(&Maintenance { until: *until }),
         Work::Expire => of(&Expire),
     }

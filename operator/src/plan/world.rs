@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::operation::catalogue::Backup;
+use crate::operation::claim::concerns;
 use crate::operation::record::Operation;
 use crate::swarm::object::{Service, Task, TaskState};
 
@@ -52,13 +53,8 @@ impl World {
     }
 }
 
-/// The open operation that has a service now, or that people must decide about.
+/// The open operation that has a service now, or waits for it, or that people must decide about.
 pub(super) fn holder<'a>(operations: &'a [Operation], service: &str) -> Option<&'a Operation> {
     let open = |op: &&Operation| !op.journal.state.is_terminal();
-    let holds = |op: &&Operation| {
-        let claimed = op.journal.step("claim").map(|r| &r.out["services"]);
-        let listed = claimed.and_then(|c| c.as_array()).into_iter().flatten();
-        op.intent.service == service || listed.filter_map(|s| s.as_str()).any(|s| s == service)
-    };
-    operations.iter().filter(open).find(holds)
+    operations.iter().filter(open).find(|op| concerns(op, service))
 }

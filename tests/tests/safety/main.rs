@@ -10,6 +10,7 @@
 mod alerts;
 mod clients;
 mod data;
+mod drills;
 mod files;
 mod jobs;
 mod rescue;

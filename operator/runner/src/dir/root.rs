@@ -152,7 +152,7 @@ impl Root {
             return Ok(());
         }
         let mib = |bytes: u64| bytes >> 20;
-        Err(Error::refused(format!(
+        Err(Error::NoRoom(format!(
             "only {} MiB are free at {}, {} MiB are needed and {} MiB must stay free",
             mib(free),
             self.path,

@@ -166,7 +166,7 @@ fn has_room(job: &Job, max_wal_size: u64) -> Result<()> {
         return Ok(());
     }
     let mib = |bytes: u64| bytes >> 20;
-    Err(Error::refused(format!(
+    Err(Error::NoRoom(format!(
         "only {} MiB are free where the data is, {} MiB must stay free",
         mib(room.free),
         mib(least)

@@ -31,7 +31,8 @@ pub enum Unreadable {
     },
 }
 
-const STATE: &str = "skep.state";
+/// Label with the state, by name.
+pub const STATE: &str = "skep.state";
 const STEP: &str = "skep.step.";
 const TOLD: &str = "skep.told.";
 const REMARK: &str = "skep.remark.";

@@ -163,6 +163,7 @@ pub(super) async fn replace(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         Checked::Wait(progress) => Ok(progress),
         Checked::Passed => Ok(Progress::Done(json!({ "backup": best }))),
         Checked::Failed(why) => Err(Fault::failed(why)),
+        Checked::Unable(fault) => Err(Fault::failed(fault.message)),
     }
 }
 
@@ -234,6 +235,7 @@ pub(super) async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         Checked::Wait(progress) => return Ok(progress),
         Checked::Passed => {}
         Checked::Failed(why) => return Err(Fault::failed(why)),
+        Checked::Unable(fault) => return Err(Fault::failed(fault.message)),
     }
     for (i, client) in frozen.clients.iter().enumerate() {
         let mut checks = canary::net_checks(&client.checks);
@@ -259,9 +261,12 @@ pub(super) async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         cx.remark("no check is defined (skep.check.…): that the restored data is right was not verified beyond the restore itself");
     }
     if checks > 0 {
-        let beside = cx.op.journal.step("beside").map(|r| r.out["backup"].clone());
-        let used = beside.or_else(|| cx.op.journal.step("replace").map(|r| r.out["backup"].clone()));
-        catalogue::mark_proved(cx, used.as_ref().and_then(Value::as_str).unwrap_or_default()).await?;
+        let beside = cx.op.journal.step("beside").map(|r| r.out.clone());
+        let seconds = beside.as_ref().and_then(|out| out["seconds"].as_f64());
+        let used = beside.map(|out| out["backup"].clone());
+        let used = used.or_else(|| cx.op.journal.step("replace").map(|r| r.out["backup"].clone()));
+        catalogue::mark_proved(cx, used.as_ref().and_then(Value::as_str).unwrap_or_default(), seconds)
+            .await?;
     }
     Ok(Progress::Done(json!({ "checks": checks })))
 }

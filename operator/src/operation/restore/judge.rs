@@ -37,7 +37,7 @@ pub fn judge(seen: &PgInspection, known: &Known<'_>, needed: u64) -> Judgement {
 
 /// S17: room for 1.2 × the size, and the write-ahead log that loading makes; and so that loading never comes near to the
 /// floor at which the job would stop itself.
-fn room(seen: &PgInspection, needed: u64, judgement: &mut Judgement) {
+pub fn room(seen: &PgInspection, needed: u64, judgement: &mut Judgement) {
     let floor = (seen.capacity / 10).max(2 * seen.max_wal_size);
     let want = needed + needed / 5 + seen.max_wal_size.max(floor);
     if seen.capacity == 0 {

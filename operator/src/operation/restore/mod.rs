@@ -9,8 +9,8 @@
 mod cut;
 pub mod directory;
 pub mod judge;
-mod preflight;
-mod prepare;
+pub mod preflight;
+pub mod prepare;
 mod trial;
 
 use serde_json::{Value, json};

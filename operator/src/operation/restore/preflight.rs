@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use skep_runner::manifest::Manifest;
 use skep_runner::task::{Named, PgInspect, PgInspection};
-use skep_runner::{Report, Task};
+use skep_runner::{Fault as JobFault, Report, Task};
 
 use super::judge::{Judgement, Known, judge};
 use super::prepare::done;
 use crate::operation::catalogue::Entry;
 use crate::operation::data::{examined, unexpected};
+use crate::operation::drill;
 use crate::operation::frozen::{self, Frozen};
 use crate::operation::record::Trigger;
-use crate::operation::saga::{Cx, Fault, Progress};
+use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Access, Order, Outcome};
 
 /// What preflight found.
@@ -92,16 +93,13 @@ pub(super) async fn usable(
             ids.push(entry.id.clone());
             continue;
         }
-        let key = format!("read{i}");
-        let task = frozen.target.examine(entry.stored())?;
-        let order = Order { key: &key, target: &frozen.target, task, store: Some(Access::Read), data: false };
-        match work::run(cx, &order).await? {
-            Outcome::Wait(wait) => return Ok(Candidates::Wait(Progress::Wait(wait))),
-            Outcome::Done(report) => {
-                first = Some(Box::new(examined(*report)?));
+        match examine(cx, frozen, entry, &format!("read{i}")).await? {
+            Examined::Wait(wait) => return Ok(Candidates::Wait(Progress::Wait(wait))),
+            Examined::Whole(manifest) => {
+                first = Some(manifest);
                 ids.push(entry.id.clone());
             }
-            Outcome::Failed(fault) => {
+            Examined::Unusable(fault) => {
                 cx.remark(format!("backup {} cannot be used: {}", entry.id, fault.message))
             }
         }
@@ -112,17 +110,50 @@ pub(super) async fn usable(
     }
 }
 
-enum Looked {
+/// What reading a backup in full came to.
+pub enum Examined {
+    /// Not yet.
+    Wait(Wait),
+    /// It is what was registered; this is its manifest.
+    Whole(Box<Manifest>),
+    /// It is not, or cannot be read.
+    Unusable(JobFault),
+}
+
+/// Reads a backup in full and compares it with what was registered, by one job of the current step.
+///
+/// # Errors
+/// What the engine says.
+pub async fn examine(cx: &mut Cx<'_>, frozen: &Frozen, entry: &Entry, key: &str) -> Result<Examined, Fault> {
+    let task = frozen.target.examine(entry.stored())?;
+    let order = Order { key, target: &frozen.target, task, store: Some(Access::Read), data: false };
+    Ok(match work::run(cx, &order).await? {
+        Outcome::Wait(wait) => Examined::Wait(wait),
+        Outcome::Done(report) => Examined::Whole(Box::new(examined(*report)?)),
+        Outcome::Failed(fault) => Examined::Unusable(fault),
+    }
+}
+
+/// What a look at the server came to.
+pub enum Looked {
+    /// Not yet.
     Wait(Progress),
+    /// This.
     Seen(Box<PgInspection>),
 }
 
-async fn inspect(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Looked, Fault> {
+/// Looks at the server, the live database, and what stands against the backups of the plan; changes nothing.
+///
+/// # Errors
+/// When the server cannot be looked at, or what the engine says.
+pub async fn inspect(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Looked, Fault> {
+    // What a drill has left behind goes the same way as what an earlier restore kept.
+    let kept = frozen.kept.iter().map(|k| k.name.clone()).chain([drill::scratch_name(&frozen.target.name)]);
     let task = Task::PgInspect(PgInspect {
         connect: frozen.target.access.connect.clone(),
         database: frozen.target.database.clone(),
         backups: frozen.candidates.iter().map(Entry::stored).collect(),
-        kept: frozen.kept.iter().map(|k| k.name.clone()).collect(),
+        kept: kept.collect(),
     });
     let order = Order { key: "look", target: &frozen.target, task, store: Some(Access::Read), data: true };
     match work::run(cx, &order).await? {

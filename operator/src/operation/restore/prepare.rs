@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use skep_runner::task::{CheckOutcome, DataChecks, Named, PgDrop, PgRestore, SqlCheck, SqlChecks};
-use skep_runner::{Report, Task};
+use skep_runner::{Fault as JobFault, Report, Task};
 
 use super::preflight::Preflight;
 use crate::engines::Data;
@@ -113,9 +113,10 @@ pub(super) async fn beside(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     };
     let entry = frozen.candidates.iter().find(|e| e.id == *id);
     let entry = entry.ok_or_else(|| Fault::failed(format!("backup {id} is not in the plan")))?;
-    let why = match restore_one(cx, &frozen, entry, state.candidate).await? {
+    let (side, key) = (side_name(cx, state.candidate), format!("load{}", state.candidate));
+    let why = match load(cx, &frozen, entry, &side, &key).await? {
         Restored::Wait(wait) => return Ok(Progress::Wait(wait)),
-        Restored::Unusable(why) => why,
+        Restored::Unusable(fault) => fault.message,
         Restored::Built { live, side, seconds } => {
             match check(cx, &frozen, &side.name, &format!("check{}", state.candidate)).await? {
                 Checked::Wait(progress) => return Ok(progress),
@@ -127,6 +128,7 @@ pub(super) async fn beside(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
                     );
                 }
                 Checked::Failed(why) => why,
+                Checked::Unable(fault) => fault.message,
             }
         }
     };
@@ -156,35 +158,45 @@ async fn drop_rejected(cx: &mut Cx<'_>, frozen: &Frozen, candidate: usize) -> Re
 }
 
 /// How restoring one backup beside went.
-enum Restored {
+pub enum Restored {
+    /// Not yet.
     Wait(Wait),
+    /// The new database is there.
     Built {
+        /// The live database, where it exists.
         live: Option<Named>,
+        /// The new one.
         side: Named,
+        /// Seconds that loading took.
         seconds: f64,
     },
     /// Why this backup cannot be restored; the next older one may.
-    Unusable(String),
+    Unusable(JobFault),
 }
 
-async fn restore_one(
+/// Loads a backup into a new database of this name beside the live one, by one job of the current step. Whatever has to
+/// happen to a backup before it can be loaded belongs here: restores and drills both come this way.
+///
+/// # Errors
+/// What the engine says.
+pub async fn load(
     cx: &mut Cx<'_>,
     frozen: &Frozen,
     entry: &Entry,
-    candidate: usize,
+    side: &str,
+    key: &str,
 ) -> Result<Restored, Fault> {
     let task = Task::PgRestore(PgRestore {
         connect: frozen.target.access.connect.clone(),
         stored: entry.stored(),
         live: frozen.target.database.clone(),
-        side: side_name(cx, candidate),
+        side: side.to_owned(),
         jobs: 2,
     });
-    let key = format!("load{candidate}");
-    let order = Order { key: &key, target: &frozen.target, task, store: Some(Access::Read), data: true };
+    let order = Order { key, target: &frozen.target, task, store: Some(Access::Read), data: true };
     match work::run(cx, &order).await? {
         Outcome::Wait(wait) => Ok(Restored::Wait(wait)),
-        Outcome::Failed(fault) => Ok(Restored::Unusable(fault.message)),
+        Outcome::Failed(fault) => Ok(Restored::Unusable(fault)),
         Outcome::Done(report) => match *report {
             Report::PgRestore { live, side, size: _, seconds } => Ok(Restored::Built { live, side, seconds }),
             other => Err(unexpected(&other)),
@@ -193,19 +205,22 @@ async fn restore_one(
 }
 
 /// How the SQL checks of a database went.
-pub(super) enum Checked {
+pub enum Checked {
+    /// Not yet.
     Wait(Progress),
+    /// All of them passed.
     Passed,
+    /// Some did not.
     Failed(String),
+    /// They could not be run.
+    Unable(JobFault),
 }
 
 /// Runs the SQL checks in a database. No checks = passed, since the restore itself was verified.
-pub(super) async fn check(
-    cx: &mut Cx<'_>,
-    frozen: &Frozen,
-    database: &str,
-    key: &str,
-) -> Result<Checked, Fault> {
+///
+/// # Errors
+/// What the engine says.
+pub async fn check(cx: &mut Cx<'_>, frozen: &Frozen, database: &str, key: &str) -> Result<Checked, Fault> {
     if frozen.checks.is_empty() {
         return Ok(Checked::Passed);
     }
@@ -235,7 +250,7 @@ pub(super) async fn check_all(
     let order = Order { key, target: &frozen.target, task, store: None, data: false };
     match work::run(cx, &order).await? {
         Outcome::Wait(wait) => Ok(Checked::Wait(Progress::Wait(wait))),
-        Outcome::Failed(fault) => Ok(Checked::Failed(fault.message)),
+        Outcome::Failed(fault) => Ok(Checked::Unable(fault)),
         Outcome::Done(report) => match *report {
             Report::Checks { outcomes } => Ok(failures(&outcomes).map_or(Checked::Passed, Checked::Failed)),
             other => Err(unexpected(&other)),

@@ -84,7 +84,7 @@ pub(super) fn failed(task: &Task, fault: Option<Fault>) -> JobState {
         || error.contains("exec format error");
     let fault = if unstartable {
         let message = format!("the runner cannot be started in image {}: {error}", task.image);
-        Fault { kind: FaultKind::Final, message }
+        Fault { kind: FaultKind::Circumstance, message }
     } else {
         Fault { kind: FaultKind::Transient, message: error }
     };
@@ -207,7 +207,7 @@ mod tests {
         let mut task = task(TaskState::Failed, TaskState::Shutdown);
         task.exit_code = Some(127);
         let JobState::Failed { fault, .. } = failed(&task, None) else { panic!("it failed") };
-        assert_eq!(fault.kind, FaultKind::Final);
+        assert_eq!(fault.kind, FaultKind::Circumstance);
         assert!(fault.message.contains("postgres:17"), "{}", fault.message);
     }
 

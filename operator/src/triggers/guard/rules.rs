@@ -79,7 +79,9 @@ fn born_in<'a>(incident: &Incident, s: &'a Situation) -> Option<(&'a OpId, Optio
 }
 
 fn busy(incident: &Incident, s: &Situation, now: Timestamp) -> Option<Decision> {
-    let live = |o: &&Operation| !o.journal.state.is_terminal();
+    // A drill lets go as soon as a restore is asked for.
+    let live =
+        |o: &&Operation| !o.journal.state.is_terminal() && !matches!(o.intent.work, Work::Drill { .. });
     if let Some(op) = s.operations.iter().find(live).or_else(|| disturbing(s).find(live)) {
         return Some(Decision::Busy { op: op.id.clone(), until: None });
     }

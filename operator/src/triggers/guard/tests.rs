@@ -237,6 +237,16 @@ fn while_another_operation_works_the_alert_waits_and_is_judged_when_that_has_end
 }
 
 #[test]
+fn a_drill_keeps_no_alert_waiting() {
+    let drill = Work::Drill { backup: None };
+    for state in [State::Pending, State::Running, State::Stuck, State::Succeeded] {
+        let mut s = situation();
+        s.operations.push(by_hand(drill.clone(), state, -50, (state == State::Succeeded).then_some(-10)));
+        assert!(matches!(s.hears(&fires(0), 1), Decision::Start { .. }), "{state:?}");
+    }
+}
+
+#[test]
 fn a_stuck_operation_keeps_alerts_away() {
     let mut s = situation();
     s.operations.push(by_hand(restore_work(), State::Stuck, -500, Some(-400)));

@@ -25,8 +25,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use skep_runner::Ticket;
 use skep_runner::task::DatabaseProperties;
+use skep_runner::{Task, Ticket};
 
 pub use app::{Application, PageServer};
 pub use files::{Crashing, Files, Holder, Side};
@@ -59,6 +59,8 @@ pub struct World {
     pub pace: Pace,
     /// What an application saw and must never see.
     pub violations: Vec<String>,
+    /// What jobs were asked to do, in order.
+    pub tasks: Vec<Task>,
     /// Room where the data is: free bytes and size.
     pub room: (u64, u64),
 }
@@ -177,6 +179,7 @@ impl Data {
 
 impl Jobs for Data {
     fn start(&self, ticket: Ticket, container: &Container, _view: &View<'_>) -> Box<dyn Process> {
+        self.lock().tasks.push(ticket.task.clone());
         Box::new(job::PgJob::new(self.clone(), ticket, container.clone()))
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use skep_runner::task::{DirMove, Direction, Expect, SqlCheck};
-use skep_runner::{Report, Task};
+use skep_runner::{Fault as JobFault, Report, Task};
 
 use super::load::Beside;
 use super::preflight::directory;
@@ -262,7 +262,8 @@ async fn answers(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Option<Progress>, F
     match check_all(cx, frozen, &frozen.target.database, checks, &key).await? {
         Checked::Wait(progress) => Ok(Some(progress)),
         Checked::Passed => Ok(None),
-        Checked::Failed(why) => {
+        // A server that still starts cannot be asked.
+        Checked::Failed(why) | Checked::Unable(JobFault { message: why, .. }) => {
             let since = *serving.since.get_or_insert(cx.now());
             if cx.since(since) > cx.env.settings.check_deadline {
                 return Err(Fault::failed(format!("{}: {why}", frozen.target.name)));
