@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use skep::operation::catalogue::{Backup, Entry, Purpose};
+use skep::operation::catalogue::{Backup, Entry, Origin, Purpose, Spoilt};
 use skep::operation::frozen::{Kept, KeptForm};
 use skep::operation::record::{Intent, Journal, OpId, Operation, SCHEMA, State, Trigger, Work};
 use skep::plan::{World, explain};
@@ -60,6 +60,8 @@ struct Stored {
     safety: bool,
     #[serde(default)]
     proved: Option<Timestamp>,
+    #[serde(default)]
+    spoilt: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -149,6 +151,7 @@ impl Stored {
             verified: (!self.unverified).then_some(self.taken),
             proved: self.proved,
             removing: None,
+            spoilt: self.spoilt.as_ref().map(|why| Spoilt { at: self.taken, why: why.clone() }),
             entry: Entry {
                 schema: Entry::VERSION,
                 id: self.id.clone(),
@@ -163,6 +166,7 @@ impl Stored {
                 size: 12_582_912,
                 taken: self.taken,
                 purpose: if self.safety { Purpose::Safety } else { Purpose::Regular },
+                origin: Origin::Made,
             },
         }
     }

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::http::fixture::{RESTORE, at, intent, operation, restore_work, running_restore};
-use crate::operation::catalogue::Entry;
+use crate::operation::catalogue::{Entry, Origin};
 use crate::operation::record::{OpId, Trigger};
 use crate::triggers::guard::fixture::SERVICE;
 
@@ -53,6 +53,7 @@ fn backup(id: &str, taken: i64, purpose: Purpose, verified: bool, proved: Option
         verified: verified.then(|| at(taken + 10)),
         proved: proved.map(at),
         removing: None,
+        spoilt: None,
         entry: Entry {
             schema: Entry::VERSION,
             id: id.to_owned(),
@@ -67,6 +68,7 @@ fn backup(id: &str, taken: i64, purpose: Purpose, verified: bool, proved: Option
             size: 7,
             taken: at(taken),
             purpose,
+            origin: Origin::Made,
         },
     }
 }

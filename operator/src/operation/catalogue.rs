@@ -1,9 +1,11 @@
 //! The backup catalogue: one config per backup. Raft is the trust anchor: nothing is fed to a restore tool unless
 //! its manifest's checksum is the one registered here.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use skep_runner::task::Stored;
+use skep_runner::task::{Stored, Verdict};
 
 use super::record::{OpId, SERVICE, SERVICE_ID};
 use super::saga::{Cx, Fault};
@@ -15,6 +17,9 @@ pub const PREFIX: &str = "skep-backup-";
 const VERIFIED: &str = "skep.verified";
 const PROVED: &str = "skep.proved";
 const REMOVING: &str = "skep.removing";
+const SPOILT: &str = "skep.spoilt";
+/// Longest reason that a label tells, in bytes.
+const LONGEST_REASON: usize = 300;
 const TAKEN: &str = "skep.taken";
 const VERSION: u32 = 1;
 
@@ -33,6 +38,17 @@ pub struct Backup {
     pub proved: Option<Timestamp>,
     /// Since when it is being removed: some of its files may be gone, so nothing restores it any more.
     pub removing: Option<Timestamp>,
+    /// What was wrong when it was last read back. Such a one is neither verified nor proved, whatever it was before.
+    pub spoilt: Option<Spoilt>,
+}
+
+/// How a backup was found not to be what was registered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Spoilt {
+    /// When.
+    pub at: Timestamp,
+    /// What is wrong with it, for people.
+    pub why: String,
 }
 
 /// The immutable part of a registered backup.
@@ -64,6 +80,20 @@ pub struct Entry {
     pub taken: Timestamp,
     /// Why it was made.
     pub purpose: Purpose,
+    /// How it came into the catalogue.
+    #[serde(default, skip_serializing_if = "Origin::is_made")]
+    pub origin: Origin,
+}
+
+/// How a backup came into the catalogue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// The operation that registered it made it: the checksum is that of what was written.
+    #[default]
+    Made,
+    /// It was found in a store: the checksum is that of what was found, and nothing vouches for what it was before.
+    Imported,
 }
 
 /// Why a backup was made.
@@ -83,12 +113,16 @@ impl Backup {
     pub fn read(config: &Config) -> Option<Backup> {
         let entry: Entry = serde_json::from_slice(&config.data).ok()?;
         let time = |key: &str| config.labels.get(key).and_then(|t| t.parse().ok());
+        let spoilt = config.labels.get(SPOILT).map(|text| Spoilt::read(text));
+        let is_good = spoilt.is_none();
+        let good = |key: &str| time(key).filter(|_| is_good);
         (entry.schema <= VERSION).then(|| Backup {
             config: config.id.clone(),
             version: config.version,
-            verified: time(VERIFIED),
-            proved: time(PROVED),
+            verified: good(VERIFIED),
+            proved: good(PROVED),
             removing: time(REMOVING),
+            spoilt,
             entry,
         })
     }
@@ -96,6 +130,33 @@ impl Backup {
     /// As jobs know it.
     pub fn stored(&self) -> Stored {
         self.entry.stored()
+    }
+}
+
+// === impl Spoilt ===
+
+impl Spoilt {
+    /// Reads a label. One that is not as this version writes it still says that the backup is spoilt.
+    fn read(text: &str) -> Spoilt {
+        let parts = text.split_once(' ').and_then(|(at, why)| Some((at.parse().ok()?, why)));
+        let (at, why) = parts.unwrap_or((Timestamp::UNIX_EPOCH, text));
+        Spoilt { at, why: why.to_owned() }
+    }
+}
+
+impl fmt::Display for Spoilt {
+    /// As the label has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.why.floor_char_boundary(LONGEST_REASON.min(self.why.len()));
+        write!(f, "{} {}", self.at, &self.why[..end])
+    }
+}
+
+// === impl Origin ===
+
+impl Origin {
+    fn is_made(&self) -> bool {
+        *self == Origin::Made
     }
 }
 
@@ -147,6 +208,37 @@ pub async fn mark_proved(cx: &Cx<'_>, id: &str) -> Result<(), Fault> {
     }
 }
 
+/// Notes how a backup was found that has just been read in full. Answers whether it was noted: a backup that is gone, is
+/// being removed, or is no longer the one that was read, is left alone.
+///
+/// # Errors
+/// What the engine says.
+pub async fn note(cx: &Cx<'_>, read: &Entry, verdict: &Verdict) -> Result<bool, Fault> {
+    let config = match cx.engine().config(&read.config_name()).await {
+        Ok(config) => config,
+        Err(Error::NotFound { .. }) => return Ok(false),
+        Err(other) => return Err(other.into()),
+    };
+    let is_it = |b: &Backup| b.entry.manifest_sha256 == read.manifest_sha256 && b.removing.is_none();
+    if !Backup::read(&config).is_some_and(|b| is_it(&b)) {
+        return Ok(false);
+    }
+    let mut labels = config.labels.clone();
+    match verdict {
+        Verdict::Whole { .. } => {
+            labels.insert(VERIFIED.to_owned(), cx.now().to_string());
+            labels.remove(SPOILT);
+        }
+        Verdict::Spoilt { why } => {
+            labels.insert(SPOILT.to_owned(), Spoilt { at: cx.now(), why: why.clone() }.to_string());
+            labels.remove(VERIFIED);
+            labels.remove(PROVED);
+        }
+    }
+    cx.engine().relabel_config(&config.id, config.version, &config.name, &labels).await?;
+    Ok(true)
+}
+
 /// Says of a backup that its files are about to go. `Stale` where somebody else has just written it.
 ///
 /// # Errors
@@ -157,8 +249,8 @@ pub async fn mark_removing(cx: &Cx<'_>, config: &Config) -> Result<(), Error> {
     cx.engine().relabel_config(&config.id, config.version, &config.name, &labels).await
 }
 
-/// The backups that a restore may use, best first (S9): verified, regular, not being removed, of this service and engine, taken at or before
-/// `until`; or the one asked for by id, whatever its purpose. At most `most`.
+/// The backups that a restore may use, best first (S9): verified, regular, neither spoilt nor being removed, of this service and engine, taken
+/// at or before `until`; or the one asked for by id, whatever its purpose. At most `most`.
 pub fn candidates<'a>(
     backups: impl IntoIterator<Item = &'a Backup>,
     service: &str,
@@ -168,7 +260,7 @@ pub fn candidates<'a>(
 ) -> Vec<&'a Backup> {
     let mut fit: Vec<&Backup> = backups
         .into_iter()
-        .filter(|b| b.entry.service == service && b.removing.is_none())
+        .filter(|b| b.entry.service == service && b.removing.is_none() && b.spoilt.is_none())
         .filter(|b| match wanted {
             Some(id) => b.entry.id == id,
             None => b.verified.is_some() && b.entry.purpose == Purpose::Regular && b.entry.taken <= until,
@@ -177,6 +269,16 @@ pub fn candidates<'a>(
     fit.sort_by_key(|b| std::cmp::Reverse(b.entry.taken));
     fit.truncate(most);
     fit
+}
+
+/// Why the backup asked for by id is not among the candidates, for people.
+pub fn unusable<'a>(backups: impl IntoIterator<Item = &'a Backup>, service: &str, id: &str) -> String {
+    let found = backups.into_iter().find(|b| b.entry.service == service && b.entry.id == id);
+    match found.map(|b| (&b.spoilt, b.removing)) {
+        Some((Some(Spoilt { why, .. }), _)) => format!("backup `{id}` of {service} is spoilt: {why}"),
+        Some((None, Some(_))) => format!("backup `{id}` of {service} is being removed"),
+        _ => format!("there is no backup `{id}` of {service}"),
+    }
 }
 
 #[cfg(test)]
@@ -191,6 +293,7 @@ mod tests {
             verified: verified.then_some(taken),
             proved: None,
             removing: None,
+            spoilt: None,
             entry: Entry {
                 schema: VERSION,
                 id: id.to_owned(),
@@ -205,6 +308,7 @@ mod tests {
                 size: 0,
                 taken,
                 purpose,
+                origin: Origin::Made,
             },
         }
     }
@@ -221,28 +325,63 @@ mod tests {
                 removing: Some(Timestamp::UNIX_EPOCH),
                 ..backup("going", "2026-01-02T12:00:00Z", Purpose::Regular, true)
             },
+            Backup {
+                spoilt: Some(Spoilt::read("2026-01-03T00:00:00Z a file is missing")),
+                ..backup("spoilt", "2026-01-02T13:00:00Z", Purpose::Regular, true)
+            },
         ];
         let until = "2026-01-04T00:00:00Z".parse().unwrap();
         let ids = |found: Vec<&Backup>| found.iter().map(|b| b.entry.id.clone()).collect::<Vec<_>>();
         assert_eq!(ids(candidates(&all, "shop_db", None, until, 3)), ["good", "old"]);
         assert_eq!(ids(candidates(&all, "shop_db", Some("safety"), until, 3)), ["safety"]);
         assert_eq!(ids(candidates(&all, "shop_db", Some("going"), until, 3)), [] as [String; 0]);
+        assert_eq!(ids(candidates(&all, "shop_db", Some("spoilt"), until, 3)), [] as [String; 0]);
         assert_eq!(ids(candidates(&all, "other_db", None, until, 3)), [] as [String; 0]);
+    }
+
+    fn config(entry: &Entry) -> Config {
+        Config {
+            id: "c".to_owned(),
+            name: entry.config_name(),
+            version: 1,
+            created: entry.taken,
+            updated: entry.taken,
+            labels: entry.labels(entry.taken),
+            data: serde_json::to_vec(entry).unwrap(),
+        }
     }
 
     #[test]
     fn an_entry_of_a_newer_format_is_not_read() {
         let mut newer = backup("b", "2026-01-01T00:00:00Z", Purpose::Regular, true).entry;
         newer.schema = VERSION + 1;
-        let config = Config {
-            id: "c".to_owned(),
-            name: newer.config_name(),
-            version: 1,
-            created: newer.taken,
-            updated: newer.taken,
-            labels: newer.labels(newer.taken),
-            data: serde_json::to_vec(&newer).unwrap(),
-        };
-        assert_eq!(Backup::read(&config), None);
+        assert_eq!(Backup::read(&config(&newer)), None);
+    }
+
+    #[test]
+    fn a_spoilt_backup_is_neither_verified_nor_proved_whatever_else_its_labels_say() {
+        let mut config = config(&backup("b", "2026-01-01T00:00:00Z", Purpose::Regular, true).entry);
+        config.labels.insert(PROVED.to_owned(), "2026-01-02T00:00:00Z".to_owned());
+        let whole = Backup::read(&config).unwrap();
+        assert!(whole.verified.is_some() && whole.proved.is_some() && whole.spoilt.is_none());
+        let why = "é".repeat(LONGEST_REASON);
+        let label = Spoilt { at: Timestamp::UNIX_EPOCH, why: why.clone() }.to_string();
+        for (label, meant) in [(label.as_str(), &why[..LONGEST_REASON]), ("odd", "odd"), ("", "")] {
+            config.labels.insert(SPOILT.to_owned(), label.to_owned());
+            let read = Backup::read(&config).unwrap();
+            assert_eq!((read.verified, read.proved), (None, None));
+            assert_eq!(read.spoilt, Some(Spoilt { at: Timestamp::UNIX_EPOCH, why: meant.to_owned() }));
+        }
+    }
+
+    #[test]
+    fn entries_from_before_imports_are_read_and_written_as_they_were() {
+        let made = backup("b", "2026-01-01T00:00:00Z", Purpose::Regular, true).entry;
+        let text = serde_json::to_string(&made).unwrap();
+        assert!(!text.contains("origin"), "{text}");
+        assert_eq!(serde_json::from_str::<Entry>(&text).unwrap(), made);
+        let imported = Entry { origin: Origin::Imported, ..made };
+        let text = serde_json::to_string(&imported).unwrap();
+        assert_eq!(serde_json::from_str::<Entry>(&text).unwrap(), imported);
     }
 }

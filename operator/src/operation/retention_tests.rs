@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::operation::catalogue::Entry;
+use crate::operation::catalogue::{Entry, Origin};
 use crate::operation::record::OpId;
 use crate::policy;
 
@@ -29,8 +29,17 @@ fn backup(taken: Timestamp) -> Backup {
         size: 0,
         taken,
         purpose: Purpose::Regular,
+        origin: Origin::Made,
     };
-    Backup { config: String::new(), version: 1, entry, verified: Some(taken), proved: None, removing: None }
+    Backup {
+        config: String::new(),
+        version: 1,
+        entry,
+        verified: Some(taken),
+        proved: None,
+        removing: None,
+        spoilt: None,
+    }
 }
 
 fn rules(keep: &str, zone: &str) -> Rules {

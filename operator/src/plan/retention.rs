@@ -2,7 +2,7 @@
 
 use super::explain::Draft;
 use super::words::ago;
-use crate::operation::catalogue::{Backup, Entry, Purpose};
+use crate::operation::catalogue::{Backup, Entry, Origin, Purpose};
 use crate::operation::record::{OpId, Operation, Work};
 use crate::operation::retention::{Fate, Rules, Verdict};
 
@@ -63,6 +63,7 @@ fn to_come(draft: &Draft<'_>) -> Backup {
         size: 0,
         taken: draft.now,
         purpose: Purpose::Regular,
+        origin: Origin::Made,
     };
     Backup {
         config: String::new(),
@@ -71,5 +72,6 @@ fn to_come(draft: &Draft<'_>) -> Backup {
         verified: Some(draft.now),
         proved: None,
         removing: None,
+        spoilt: None,
     }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::super::testing;
 use super::*;
-use crate::operation::catalogue::Entry;
+use crate::operation::catalogue::{Entry, Origin};
 use crate::operation::record::Journal;
 
 const NO_SPREAD: Rules = Rules { at_once: 2, spread: Duration::ZERO };
@@ -44,8 +44,17 @@ fn backup(service: &str, taken: Timestamp, purpose: Purpose) -> Backup {
         size: 0,
         taken,
         purpose,
+        origin: Origin::Made,
     };
-    Backup { config: String::new(), version: 1, entry, verified: Some(taken), proved: None, removing: None }
+    Backup {
+        config: String::new(),
+        version: 1,
+        entry,
+        verified: Some(taken),
+        proved: None,
+        removing: None,
+        spoilt: None,
+    }
 }
 
 /// A Swarm in which whatever is asked for ends at once, or goes on until it is told to end.

@@ -58,7 +58,8 @@ pub(super) fn holder<'a>(operations: &'a [Operation], service: &str) -> Option<&
     let holds = |op: &&Operation| {
         let claimed = op.journal.step("claim").map(|r| &r.out["services"]);
         let listed = claimed.and_then(|c| c.as_array()).into_iter().flatten();
-        op.intent.service == service || listed.filter_map(|s| s.as_str()).any(|s| s == service)
+        op.intent.work.holds() && op.intent.service == service
+            || listed.filter_map(|s| s.as_str()).any(|s| s == service)
     };
     operations.iter().filter(open).find(holds)
 }
