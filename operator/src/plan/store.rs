@@ -4,6 +4,7 @@ use super::explain::Draft;
 use super::words::{ago, size};
 use crate::operation::catalogue::Backup;
 use crate::operation::record::Work;
+use crate::operation::restore::Way;
 
 /// How a step is taken back that leaves nothing but jobs.
 const JOBS: &str = "jobs ended";
@@ -34,7 +35,7 @@ pub(super) fn verify(draft: &mut Draft<'_>, work: &Work, wanted: Option<&str>) {
     let lines = meant.iter().map(line).collect();
     draft.fact("Reads", lines);
     gives_way(draft);
-    draft.steps(work, |step| match step {
+    draft.steps(work, Way::Beside, |step| match step {
         "plan" => ("list the backups to read".to_owned(), "forgotten"),
         "read" => (
             "read each one in full, one job after the other, and note in the catalogue how it was found"
@@ -65,7 +66,7 @@ pub(super) fn import(draft: &mut Draft<'_>, work: &Work) {
     } else {
         "read and hash each one in full, as its engine does too"
     };
-    draft.steps(work, |step| match step {
+    draft.steps(work, Way::Beside, |step| match step {
         "plan" => ("decide image and node beforehand".to_owned(), "forgotten"),
         "scan" if layout.is_some() => (
             "read every file that MANIFEST.txt names, refuse everything where one is not what it says, and list the dumps \
