@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use skep::operation::catalogue::{Backup, Disproof, Entry, Purpose};
+use skep::operation::catalogue::{Backup, Entry, Finding, Origin, Purpose};
 use skep::operation::frozen::{Kept, KeptForm};
 use skep::operation::record::{Intent, Journal, OpId, Operation, SCHEMA, State, Trigger, Work};
 use skep::plan::{World, explain};
@@ -64,6 +64,8 @@ struct Stored {
     seconds: Option<f64>,
     #[serde(default)]
     drill_failed: Option<Timestamp>,
+    #[serde(default)]
+    spoilt: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -155,8 +157,9 @@ impl Stored {
             restore_seconds: self.seconds,
             drill_failed: self
                 .drill_failed
-                .map(|at| Disproof { at, why: "check `users`: 0, want ge 1".to_owned() }),
+                .map(|at| Finding { at, why: "check `users`: 0, want ge 1".to_owned() }),
             removing: None,
+            spoilt: self.spoilt.as_ref().map(|why| Finding { at: self.taken, why: why.clone() }),
             entry: Entry {
                 schema: Entry::VERSION,
                 id: self.id.clone(),
@@ -172,6 +175,7 @@ impl Stored {
                 taken: self.taken,
                 purpose: if self.safety { Purpose::Safety } else { Purpose::Regular },
                 node: None,
+                origin: Origin::Made,
             },
         }
     }

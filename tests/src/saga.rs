@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use skep::operation::catalogue::Backup;
+use skep::operation::catalogue::{Backup, Origin};
 use skep::operation::desk;
 use skep::operation::drive::{self, Again};
 use skep::operation::freeze::kept_by;
@@ -30,6 +30,9 @@ use crate::sim::shop::{DATABASE, PAGE_IMAGE, Shop, ShopOptions, USER};
 
 /// Longest simulated time that an operation may take to come to rest.
 const REST: Duration = Duration::from_secs(1800);
+
+/// The directory of [`Scene::layout`].
+pub const BY_HAND: &str = "old/20260101";
 
 /// A shop with an operation that nobody drives yet.
 pub struct Scene {
@@ -101,6 +104,56 @@ impl Scene {
         });
         ended.await.expect("nobody else writes it");
         Scene::ask(shop, Work::Expire).await
+    }
+
+    /// A shop with two backups, of which one was damaged since if that is wanted, to be verified.
+    pub async fn verify(options: ShopOptions, damaged: bool) -> Scene {
+        let shop = Scene::backed_up_twice(options).await;
+        if damaged {
+            shop.data.with(|world| {
+                let oldest = world.store.backups().into_iter().next().expect("there are two");
+                world.store.corrupt(&oldest, "shop.dump");
+            });
+        }
+        Scene::ask(shop, Work::Verify { backup: None }).await
+    }
+
+    /// A shop with two backups in its store and none in its catalogue, to be imported.
+    pub async fn import(options: ShopOptions) -> Scene {
+        let shop = Scene::backed_up_twice(options).await;
+        Scene::forget_catalogue(&shop).await;
+        Scene::ask(shop, import()).await
+    }
+
+    /// A shop with a directory in its store that was filled by hand, to be imported; with what its dump holds.
+    pub async fn layout(options: ShopOptions) -> (Scene, Content) {
+        let shop = Shop::start(options).await;
+        let content = live(&shop);
+        let dump = serde_json::to_vec(&content).expect("rows by table are JSON");
+        let files = [("postgres/shop.dump", dump), ("redis/dump.rdb", b"REDIS".to_vec())];
+        shop.data.with(|world| world.store.by_hand(BY_HAND, &files));
+        let layout = Some(BY_HAND.to_owned());
+        let work =
+            Work::Import { store: "default".to_owned(), from: None, quick: false, layout, dry_run: false };
+        (Scene::ask(shop, work).await, content)
+    }
+
+    /// A shop that was backed up twice.
+    pub async fn backed_up_twice(options: ShopOptions) -> Shop {
+        let shop = Scene::back_up(Shop::start(options).await).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        Scene::back_up(shop).await
+    }
+
+    /// Takes every backup out of the catalogue, as the loss of the Swarm does.
+    ///
+    /// # Panics
+    /// When the engine refuses it.
+    pub async fn forget_catalogue(shop: &Shop) {
+        let engine = connect(shop, "loss").await;
+        for config in engine.configs(Kind::Backup, &[]).await.expect("the engine answers") {
+            engine.remove_config(&config.id).await.expect("it is there");
+        }
     }
 
     /// The shop of [`Scene::restore`] and what its backup holds, before anybody asks for anything.
@@ -265,6 +318,7 @@ impl Scene {
         self.check_leftovers(&op, &told);
         self.check_kept(&op, &told).await;
         self.check_proved(&op, &told).await;
+        self.check_catalogue(&op, &told).await;
         self.check_users(&told).await;
         state
     }
@@ -278,7 +332,11 @@ impl Scene {
         let may_be_kept = match op.intent.work {
             Work::Restore { .. } => has_succeeded,
             Work::Expire => !has_succeeded,
-            Work::Backup | Work::Drill { .. } | Work::Maintenance { .. } => false,
+            Work::Backup
+            | Work::Drill { .. }
+            | Work::Maintenance { .. }
+            | Work::Verify { .. }
+            | Work::Import { .. } => false,
         };
         let databases = self.shop.data.databases("shop_db").into_iter();
         let sides: Vec<String> =
@@ -324,6 +382,40 @@ impl Scene {
         assert!(seconds.iter().all(|s| *s > 0.0), "{seconds:?}: {told}");
     }
 
+    /// What an import registered can be restored; one that did not succeed registered nothing.
+    async fn check_catalogue(&self, op: &Operation, told: &str) {
+        let engine = connect(&self.shop, "looker").await;
+        let configs = engine.configs(Kind::Backup, &[]).await.expect("the simulated engine answers");
+        let mut backups: Vec<Backup> = configs.iter().filter_map(Backup::read).collect();
+        backups.sort_by(|a, b| a.entry.dir.cmp(&b.entry.dir));
+        let stored = self.shop.data.with(|world| world.store.backups());
+        match op.intent.work {
+            Work::Import { .. } if op.journal.state == State::Succeeded => {
+                let dirs: Vec<&String> = backups.iter().map(|b| &b.entry.dir).collect();
+                // What could not be read is told, not registered.
+                let refused =
+                    op.journal.step("take").map(|r| r.out["refused"].to_string()).unwrap_or_default();
+                let is_taken = |dir: &&String| !dir.rsplit('/').next().is_some_and(|id| refused.contains(id));
+                assert_eq!(dirs, stored.iter().filter(is_taken).collect::<Vec<_>>(), "{told}");
+                let imported = |b: &Backup| b.entry.origin == Origin::Imported && b.verified.is_some();
+                assert!(backups.iter().all(imported), "{told}");
+            }
+            Work::Import { .. } => {
+                assert_eq!(backups, [], "registered all the same: {told}");
+                let is_copy =
+                    |d: &&String| self.shop.data.with(|w| w.store.dirs[*d].contains_key("imported.dump"));
+                let dirs = self.shop.data.with(|w| w.store.dirs.keys().cloned().collect::<Vec<_>>());
+                assert_eq!(dirs.iter().find(is_copy), None, "a copy is left: {told}");
+            }
+            Work::Verify { .. } => assert_eq!(backups.len(), stored.len(), "{told}"),
+            Work::Backup
+            | Work::Restore { .. }
+            | Work::Drill { .. }
+            | Work::Maintenance { .. }
+            | Work::Expire => {}
+        }
+    }
+
     async fn check_users(&self, told: &str) {
         let minute = Duration::from_secs(60);
         self.shop.sim.until(minute, "users get the application again", |_| self.shop.sees_only_app()).await;
@@ -331,6 +423,11 @@ impl Scene {
         assert!(wrong.is_empty(), "users saw {wrong:?}: {told}");
         assert_eq!(self.shop.data.violations(), [] as [String; 0], "applications saw: {told}");
     }
+}
+
+/// The import of everything that the store holds of the service.
+pub fn import() -> Work {
+    Work::Import { store: "default".to_owned(), from: None, quick: false, layout: None, dry_run: false }
 }
 
 /// What the live database holds.

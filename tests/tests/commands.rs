@@ -419,3 +419,91 @@ async fn a_person_lets_alerts_restore_a_service_again() {
     assert!(again.exit == Exit::Fine && again.out.contains("nothing to do"), "{}{}", again.out, again.err);
     assert_eq!(desk.say(&["ops", "reset", "shop_bd"]).await.exit, Exit::Refused);
 }
+
+/// Flips a bit of the newest backup.
+fn damage_newest(desk: &Desk) {
+    desk.shop.data.with(|world| {
+        let newest = world.store.backups().into_iter().next_back().unwrap();
+        world.store.corrupt(&newest, "shop.dump");
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn backups_are_read_back_from_here_and_one_that_is_spoilt_is_no_success() {
+    let desk = Desk::open().await;
+    for words in [["backups", "verify"].as_slice(), &["backups", "verify", "db"]] {
+        let said = desk.drive(words).await;
+        let nothing = (said.out.trim() == "no backups" && said.exit == Exit::Fine)
+            || (said.err.contains("there is no backup of shop_db") && said.exit == Exit::Refused);
+        assert!(nothing, "{}{}", said.out, said.err);
+    }
+    assert_eq!(desk.drive(&["backup", "db"]).await.exit, Exit::Fine);
+    let id = last_id(&desk.say(&["backups"]).await.out);
+    for words in [["backups", "verify"].as_slice(), &["backups", "verify", "db"], &["backups", "verify", &id]]
+    {
+        let said = desk.drive(words).await;
+        assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+        assert!(said.out.contains("verify of shop_db succeeded"), "{}", said.out);
+    }
+    let dry = desk.say(&["backups", "verify", "--dry-run"]).await;
+    assert!(dry.exit == Exit::Fine && dry.out.contains(&format!("{id}, ")), "{}", dry.out);
+    for (wrong, said) in
+        [("shop_bd", "did you mean `shop_db`?"), ("20990101t000000abcdef", "no backup `2099")]
+    {
+        let refused = desk.say(&["backups", "verify", wrong]).await;
+        assert!(refused.exit == Exit::Refused && refused.err.contains(said), "{}", refused.err);
+    }
+
+    damage_newest(&desk);
+    let said = desk.drive(&["backups", "verify", "db"]).await;
+    assert_eq!(said.exit, Exit::Failed, "{}{}", said.out, said.err);
+    assert!(said.out.contains("1 of 1 spoilt") && said.out.contains("checksum"), "{}", said.out);
+    let listed = desk.say(&["backups"]).await;
+    assert!(listed.exit == Exit::Failed && listed.out.contains("spoilt"), "{}", listed.out);
+    assert!(listed.err.contains(&format!("{id} was found spoilt")), "{}", listed.err);
+    let listed = desk.say(&["backups", "-o", "json"]).await;
+    let all: Value = serde_json::from_str(&listed.out).unwrap();
+    assert!(all[0]["spoilt"]["why"].as_str().unwrap().contains("checksum"), "{all}");
+    let refused = desk.say(&["restore", "db"]).await;
+    assert!(refused.exit == Exit::Refused && refused.err.contains("no verified backup"), "{}", refused.err);
+    let refused = desk.say(&["restore", "db", "--backup", &id]).await;
+    assert!(refused.exit == Exit::Refused && refused.err.contains("is spoilt: "), "{}", refused.err);
+    desk.kept_the_secret();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_store_holds_is_taken_into_a_catalogue_that_was_lost() {
+    let desk = Desk::open().await;
+    assert_eq!(desk.drive(&["backup", "db"]).await.exit, Exit::Fine);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(desk.drive(&["backup", "db"]).await.exit, Exit::Fine);
+    skep_tests::saga::Scene::forget_catalogue(&desk.shop).await;
+    assert_eq!(desk.say(&["backups"]).await.out, "no backups\n");
+    let unknown = desk.drive(&["backups", "import", "nas"]).await;
+    assert!(
+        unknown.exit == Exit::Failed && unknown.out.contains("there is no store `nas`"),
+        "{}",
+        unknown.out
+    );
+
+    let dry = desk.drive(&["backups", "import", "default", "--dry-run"]).await;
+    assert!(dry.exit == Exit::Fine && dry.out.matches("not yet").count() == 2, "{}{}", dry.out, dry.err);
+    assert_eq!(desk.say(&["backups"]).await.out, "no backups\n");
+    let said = desk.drive(&["backups", "import", "default", "--service", "db"]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    assert!(said.out.matches("registered").count() >= 2, "{}", said.out);
+    assert!(said.out.contains("only a restore that passes its checks"), "{}", said.out);
+    let listed = desk.say(&["backups"]).await;
+    assert!(listed.exit == Exit::Fine && listed.out.matches("imported").count() == 2, "{}", listed.out);
+    let again = desk.drive(&["backups", "import", "default"]).await;
+    assert!(again.exit == Exit::Fine && again.out.contains("2 registered already"), "{}", again.out);
+
+    skep_tests::saga::Scene::forget_catalogue(&desk.shop).await;
+    damage_newest(&desk);
+    let said = desk.drive(&["backups", "import", "default"]).await;
+    assert!(said.exit == Exit::Failed && said.out.contains("no: "), "one was left out: {}", said.out);
+    assert_eq!(desk.say(&["backups"]).await.out.lines().count(), 2);
+    let said = desk.drive(&["restore", "db"]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    desk.kept_the_secret();
+}

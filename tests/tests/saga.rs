@@ -23,6 +23,9 @@ enum Kind {
     FilesBackup,
     Files,
     Volume,
+    Verify,
+    Import,
+    Layout,
 }
 
 impl Kind {
@@ -30,6 +33,7 @@ impl Kind {
         let all = std::env::var("SKEP_SAGA").is_ok_and(|v| v == "all");
         match self {
             Kind::Backup | Kind::Beside | Kind::Drill | Kind::Maintenance | Kind::Expire => 1,
+            Kind::Verify | Kind::Import | Kind::Layout => 1,
             Kind::Files if !all => 3,
             Kind::Files => 1,
             Kind::BesideZero | Kind::Hot | Kind::InPlace | Kind::FilesBackup | Kind::Volume if all => 1,
@@ -38,7 +42,7 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 14] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -50,6 +54,9 @@ const KINDS: [Kind; 11] = [
     Kind::FilesBackup,
     Kind::Files,
     Kind::Volume,
+    Kind::Verify,
+    Kind::Import,
+    Kind::Layout,
 ];
 
 fn restore(in_place: bool, quiesce: Option<bool>) -> Work {
@@ -75,6 +82,9 @@ async fn scene(kind: Kind) -> Scene {
         Kind::FilesBackup => Scene::backup(ShopOptions::files("mariadb")).await,
         Kind::Files => Scene::restore(ShopOptions::files("mariadb"), restore(false, None)).await,
         Kind::Volume => Scene::restore(ShopOptions::files("volume"), restore(false, None)).await,
+        Kind::Verify => Scene::verify(ShopOptions::default(), false).await,
+        Kind::Import => Scene::import(ShopOptions::default()).await,
+        Kind::Layout => Scene::layout(ShopOptions::default()).await.0,
     }
 }
 
@@ -193,6 +203,18 @@ for_each_kind! {
     an_expiry_survives_death_after_every_write: Kind::Expire, dies_after;
     an_expiry_survives_every_write_twice: Kind::Expire, repeats;
     an_expiry_goes_back_when_any_write_fails: Kind::Expire, fails;
+    a_verification_survives_death_before_every_write: Kind::Verify, dies_before;
+    a_verification_survives_death_after_every_write: Kind::Verify, dies_after;
+    a_verification_survives_every_write_twice: Kind::Verify, repeats;
+    a_verification_leaves_nothing_when_any_write_fails: Kind::Verify, fails;
+    an_import_survives_death_before_every_write: Kind::Import, dies_before;
+    an_import_survives_death_after_every_write: Kind::Import, dies_after;
+    an_import_survives_every_write_twice: Kind::Import, repeats;
+    an_import_goes_back_when_any_write_fails: Kind::Import, fails;
+    an_import_by_hand_survives_death_before_every_write: Kind::Layout, dies_before;
+    an_import_by_hand_survives_death_after_every_write: Kind::Layout, dies_after;
+    an_import_by_hand_survives_every_write_twice: Kind::Layout, repeats;
+    an_import_by_hand_goes_back_when_any_write_fails: Kind::Layout, fails;
 }
 
 #[tokio::test(start_paused = true)]

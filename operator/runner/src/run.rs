@@ -16,9 +16,9 @@ use crate::job::Job;
 use crate::line::FaultKind;
 use crate::output::Output;
 use crate::task::{
-    DataChecks, DirDump, DirExamine, DirInspect, DirLoad, DirMove, DirRemove, DirSeal, Discard, NetChecks,
-    PgDrop, PgDump, PgFence, PgInPlace, PgInspect, PgRestore, PgSeal, PgSwap, RedisFlush, Report, SqlChecks,
-    Stored, Ticket,
+    DataChecks, DirDump, DirExamine, DirInspect, DirLoad, DirMove, DirRemove, DirSeal, Discard, LayoutCopy,
+    LayoutScan, NetChecks, PgDrop, PgDump, PgFence, PgInPlace, PgInspect, PgRestore, PgSeal, PgSwap,
+    RedisFlush, Report, SqlChecks, StoreScan, StoreVerify, Stored, Ticket,
 };
 use crate::{dir, net, pg, redis, stop, store};
 
@@ -49,6 +49,10 @@ enum Databases {
     NetChecks(NetChecks),
     RedisFlush(RedisFlush),
     Discard(Discard),
+    StoreVerify(StoreVerify),
+    StoreScan(StoreScan),
+    LayoutScan(LayoutScan),
+    LayoutCopy(LayoutCopy),
 }
 
 /// Engines whose data is a directory.
@@ -138,6 +142,12 @@ impl Family for Databases {
             Databases::NetChecks(task) => net::run(job, task),
             Databases::RedisFlush(task) => redis::flush::flush(job, task),
             Databases::Discard(task) => discard(job, task),
+            Databases::StoreVerify(task) => {
+                store::verify(job, task, |whole| pg::dump::read_in_full(job, whole))
+            }
+            Databases::StoreScan(task) => store::scan(job, task),
+            Databases::LayoutScan(task) => store::layout::scan(job, task),
+            Databases::LayoutCopy(task) => store::layout::copy(job, task),
         }
     }
 }

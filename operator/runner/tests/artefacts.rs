@@ -16,7 +16,8 @@ use std::process::Command;
 use sha2::{Digest as _, Sha256};
 use skep_runner::manifest::Manifest;
 use skep_runner::task::{
-    Connect, DatabaseProperties, Discard, PgDump, PgInPlace, PgRestore, PgSeal, Report, Stored, Task,
+    Connect, DatabaseProperties, Discard, PgDump, PgInPlace, PgRestore, PgSeal, Report, Scanned, StoreScan,
+    StoreVerify, Stored, Task, Verdict,
 };
 use support::{Cluster, manifest, run_with};
 
@@ -67,6 +68,29 @@ impl Shelf {
             let message = run_with(&self.cluster, task).refused();
             assert!(message.contains(why), "`{message}` does not tell `{why}`");
         }
+    }
+
+    fn verify(&self, stored: &Stored, quick: bool) -> Verdict {
+        let task = Task::StoreVerify(StoreVerify { stored: stored.clone(), quick });
+        let Report::StoreVerify(verdict) = run_with(&self.cluster, task).done() else { panic!("no verdict") };
+        verdict
+    }
+
+    /// Its flaw, which contains `why`.
+    fn is_spoilt(&self, stored: &Stored, why: &str) {
+        for quick in [true, false] {
+            match self.verify(stored, quick) {
+                Verdict::Spoilt { why: said } if said.contains(why) => {}
+                other => panic!("{other:?} does not tell `{why}`"),
+            }
+        }
+    }
+
+    fn scan(&self, service: &str, after: Option<&str>, most: u32) -> Scanned {
+        let after = after.map(str::to_owned);
+        let task = Task::StoreScan(StoreScan { service: service.to_owned(), after, most });
+        let Report::StoreScan(scanned) = run_with(&self.cluster, task).done() else { panic!("no page") };
+        scanned
     }
 
     /// Rewrites the manifest; returns the backup as if it had been registered so.
@@ -277,4 +301,114 @@ fn only_unfinished_backups_are_discarded_unless_told_otherwise() {
     for dir in ["", "..", "v1/..", "/"] {
         assert!(discard(dir, true).refused().contains("not a directory of the store"));
     }
+}
+
+#[test]
+fn a_stored_backup_is_whole_or_spoilt_and_each_flaw_is_told() {
+    let shelf = Shelf::new();
+    let Verdict::Whole { size } = shelf.verify(&shelf.one, false) else { panic!("it is whole") };
+    assert!(size > 100_000);
+    let (dump, manifest) = (shelf.path(&shelf.one, "one.dump"), shelf.path(&shelf.one, "manifest.json"));
+    let (whole, described) = (fs::read(&dump).unwrap(), fs::read(&manifest).unwrap());
+    for at in [0, whole.len() / 2, whole.len() - 1] {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1;
+        fs::write(&dump, flipped).unwrap();
+        shelf.is_spoilt(&shelf.one, "does not have the checksum");
+    }
+    fs::write(&dump, &whole[1..]).unwrap();
+    shelf.is_spoilt(&shelf.one, "bytes, its manifest says");
+    fs::remove_file(&dump).unwrap();
+    shelf.is_spoilt(&shelf.one, "is missing");
+    let elsewhere = shelf.cluster.store().join("elsewhere");
+    fs::write(&elsewhere, &whole).unwrap();
+    symlink(&elsewhere, &dump).unwrap();
+    shelf.is_spoilt(&shelf.one, "symbolic link");
+    fs::remove_file(&dump).unwrap();
+    fs::write(&dump, &whole).unwrap();
+    assert!(matches!(shelf.verify(&shelf.one, true), Verdict::Whole { .. }));
+    fs::write(&manifest, &described[1..]).unwrap();
+    shelf.is_spoilt(&shelf.one, "is not the registered one");
+    fs::remove_file(&manifest).unwrap();
+    shelf.is_spoilt(&shelf.one, "has no manifest");
+    fs::remove_dir_all(dump.parent().unwrap()).unwrap();
+    shelf.is_spoilt(&shelf.one, "is not in the store");
+}
+
+#[test]
+fn what_says_nothing_about_a_backup_does_not_call_it_spoilt() {
+    let shelf = Shelf::new();
+    let verify = |stored: &Stored, quick| {
+        run_with(&shelf.cluster, Task::StoreVerify(StoreVerify { stored: stored.clone(), quick })).refused()
+    };
+    // Sound in itself, and its checksum is the registered one: this tool cannot read it, another may.
+    let dump = shelf.path(&shelf.two, "two.dump");
+    fs::write(&dump, b"PGDMP of a newer server").unwrap();
+    let bytes = fs::read(&dump).unwrap();
+    let odd = shelf.rewritten(&shelf.two, |manifest| {
+        manifest.artefacts[0].size = bytes.len() as u64;
+        manifest.artefacts[0].sha256 =
+            Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    });
+    assert!(verify(&odd, false).contains("pg_restore"));
+    assert!(matches!(shelf.verify(&odd, true), Verdict::Whole { .. }), "only the engine reads it otherwise");
+    let newer = shelf.rewritten(&shelf.two, |manifest| manifest.schema += 1);
+    assert!(verify(&newer, true).contains("newer Skep"));
+    // The whole store is away.
+    let store = shelf.cluster.store();
+    fs::rename(store.join("v1"), store.join("v1-away")).unwrap();
+    assert!(verify(&shelf.one, true).contains("the store holds no v1/shop"));
+}
+
+#[test]
+fn a_scan_lists_what_manifests_claim_page_by_page_and_follows_no_links() {
+    let shelf = Shelf::new();
+    let store = shelf.cluster.store();
+    for (nth, service) in [(1, "shop_db"), (2, "shop_db"), (3, "shop_db"), (4, "blog_db")] {
+        let stack = service.split('_').next().unwrap();
+        let dir = store.join(format!("v1/{stack}/{service}/b{nth}"));
+        fs::create_dir_all(&dir).unwrap();
+        fs::copy(shelf.path(&shelf.two, "manifest.json"), dir.join("manifest.json")).unwrap();
+        let stored = Stored { dir: format!("v1/{stack}/{service}/b{nth}"), ..shelf.two.clone() };
+        shelf.rewritten(&stored, |manifest| {
+            manifest.id = format!("b{nth}");
+            manifest.service = service.to_owned();
+        });
+    }
+    let of = store.join("v1/shop/shop_db");
+    fs::create_dir(of.join("b4-unfinished")).unwrap();
+    fs::write(of.join("b5-file"), b"no directory").unwrap();
+    symlink(of.join("b1"), of.join("b6-link")).unwrap();
+    fs::create_dir(of.join("b7-odd")).unwrap();
+    fs::write(of.join("b7-odd/manifest.json"), b"{").unwrap();
+    fs::create_dir(of.join("b8-other")).unwrap();
+    fs::copy(of.join("b1/manifest.json"), of.join("b8-other/manifest.json")).unwrap();
+
+    let first = shelf.scan("shop_db", None, 2);
+    assert!(
+        first.more && first.found.len() == 2 && first.others.contains(&"blog_db".to_owned()),
+        "{first:?}"
+    );
+    let head = first.found[0].what.as_ref().unwrap();
+    assert_eq!((head.id.as_str(), head.file.as_str()), ("b1", "two.dump"));
+    assert_eq!(head.manifest_sha256.len(), 64);
+    let rest = shelf.scan("shop_db", Some("v1/shop/shop_db/b2"), 50);
+    assert!(!rest.more);
+    let told: Vec<String> = rest
+        .found
+        .iter()
+        .map(|f| match &f.what {
+            Ok(head) => head.id.clone(),
+            Err(why) => format!("{}: {why}", f.dir.rsplit_once('/').unwrap().1),
+        })
+        .collect();
+    let begins = ["b3", "b4-unfinished: it has no", "b5-file: it is no dir", "b6-link: it is no dir"];
+    for (told, begin) in told
+        .iter()
+        .zip(begins.iter().chain(&["b7-odd: its manifest cannot", "b8-other: its manifest is that"]))
+    {
+        assert!(told.starts_with(begin), "{told} is not {begin}");
+    }
+    assert_eq!(told.len(), 6);
+    assert_eq!(shelf.scan("none_db", None, 50).found, []);
 }

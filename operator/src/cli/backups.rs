@@ -1,21 +1,36 @@
-//! The catalogue of backups.
+//! The catalogue of backups: what is in it, and what else can be done with it.
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::failure::{Exit, Failure};
+use super::import::{self, ImportArgs};
 use super::out::Tone;
 use super::session::Session;
 use super::table::{Cell, Table};
-use crate::operation::catalogue::{Backup, Disproof, Entry, Purpose};
+use super::verify::{self, VerifyArgs};
+use crate::operation::catalogue::{Backup, Entry, Finding, Origin, Purpose};
 use crate::plan::words::{ago, clock, size};
 use crate::swarm::object::Kind;
 
 /// `backups`
 #[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BackupsArgs {
+    /// What to do with them; they are listed where nothing is said.
+    #[command(subcommand)]
+    pub command: Option<BackupsCommand>,
     /// Only those of this service.
     pub service: Option<String>,
+}
+
+/// `backups …`
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum BackupsCommand {
+    /// Read stored backups back in full, and note in the catalogue how each was found.
+    Verify(VerifyArgs),
+    /// Take the backups that a store holds into the catalogue, for a Swarm that was lost.
+    Import(ImportArgs),
 }
 
 /// One backup, as JSON.
@@ -26,20 +41,30 @@ struct Shown<'a> {
     verified: Option<Timestamp>,
     proved: Option<Timestamp>,
     restore_seconds: Option<f64>,
-    drill_failed: Option<&'a Disproof>,
+    drill_failed: Option<&'a Finding>,
     removing: Option<Timestamp>,
+    spoilt: Option<&'a Finding>,
 }
 
 /// `skep backups`
 pub(super) async fn backups(session: &Session, args: &BackupsArgs) -> Result<Exit, Failure> {
+    match &args.command {
+        None => list(session, args.service.as_deref()).await,
+        Some(BackupsCommand::Verify(args)) => verify::verify(session, args).await,
+        Some(BackupsCommand::Import(args)) => import::import(session, args).await,
+    }
+}
+
+async fn list(session: &Session, service: Option<&str>) -> Result<Exit, Failure> {
     let configs = session.engine.configs(Kind::Backup, &[]).await?;
     let mut backups: Vec<Backup> = configs.iter().filter_map(Backup::read).collect();
     let unreadable = configs.len() - backups.len();
-    if let Some(service) = &args.service {
+    if let Some(service) = service {
         let end = format!("_{service}");
-        backups.retain(|b| b.entry.service == *service || b.entry.service.ends_with(&end));
+        backups.retain(|b| b.entry.service == service || b.entry.service.ends_with(&end));
     }
     backups.sort_by(|a, b| (&a.entry.service, a.entry.taken).cmp(&(&b.entry.service, b.entry.taken)));
+    let exit = if backups.iter().any(|b| b.spoilt.is_some()) { Exit::Failed } else { Exit::Fine };
     if session.out.is_json() {
         let all: Vec<Shown<'_>> = backups
             .iter()
@@ -50,19 +75,25 @@ pub(super) async fn backups(session: &Session, args: &BackupsArgs) -> Result<Exi
                 restore_seconds: b.restore_seconds,
                 drill_failed: b.drill_failed.as_ref(),
                 removing: b.removing,
+                spoilt: b.spoilt.as_ref(),
             })
             .collect();
         session.out.json_whole(&all);
-        return Ok(Exit::Fine);
+        return Ok(exit);
     }
     match backups.is_empty() {
         true => session.out.say("no backups"),
         false => session.out.say(table(session, &backups).render(session.out.paint)),
     }
+    for backup in &backups {
+        let Some(Finding { at, why }) = &backup.spoilt else { continue };
+        let (id, since) = (&backup.entry.id, ago(*at, session.now()));
+        session.out.aside(format!("mind: {id} was found spoilt {since}: {why}"));
+    }
     if unreadable > 0 {
         session.out.aside(format!("mind: {unreadable} cannot be read; a newer Skep may have made them"));
     }
-    Ok(Exit::Fine)
+    Ok(exit)
 }
 
 /// When a restore of it last passed the checks, or how its drill failed since.
@@ -90,10 +121,17 @@ fn table(session: &Session, backups: &[Backup]) -> Table {
     ]);
     for backup in backups {
         let entry = &backup.entry;
-        let purpose = match (entry.purpose, backup.removing) {
-            (_, Some(_)) => Cell::new(Tone::Mind, "being removed"),
-            (Purpose::Regular, None) => "regular".into(),
-            (Purpose::Safety, None) => "safety".into(),
+        let purpose = match (entry.purpose, entry.origin, backup.removing) {
+            (_, _, Some(_)) => Cell::new(Tone::Mind, "being removed"),
+            (Purpose::Regular, Origin::Made, None) => "regular".into(),
+            (Purpose::Regular, Origin::Imported, None) => "imported".into(),
+            (Purpose::Safety, Origin::Made, None) => "safety".into(),
+            (Purpose::Safety, Origin::Imported, None) => "safety, imported".into(),
+        };
+        let verified = match (&backup.spoilt, backup.verified) {
+            (Some(_), _) => Cell::new(Tone::Bad, "spoilt"),
+            (None, Some(at)) => Cell::new(Tone::Good, ago(at, now)),
+            (None, None) => Cell::new(Tone::Mind, "no"),
         };
         table.row(vec![
             entry.id.as_str().into(),
@@ -101,9 +139,7 @@ fn table(session: &Session, backups: &[Backup]) -> Table {
             clock(entry.taken, session.out.zone()).into(),
             ago(entry.taken, now).trim_end_matches(" ago").into(),
             size(entry.size).into(),
-            backup
-                .verified
-                .map_or_else(|| Cell::new(Tone::Mind, "no"), |at| Cell::new(Tone::Good, ago(at, now))),
+            verified,
             proved(backup, now),
             purpose,
             entry.store.as_str().into(),

@@ -17,6 +17,7 @@ mod failure;
 mod follow;
 mod health;
 mod host;
+mod import;
 mod operate;
 mod ops;
 mod out;
@@ -30,6 +31,7 @@ pub mod settings;
 mod ssh;
 mod sweep;
 mod table;
+mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -85,8 +87,8 @@ pub enum Command {
     Plan(operate::PlanCommand),
     /// Back the data of a service up.
     Backup(operate::BackupArgs),
-    /// List backups.
-    Backups(backups::BackupsArgs),
+    /// List backups, read them back in full, or take in what a store holds.
+    Backups(Box<backups::BackupsArgs>),
     /// Restore the data of a service.
     Restore(operate::RestoreArgs),
     /// Prove that a backup restores: load it on the side, check it, and drop what was loaded.

@@ -156,7 +156,7 @@ pub enum PlanCommand {
 }
 
 /// What is asked for.
-struct Wish {
+pub(super) struct Wish {
     service: String,
     work: Work,
     accept_problems: bool,
@@ -227,11 +227,21 @@ async fn off(session: &Session, args: &MaintenanceOff) -> Result<Exit, Failure> 
     follow(session, &open.id, Until::Rest, driver).await
 }
 
-async fn ask(session: &Session, wish: Wish, args: &AskArgs) -> Result<Exit, Failure> {
+/// Asks for an operation and follows it.
+pub(super) async fn ask(session: &Session, wish: Wish, args: &AskArgs) -> Result<Exit, Failure> {
+    Ok(asked(session, wish, args).await?.1)
+}
+
+/// As [`ask`], also telling which operation it was; none for a dry run.
+pub(super) async fn asked(
+    session: &Session,
+    wish: Wish,
+    args: &AskArgs,
+) -> Result<(Option<OpId>, Exit), Failure> {
     let world = session.world().await?;
     let (service, work, plan) = planned(session, &world, &wish)?;
     if args.dry_run {
-        return Ok(show(session, &plan));
+        return Ok((None, show(session, &plan)));
     }
     if !plan.is_fine() {
         let hint = format!("`{} plan` shows the whole plan", session.command);
@@ -255,10 +265,11 @@ async fn ask(session: &Session, wish: Wish, args: &AskArgs) -> Result<Exit, Fail
     // Settings that cannot work are found before anything is asked for.
     let driver = args.drive.start(session, std::slice::from_ref(&id))?;
     desk::create(&session.engine, &id, intent).await?;
-    if args.detach {
-        return announce(session, &id).await;
-    }
-    follow(session, &id, wish.until, driver).await
+    let exit = match args.detach {
+        true => announce(session, &id).await?,
+        false => follow(session, &id, wish.until, driver).await?,
+    };
+    Ok((Some(id), exit))
 }
 
 async fn announce(session: &Session, id: &OpId) -> Result<Exit, Failure> {
@@ -304,7 +315,7 @@ fn maintenance_wish(session: &Session, service: &str, lasts: Option<Duration>) -
 // === impl Wish ===
 
 impl Wish {
-    fn new(service: &str, work: Work) -> Wish {
+    pub(super) fn new(service: &str, work: Work) -> Wish {
         Wish { service: service.to_owned(), work, accept_problems: false, until: Until::Rest }
     }
 }

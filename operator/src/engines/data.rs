@@ -204,6 +204,10 @@ pub fn live_files(task: &Task) -> Option<(Vec<&str>, Use)> {
         | Task::DirSeal(_)
         | Task::DirExamine(_)
         | Task::DataChecks(_)
+        | Task::StoreVerify(_)
+        | Task::StoreScan(_)
+        | Task::LayoutScan(_)
+        | Task::LayoutCopy(_)
         | Task::Discard(_) => None,
     }
 }

@@ -78,6 +78,8 @@ fn operation_view(s: &Sources<'_>, op: &Operation) -> OperationView {
         Work::Backup | Work::Restore { .. } | Work::Drill { .. } | Work::Expire => {
             began.checked_add(limit).ok()
         }
+        // One after the other, and a restore goes first: nobody can tell.
+        Work::Verify { .. } | Work::Import { .. } => None,
     };
     OperationView::of(op, &(s.steps)(op), deadline.filter(|_| op.journal.state == State::Running))
 }
@@ -117,7 +119,9 @@ fn holder<'a>(operations: &'a [Operation], service: &str) -> Option<&'a Operatio
     };
     let live = |op: &&Operation| matches!(op.journal.state, State::Running | State::Stuck);
     let live = operations.iter().filter(live);
-    live.clone().find(|op| op.intent.service == service).or_else(|| live.clone().find(claims))
+    live.clone()
+        .find(|op| op.intent.work.holds() && op.intent.service == service)
+        .or_else(|| live.clone().find(claims))
 }
 
 fn condition(

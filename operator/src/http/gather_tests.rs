@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::http::fixture::{RESTORE, at, intent, operation, restore_work, running_restore};
-use crate::operation::catalogue::Entry;
+use crate::operation::catalogue::{Entry, Origin};
 use crate::operation::record::{OpId, Trigger};
 use crate::triggers::guard::fixture::SERVICE;
 
@@ -55,6 +55,7 @@ fn backup(id: &str, taken: i64, purpose: Purpose, verified: bool, proved: Option
         restore_seconds: None,
         drill_failed: None,
         removing: None,
+        spoilt: None,
         entry: Entry {
             schema: Entry::VERSION,
             id: id.to_owned(),
@@ -70,6 +71,7 @@ fn backup(id: &str, taken: i64, purpose: Purpose, verified: bool, proved: Option
             taken: at(taken),
             purpose,
             node: None,
+            origin: Origin::Made,
         },
     }
 }

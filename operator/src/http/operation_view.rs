@@ -176,6 +176,14 @@ fn what(work: &Work) -> String {
             "Users see the maintenance page until told otherwise.".to_owned()
         }
         Work::Expire => "Data that earlier restores kept beside is dropped: its time is over.".to_owned(),
+        Work::Verify { backup: Some(id) } => format!("Backup `{id}` is read back in full."),
+        Work::Verify { backup: None } => "Every backup is read back in full.".to_owned(),
+        Work::Import { store, dry_run: true, .. } => {
+            format!("What store `{store}` holds is listed; nothing is changed.")
+        }
+        Work::Import { store, dry_run: false, .. } => {
+            format!("What store `{store}` holds is read in full and taken into the catalogue.")
+        }
     };
     scrub::line(&text, LONGEST)
 }

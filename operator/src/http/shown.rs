@@ -264,6 +264,8 @@ fn title(operation: &OperationView) -> String {
         "restore" => "Restore",
         "maintenance" => "Maintenance",
         "expire" => "Clean-up",
+        "verify" => "Backup verification",
+        "import" => "Backup import",
         other => other,
     };
     format!("{kind} of {}", operation.service)

@@ -26,7 +26,12 @@ pub fn expected_end(operation: &Operation, known: &[Operation]) -> Option<Timest
 const fn way(operation: &Operation) -> Option<(Option<bool>, Option<bool>)> {
     match operation.intent.work {
         Work::Restore { in_place, quiesce, .. } => Some((in_place, quiesce)),
-        Work::Backup | Work::Drill { .. } | Work::Maintenance { .. } | Work::Expire => None,
+        Work::Backup
+        | Work::Drill { .. }
+        | Work::Maintenance { .. }
+        | Work::Expire
+        | Work::Verify { .. }
+        | Work::Import { .. } => None,
     }
 }
 

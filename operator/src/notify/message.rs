@@ -206,7 +206,9 @@ fn stem(operation: &Operation, phase: Phase) -> String {
 const fn is_urgent(operation: &Operation, phase: Phase) -> bool {
     match phase {
         Phase::Stuck => true,
-        Phase::Failed | Phase::RolledBack => matches!(operation.intent.work, Work::Restore { .. }),
+        Phase::Failed | Phase::RolledBack => {
+            matches!(operation.intent.work, Work::Restore { .. } | Work::Verify { .. })
+        }
         Phase::Announced | Phase::NeedsApproval | Phase::Started | Phase::Finished | Phase::Cancelled => {
             false
         }
@@ -277,6 +279,8 @@ mod tests {
         let works = [
             Work::Backup,
             Work::Expire,
+            Work::Verify { backup: None },
+            Work::Import { store: "nas".to_owned(), from: None, quick: false, layout: None, dry_run: false },
             restore(),
             Work::Restore {
                 backup: Some("b1".to_owned()),

@@ -145,7 +145,10 @@ fn was_told(operation: &Operation, phase: Phase) -> bool {
 fn patience(operation: &Operation, phase: Phase) -> SignedDuration {
     match (phase, &operation.intent.work) {
         (Phase::Announced, _) => QUEUED,
-        (Phase::Started, Work::Backup | Work::Drill { .. } | Work::Expire) => LONG,
+        (
+            Phase::Started,
+            Work::Backup | Work::Drill { .. } | Work::Expire | Work::Verify { .. } | Work::Import { .. },
+        ) => LONG,
         _ => SignedDuration::ZERO,
     }
 }

@@ -262,7 +262,9 @@ fn backup(work: &Work, zone: &TimeZone) -> Option<String> {
         Work::Restore { before: Some(at), .. } => {
             Some(format!("The newest verified one before {}", moment(*at, zone)))
         }
-        Work::Drill { backup: Some(id) } => Some(scrub::line(id, 80)),
+        Work::Drill { backup: Some(id) } | Work::Verify { backup: Some(id) } => Some(scrub::line(id, 80)),
+        Work::Verify { backup: None } => Some("All of the service".to_owned()),
+        Work::Import { store, .. } => Some(format!("What store {} holds", scrub::line(store, 80))),
         Work::Restore { .. }
         | Work::Backup
         | Work::Drill { .. }
@@ -274,7 +276,12 @@ fn backup(work: &Work, zone: &TimeZone) -> Option<String> {
 const fn until(work: &Work) -> Option<Timestamp> {
     match work {
         Work::Maintenance { until } => *until,
-        Work::Backup | Work::Restore { .. } | Work::Drill { .. } | Work::Expire => None,
+        Work::Backup
+        | Work::Restore { .. }
+        | Work::Drill { .. }
+        | Work::Expire
+        | Work::Verify { .. }
+        | Work::Import { .. } => None,
     }
 }
 

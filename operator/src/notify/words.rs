@@ -39,6 +39,8 @@ pub(super) fn title(work: &Work, service: &str) -> String {
         Work::Drill { .. } => "Drill",
         Work::Maintenance { .. } => "Maintenance",
         Work::Expire => "Clean-up",
+        Work::Verify { .. } => "Backup verification",
+        Work::Import { .. } => "Backup import",
     };
     format!("{kind} of {service}")
 }
@@ -75,6 +77,8 @@ pub(super) fn lead(work: &Work, phase: Phase, service: &str) -> String {
         Work::Drill { .. } => format!("the drill of {service}, which restores a backup on the side"),
         Work::Maintenance { .. } => format!("the maintenance of {service}"),
         Work::Expire => format!("the removal of expired data of {service}"),
+        Work::Verify { .. } => format!("the verification of backups of {service}"),
+        Work::Import { .. } => format!("the import of backups of {service}"),
     };
     match phase {
         Phase::Announced => format!("{} waits for other operations to end.", capital(&doing)),
@@ -86,6 +90,9 @@ pub(super) fn lead(work: &Work, phase: Phase, service: &str) -> String {
         }
         Phase::Cancelled if matches!(work, Work::Drill { .. }) => {
             format!("{} ended early; nothing live was changed, and nothing is proved.", capital(&doing))
+        }
+        Phase::Failed if matches!(work, Work::Verify { .. }) => {
+            format!("Not every backup of {service} that was to be verified was read back and found whole.")
         }
         Phase::Failed => format!("{} ended before anything was changed.", capital(&doing)),
         Phase::RolledBack => format!("{} failed, and everything was put back as it was.", capital(&doing)),
@@ -105,6 +112,8 @@ fn begun(work: &Work, service: &str) -> String {
         }
         Work::Maintenance { .. } => format!("Maintenance of {service} has begun."),
         Work::Expire => format!("Data of {service} that was kept from earlier restores is being removed."),
+        Work::Verify { .. } => format!("Backups of {service} are being read back in full."),
+        Work::Import { .. } => format!("Backups of {service} that a store holds are being looked through."),
     }
 }
 
@@ -121,12 +130,24 @@ fn ended_well(work: &Work, service: &str) -> String {
         }
         Work::Maintenance { .. } => format!("Maintenance of {service} is over."),
         Work::Expire => format!("Data of {service} that was kept from earlier restores was removed."),
+        Work::Verify { .. } => format!("Backups of {service} were read back in full and are whole."),
+        Work::Import { dry_run: true, .. } => {
+            format!("What a store holds of {service} was listed; nothing was taken in.")
+        }
+        Work::Import { dry_run: false, .. } => {
+            format!(
+                "What a store holds of {service} was read in full, and what is whole is in the catalogue."
+            )
+        }
     }
 }
 
 /// What users notice.
 pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
     match (work, phase) {
+        (Work::Verify { .. }, Phase::Failed) => format!(
+            "None for users. A backup of {service} that is spoilt is marked so, and no restore chooses it."
+        ),
         (_, Phase::Failed) => "None: nothing was changed.".to_owned(),
         (_, Phase::RolledBack | Phase::Cancelled) => {
             "None any more: everything is as it was before.".to_owned()
@@ -141,7 +162,7 @@ pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
         (Work::Expire, Phase::Finished) => {
             "None for users. What was removed can no longer be gone back to.".to_owned()
         }
-        (Work::Expire, _) => "None for users.".to_owned(),
+        (Work::Expire | Work::Verify { .. } | Work::Import { .. }, _) => "None for users.".to_owned(),
         (Work::Maintenance { .. }, Phase::Finished) => format!("{service} answers users again."),
         (Work::Maintenance { .. }, Phase::Started) => format!("Users of {service} see the maintenance page."),
         (Work::Maintenance { .. }, _) => {
@@ -187,19 +208,34 @@ pub(super) fn next(operation: &Operation, phase: Phase) -> String {
                 "It lasts until somebody ends it with the command below; another message tells when it is over."
                     .to_owned()
             }
-            Work::Maintenance { until: Some(_) } | Work::Backup
+            Work::Maintenance { until: Some(_) }
+            | Work::Backup
             | Work::Restore { .. }
             | Work::Drill { .. }
-            | Work::Expire => {
+            | Work::Expire
+            | Work::Verify { .. }
+            | Work::Import { .. } => {
                 "Nothing to do: another message tells how it ended.".to_owned()
             }
         },
         Phase::Finished => match operation.intent.work {
             Work::Restore { .. } => "Please look whether the application shows what you expect.".to_owned(),
-            Work::Backup | Work::Drill { .. } | Work::Maintenance { .. } | Work::Expire => {
-                "Nothing to do.".to_owned()
+            Work::Import { dry_run: false, .. } => {
+                "Please try one of them: nothing but a restore shows that it is what was once backed up."
+                    .to_owned()
             }
+            Work::Backup
+            | Work::Drill { .. }
+            | Work::Maintenance { .. }
+            | Work::Expire
+            | Work::Verify { .. }
+            | Work::Import { .. } => "Nothing to do.".to_owned(),
         },
+        Phase::Failed if matches!(operation.intent.work, Work::Verify { .. }) => {
+            "Please look at the store: a disk that spoils one file may spoil others. Take a new backup where none of the last \
+             ones is whole."
+                .to_owned()
+        }
         Phase::Failed | Phase::RolledBack => {
             "Once the cause is mended, ask for the operation again.".to_owned()
         }
@@ -255,6 +291,9 @@ pub(crate) fn step(work: &Work, name: &str) -> String {
         (Work::Maintenance { .. }, "stop") => "Page on",
         (Work::Maintenance { .. }, "hold") => "Hold until told, or until its time is over",
         (Work::Maintenance { .. }, "start") => "Page off",
+        (Work::Verify { .. }, "read") => "Read each backup back in full",
+        (Work::Import { .. }, "scan") => "List what the store holds",
+        (Work::Import { .. }, "take") => "Read each in full, then register it",
         (Work::Expire, "drop") => "Drop what was kept past its time",
         (Work::Expire, "forget") => "Forget it in the record",
         _ => return capital(&scrub::line(&name.replace(['-', '_'], " "), 60)),

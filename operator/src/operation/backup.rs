@@ -9,7 +9,7 @@ use serde_json::Value;
 use skep_runner::Task;
 use skep_runner::task::Discard;
 
-use super::catalogue::{Entry, Purpose};
+use super::catalogue::{Entry, Origin, Purpose};
 use super::data::{Dumped, Sealing};
 use super::frozen::{self, Frozen, Target};
 use super::journal::Compensation;
@@ -166,15 +166,16 @@ impl Saga for Backup {
 impl Place {
     /// The place of the backup that an operation makes.
     pub fn regular(cx: &Cx<'_>, target: &Target) -> Place {
-        Place::new(target, cx.op.id.to_string())
+        Place::of(target, cx.op.id.to_string())
     }
 
     /// The place of the safety backup that a restore makes.
     pub fn safety(cx: &Cx<'_>, target: &Target) -> Place {
-        Place::new(target, format!("{}s", cx.op.id))
+        Place::of(target, format!("{}s", cx.op.id))
     }
 
-    fn new(target: &Target, id: String) -> Place {
+    /// The place of a backup with this id.
+    pub fn of(target: &Target, id: String) -> Place {
         let service = target.service();
         let stack = service.stack().unwrap_or("_");
         Place { dir: format!("v1/{stack}/{}/{id}", target.name), id }
@@ -246,6 +247,7 @@ pub async fn register(
         taken: sealed.taken,
         purpose,
         node: store.filter(|s| s.is_of_each_node()).and(target.node.clone()),
+        origin: Origin::Made,
     };
     let data =
         serde_json::to_vec(&entry).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;

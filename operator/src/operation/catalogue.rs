@@ -5,7 +5,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use skep_runner::task::Stored;
+use skep_runner::task::{Stored, Verdict};
 
 use super::record::{OpId, SERVICE, SERVICE_ID};
 use super::saga::{Cx, Fault};
@@ -21,6 +21,7 @@ const DRILL_FAILED: &str = "skep.drill-failed";
 /// Longest reason that a label tells, in bytes.
 const LONGEST_REASON: usize = 300;
 const REMOVING: &str = "skep.removing";
+const SPOILT: &str = "skep.spoilt";
 const TAKEN: &str = "skep.taken";
 const VERSION: u32 = 1;
 
@@ -40,17 +41,19 @@ pub struct Backup {
     /// How many seconds loading it took when it was last proved.
     pub restore_seconds: Option<f64>,
     /// When and why a drill of it last failed, if it was not proved since.
-    pub drill_failed: Option<Disproof>,
+    pub drill_failed: Option<Finding>,
     /// Since when it is being removed: some of its files may be gone, so nothing restores it any more.
     pub removing: Option<Timestamp>,
+    /// What was wrong when it was last read back. Such a one is neither verified nor proved, whatever it was before.
+    pub spoilt: Option<Finding>,
 }
 
-/// A drill that showed that a backup does not restore to what passes the checks.
+/// What was found against a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Disproof {
+pub struct Finding {
     /// When.
     pub at: Timestamp,
-    /// Why, for people.
+    /// What, for people.
     pub why: String,
 }
 
@@ -87,6 +90,20 @@ pub struct Entry {
     /// name none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// How it came into the catalogue.
+    #[serde(default, skip_serializing_if = "Origin::is_made")]
+    pub origin: Origin,
+}
+
+/// How a backup came into the catalogue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// The operation that registered it made it: the checksum is that of what was written.
+    #[default]
+    Made,
+    /// It was found in a store: the checksum is that of what was found, and nothing vouches for what it was before.
+    Imported,
 }
 
 /// Why a backup was made.
@@ -106,14 +123,18 @@ impl Backup {
     pub fn read(config: &Config) -> Option<Backup> {
         let entry: Entry = serde_json::from_slice(&config.data).ok()?;
         let time = |key: &str| config.labels.get(key).and_then(|t| t.parse().ok());
+        let spoilt = config.labels.get(SPOILT).map(|text| Finding::read(text));
+        let is_good = spoilt.is_none();
+        let good = |key: &str| time(key).filter(|_| is_good);
         (entry.schema <= VERSION).then(|| Backup {
             config: config.id.clone(),
             version: config.version,
-            verified: time(VERIFIED),
-            proved: time(PROVED),
+            verified: good(VERIFIED),
+            proved: good(PROVED),
             restore_seconds: config.labels.get(SECONDS).and_then(|t| t.parse().ok()),
-            drill_failed: config.labels.get(DRILL_FAILED).map(|text| Disproof::read(text)),
+            drill_failed: config.labels.get(DRILL_FAILED).map(|text| Finding::read(text)),
             removing: time(REMOVING),
+            spoilt,
             entry,
         })
     }
@@ -124,22 +145,30 @@ impl Backup {
     }
 }
 
-// === impl Disproof ===
+// === impl Finding ===
 
-impl Disproof {
-    /// Reads a label. One that is not as this version writes it still says that a drill failed.
-    fn read(text: &str) -> Disproof {
+impl Finding {
+    /// Reads a label. One that is not as this version writes it still says that something was found.
+    fn read(text: &str) -> Finding {
         let parts = text.split_once(' ').and_then(|(at, why)| Some((at.parse().ok()?, why)));
         let (at, why) = parts.unwrap_or((Timestamp::UNIX_EPOCH, text));
-        Disproof { at, why: why.to_owned() }
+        Finding { at, why: why.to_owned() }
     }
 }
 
-impl fmt::Display for Disproof {
+impl fmt::Display for Finding {
     /// As the label has it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = self.why.floor_char_boundary(LONGEST_REASON.min(self.why.len()));
         write!(f, "{} {}", self.at, &self.why[..end])
+    }
+}
+
+// === impl Origin ===
+
+impl Origin {
+    fn is_made(&self) -> bool {
+        *self == Origin::Made
     }
 }
 
@@ -206,7 +235,7 @@ pub async fn note_proved(cx: &Cx<'_>, id: &str, seconds: Option<f64>) -> Result<
 /// # Errors
 /// `Stale` where somebody else has just written it; otherwise what the engine says.
 pub async fn note_drill_failed(cx: &Cx<'_>, id: &str, why: &str) -> Result<(), Fault> {
-    let disproof = Disproof { at: cx.now(), why: why.to_owned() };
+    let finding = Finding { at: cx.now(), why: why.to_owned() };
     relabel(cx, id, |labels| {
         labels.insert(DRILL_FAILED.to_owned(), disproof.to_string());
     })
@@ -227,6 +256,37 @@ async fn relabel(cx: &Cx<'_>, id: &str, change: impl FnOnce(&mut Labels)) -> Res
     }
 }
 
+/// Notes how a backup was found that has just been read in full. Answers whether it was noted: a backup that is gone, is
+/// being removed, or is no longer the one that was read, is left alone.
+///
+/// # Errors
+/// What the engine says.
+pub async fn note(cx: &Cx<'_>, read: &Entry, verdict: &Verdict) -> Result<bool, Fault> {
+    let config = match cx.engine().config(&read.config_name()).await {
+        Ok(config) => config,
+        Err(Error::NotFound { .. }) => return Ok(false),
+        Err(other) => return Err(other.into()),
+    };
+    let is_it = |b: &Backup| b.entry.manifest_sha256 == read.manifest_sha256 && b.removing.is_none();
+    if !Backup::read(&config).is_some_and(|b| is_it(&b)) {
+        return Ok(false);
+    }
+    let mut labels = config.labels.clone();
+    match verdict {
+        Verdict::Whole { .. } => {
+            labels.insert(VERIFIED.to_owned(), cx.now().to_string());
+            labels.remove(SPOILT);
+        }
+        Verdict::Spoilt { why } => {
+            labels.insert(SPOILT.to_owned(), Finding { at: cx.now(), why: why.clone() }.to_string());
+            labels.remove(VERIFIED);
+            labels.remove(PROVED);
+        }
+    }
+    cx.engine().relabel_config(&config.id, config.version, &config.name, &labels).await?;
+    Ok(true)
+}
+
 /// Says of a backup that its files are about to go. `Stale` where somebody else has just written it.
 ///
 /// # Errors
@@ -237,8 +297,9 @@ pub async fn mark_removing(cx: &Cx<'_>, config: &Config) -> Result<(), Error> {
     cx.engine().relabel_config(&config.id, config.version, &config.name, &labels).await
 }
 
-/// The backups that a restore may use, best first (S9): verified, regular, not being removed, of this service and engine, taken at or before
-/// `until`; or the one asked for by id, whatever its purpose. One whose drill failed comes after all others. At most `most`.
+/// The backups that a restore may use, best first (S9): verified, regular, neither spoilt nor being removed, of this service and engine, taken
+/// at or before `until`; or the one asked for by id, whatever its purpose. One whose drill failed comes after all others. At
+/// most `most`.
 pub fn candidates<'a>(
     backups: impl IntoIterator<Item = &'a Backup>,
     service: &str,
@@ -248,7 +309,7 @@ pub fn candidates<'a>(
 ) -> Vec<&'a Backup> {
     let mut fit: Vec<&Backup> = backups
         .into_iter()
-        .filter(|b| b.entry.service == service && b.removing.is_none())
+        .filter(|b| b.entry.service == service && b.removing.is_none() && b.spoilt.is_none())
         .filter(|b| match wanted {
             Some(id) => b.entry.id == id,
             None => b.verified.is_some() && b.entry.purpose == Purpose::Regular && b.entry.taken <= until,
@@ -271,6 +332,16 @@ pub fn to_drill<'a>(
     fit.into_iter().max_by_key(|b| b.entry.taken).into_iter().collect()
 }
 
+/// Why the backup asked for by id is not among the candidates, for people.
+pub fn unusable<'a>(backups: impl IntoIterator<Item = &'a Backup>, service: &str, id: &str) -> String {
+    let found = backups.into_iter().find(|b| b.entry.service == service && b.entry.id == id);
+    match found.map(|b| (&b.spoilt, b.removing)) {
+        Some((Some(Finding { why, .. }), _)) => format!("backup `{id}` of {service} is spoilt: {why}"),
+        Some((None, Some(_))) => format!("backup `{id}` of {service} is being removed"),
+        _ => format!("there is no backup `{id}` of {service}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,6 +356,7 @@ mod tests {
             restore_seconds: None,
             drill_failed: None,
             removing: None,
+            spoilt: None,
             entry: Entry {
                 schema: VERSION,
                 id: id.to_owned(),
@@ -300,6 +372,7 @@ mod tests {
                 taken,
                 purpose,
                 node: None,
+                origin: Origin::Made,
             },
         }
     }
@@ -316,19 +389,36 @@ mod tests {
                 removing: Some(Timestamp::UNIX_EPOCH),
                 ..backup("going", "2026-01-02T12:00:00Z", Purpose::Regular, true)
             },
+            Backup {
+                spoilt: Some(Finding::read("2026-01-03T00:00:00Z a file is missing")),
+                ..backup("spoilt", "2026-01-02T13:00:00Z", Purpose::Regular, true)
+            },
         ];
         let until = "2026-01-04T00:00:00Z".parse().unwrap();
         let ids = |found: Vec<&Backup>| found.iter().map(|b| b.entry.id.clone()).collect::<Vec<_>>();
         assert_eq!(ids(candidates(&all, "shop_db", None, until, 3)), ["good", "old"]);
         assert_eq!(ids(candidates(&all, "shop_db", Some("safety"), until, 3)), ["safety"]);
         assert_eq!(ids(candidates(&all, "shop_db", Some("going"), until, 3)), [] as [String; 0]);
+        assert_eq!(ids(candidates(&all, "shop_db", Some("spoilt"), until, 3)), [] as [String; 0]);
         assert_eq!(ids(candidates(&all, "other_db", None, until, 3)), [] as [String; 0]);
+    }
+
+    fn config(entry: &Entry) -> Config {
+        Config {
+            id: "c".to_owned(),
+            name: entry.config_name(),
+            version: 1,
+            created: entry.taken,
+            updated: entry.taken,
+            labels: entry.labels(entry.taken),
+            data: serde_json::to_vec(entry).unwrap(),
+        }
     }
 
     #[test]
     fn s9_a_backup_whose_drill_failed_comes_after_all_others() {
         let failed = |b: Backup| Backup {
-            drill_failed: Some(Disproof { at: b.entry.taken, why: "check `users`: 0".to_owned() }),
+            drill_failed: Some(Finding { at: b.entry.taken, why: "check `users`: 0".to_owned() }),
             ..b
         };
         let all = [
@@ -346,26 +436,44 @@ mod tests {
     #[test]
     fn what_a_drill_found_is_read_as_it_was_written_and_never_passed_over() {
         let found =
-            Disproof { at: "2026-01-03T00:00:00Z".parse().unwrap(), why: "check `users`: 0".to_owned() };
-        assert_eq!(Disproof::read(&found.to_string()), found);
-        assert_eq!(Disproof::read("of another form").why, "of another form");
-        let long = Disproof { why: "é".repeat(400), ..found };
-        assert!(Disproof::read(&long.to_string()).why.len() <= LONGEST_REASON);
+            Finding { at: "2026-01-03T00:00:00Z".parse().unwrap(), why: "check `users`: 0".to_owned() };
+        assert_eq!(Finding::read(&found.to_string()), found);
+        assert_eq!(Finding::read("of another form").why, "of another form");
+        let long = Finding { why: "é".repeat(400), ..found };
+        assert!(Finding::read(&long.to_string()).why.len() <= LONGEST_REASON);
     }
 
     #[test]
     fn an_entry_of_a_newer_format_is_not_read() {
         let mut newer = backup("b", "2026-01-01T00:00:00Z", Purpose::Regular, true).entry;
         newer.schema = VERSION + 1;
-        let config = Config {
-            id: "c".to_owned(),
-            name: newer.config_name(),
-            version: 1,
-            created: newer.taken,
-            updated: newer.taken,
-            labels: newer.labels(newer.taken),
-            data: serde_json::to_vec(&newer).unwrap(),
-        };
-        assert_eq!(Backup::read(&config), None);
+        assert_eq!(Backup::read(&config(&newer)), None);
+    }
+
+    #[test]
+    fn a_spoilt_backup_is_neither_verified_nor_proved_whatever_else_its_labels_say() {
+        let mut config = config(&backup("b", "2026-01-01T00:00:00Z", Purpose::Regular, true).entry);
+        config.labels.insert(PROVED.to_owned(), "2026-01-02T00:00:00Z".to_owned());
+        let whole = Backup::read(&config).unwrap();
+        assert!(whole.verified.is_some() && whole.proved.is_some() && whole.spoilt.is_none());
+        let why = "é".repeat(LONGEST_REASON);
+        let label = Finding { at: Timestamp::UNIX_EPOCH, why: why.clone() }.to_string();
+        for (label, meant) in [(label.as_str(), &why[..LONGEST_REASON]), ("odd", "odd"), ("", "")] {
+            config.labels.insert(SPOILT.to_owned(), label.to_owned());
+            let read = Backup::read(&config).unwrap();
+            assert_eq!((read.verified, read.proved), (None, None));
+            assert_eq!(read.spoilt, Some(Finding { at: Timestamp::UNIX_EPOCH, why: meant.to_owned() }));
+        }
+    }
+
+    #[test]
+    fn entries_from_before_imports_are_read_and_written_as_they_were() {
+        let made = backup("b", "2026-01-01T00:00:00Z", Purpose::Regular, true).entry;
+        let text = serde_json::to_string(&made).unwrap();
+        assert!(!text.contains("origin"), "{text}");
+        assert_eq!(serde_json::from_str::<Entry>(&text).unwrap(), made);
+        let imported = Entry { origin: Origin::Imported, ..made };
+        let text = serde_json::to_string(&imported).unwrap();
+        assert_eq!(serde_json::from_str::<Entry>(&text).unwrap(), imported);
     }
 }

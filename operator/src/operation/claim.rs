@@ -38,7 +38,8 @@ pub async fn take(cx: &mut Cx<'_>, services: &[String]) -> Result<Progress, Faul
 pub fn concerns(op: &Operation, service: &str) -> bool {
     let claimed = op.journal.step("claim").map(|r| &r.out["services"]);
     let listed = claimed.and_then(|c| c.as_array()).into_iter().flatten();
-    op.intent.service == service || listed.filter_map(|s| s.as_str()).any(|s| s == service)
+    op.intent.work.holds() && op.intent.service == service
+        || listed.filter_map(|s| s.as_str()).any(|s| s == service)
 }
 
 async fn take_one(engine: &Engine, service: &str, op: &OpId) -> Result<Option<String>, Fault> {

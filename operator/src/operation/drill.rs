@@ -32,7 +32,11 @@ use super::restore::prepare::{Checked, Restored, check, load};
 use super::saga::{Cx, Fault, Progress, Saga, Wait};
 use super::work::{self, Order, Outcome};
 use super::{backup, claim, freeze};
+use crate::engines::Data;
 use crate::swarm::object::{Kind, short_hash};
+
+/// Why data that is a directory has no drill.
+pub const NOT_YET: &str = "this version drills PostgreSQL only; a restore checks what it builds from any other backup before it touches live data";
 
 /// The saga.
 pub struct Drill;
@@ -191,6 +195,8 @@ async fn rival(cx: &Cx<'_>) -> Result<Option<Operation>, Fault> {
             let is_earlier = match other.intent.work {
                 Work::Drill { .. } => other.id < cx.op.id,
                 Work::Backup | Work::Restore { .. } | Work::Maintenance { .. } | Work::Expire => true,
+                // These hold no service.
+                Work::Verify { .. } | Work::Import { .. } => false,
             };
             if other.id != cx.op.id && is_earlier && claim::concerns(&other, service) {
                 return Ok(Some(other));

@@ -10,12 +10,14 @@ use tracing::{info, warn};
 use super::backup::Backup;
 use super::drill::Drill;
 use super::expire::Expire;
+use super::import::Import;
 use super::journal::{Compensation, Next, Step, next};
 use super::maintenance::Maintenance;
 use super::record::{BEING_UNDONE, JobRecordState, OpId, Operation, State, StepState, Work};
 use super::restore::directory::RestoreDirectory;
 use super::restore::{Restore, Way};
 use super::saga::{Cx, Env, Fault, Progress, Saga, Unwound, Wait, save};
+use super::verify::Verify;
 use crate::swarm::error::Error;
 
 /// When to look at the operation again.
@@ -121,6 +123,8 @@ async fn advance_kind(env: &Env, op: &mut Operation) -> Result<Again, Error> {
         Work::Drill { .. } => advance(env, op, &Drill).await,
         Work::Maintenance { until } => advance(env, op, &Maintenance { until }).await,
         Work::Expire => advance(env, op, &Expire).await,
+        Work::Verify { .. } => advance(env, op, &Verify).await,
+        Work::Import { .. } => advance(env, op, &Import).await,
     }
 }
 

@@ -210,7 +210,7 @@ fn policy_of(cx: &Cx<'_>, seen: &Seen, service: &Service) -> Result<Policy, Faul
 const fn is_destructive(work: &Work) -> bool {
     match work {
         Work::Restore { .. } | Work::Maintenance { .. } | Work::Expire => true,
-        Work::Backup | Work::Drill { .. } => false,
+        Work::Backup | Work::Drill { .. } | Work::Verify { .. } | Work::Import { .. } => false,
     }
 }
 
@@ -254,6 +254,31 @@ async fn holding(cx: &Cx<'_>, service: &Service, directory: &Directory) -> Resul
     })?;
     let target = Target::without_data(name, &service.id, &service.spec);
     Ok(Target { image: task.image.clone(), node: task.node.clone(), ..target })
+}
+
+/// The service as a lender of its image, for jobs that only read a store: beside its task where it runs, else wherever its
+/// constraints allow.
+///
+/// # Errors
+/// When there is no such store, or what the engine says.
+pub async fn reader(cx: &Cx<'_>, store: &str) -> Result<Target, Fault> {
+    if !cx.env.settings.stores.contains_key(store) {
+        let known: Vec<&str> = cx.env.settings.stores.keys().map(String::as_str).collect();
+        let known = known.join(", ");
+        return Err(Fault::failed(format!("there is no store `{store}`; the operator has: {known}")));
+    }
+    let service = service(cx).await?;
+    let mut target = Target::without_data(service.name(), &service.id, &service.spec);
+    store.clone_into(&mut target.store);
+    let tasks = cx.engine().tasks(&[&service.id]).await?;
+    if let Some(task) = tasks.into_iter().find(runs) {
+        target.image = task.image;
+        target.node = task.node;
+    }
+    if target.image.is_empty() {
+        return Err(Fault::failed(format!("{} names no image that could read the store", target.name)));
+    }
+    Ok(target)
 }
 
 async fn cache_of(cx: &Cx<'_>, service: &Service) -> Result<Target, Fault> {
@@ -341,7 +366,7 @@ async fn backups(
     let found = choose(&all, until);
     if found.is_empty() {
         return Err(Fault::failed(match wanted {
-            Some(id) => format!("there is no backup `{id}` of {}", cx.op.intent.service),
+            Some(id) => super::catalogue::unusable(&all, &cx.op.intent.service, id),
             None => format!("there is no verified backup of {} from before {until}", cx.op.intent.service),
         }));
     }

@@ -1,9 +1,10 @@
 //! Operations: intent and journal in one Swarm config each, driven step by step.
 //!
 //! `record` is what stands in the Swarm; `journal` computes what comes next; `saga` is the frame of steps; `drive` polls.
-//! One file per operation: `backup`, `restore`, `drill`, `maintenance`, `expire`. What they share: `claim` (one holder per
-//! service), `freeze` and `frozen` (decisions made beforehand), `data` (the tasks that the engine of a service wants), `work` (jobs), `clients` (stop and start), `catalogue`,
-//! `retention` (which backups stay) and `prune` (removing the others).
+//! One file per operation: `backup`, `restore`, `drill`, `maintenance`, `expire`, `verify`, `import`. What they share: `claim` (one
+//! holder per service), `freeze` and `frozen` (decisions made beforehand), `data` (the tasks that the engine of a service
+//! wants), `work` (jobs), `clients` (stop and start), `catalogue`, `reading` (of stored backups), `retention` (which
+//! backups stay) and `prune` (removing the others).
 
 pub mod backup;
 pub mod canary;
@@ -18,13 +19,16 @@ pub mod drive;
 pub mod expire;
 pub mod freeze;
 pub mod frozen;
+pub mod import;
 pub mod journal;
 pub mod maintenance;
 pub mod page;
 pub mod prune;
+pub mod reading;
 pub mod record;
 pub mod restore;
 pub mod retention;
 pub mod saga;
 pub mod settings;
+pub mod verify;
 pub mod work;

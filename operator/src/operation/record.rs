@@ -85,6 +85,29 @@ pub enum Work {
     },
     /// Drop databases kept from earlier restores that have expired.
     Expire,
+    /// Read stored backups of the service in full, and note in the catalogue how each was found.
+    Verify {
+        /// This backup; all of the service where absent.
+        #[serde(default)]
+        backup: Option<String>,
+    },
+    /// Take what a store holds of the service into the catalogue, once it was read in full.
+    Import {
+        /// Name of the store.
+        store: String,
+        /// The name that the service had when its backups were made, where it was another.
+        #[serde(default)]
+        from: Option<String>,
+        /// Leave the engine's own reading out; checksums are checked all the same.
+        #[serde(default)]
+        quick: bool,
+        /// A directory of the store that people filled by hand, with `MANIFEST.txt`, instead of Skep's own layout.
+        #[serde(default)]
+        layout: Option<String>,
+        /// Only list what would be taken in.
+        #[serde(default)]
+        dry_run: bool,
+    },
 }
 
 /// Who or what asked for an operation.
@@ -228,6 +251,21 @@ impl Work {
             Work::Drill { .. } => "drill",
             Work::Maintenance { .. } => "maintenance",
             Work::Expire => "expire",
+            Work::Verify { .. } => "verify",
+            Work::Import { .. } => "import",
+        }
+    }
+
+    /// Whether it holds the service, so that others wait for it. What only reads the store and writes the catalogue does
+    /// not: nothing has to wait for it, and a restore goes before it.
+    pub const fn holds(&self) -> bool {
+        match self {
+            Work::Backup
+            | Work::Restore { .. }
+            | Work::Drill { .. }
+            | Work::Maintenance { .. }
+            | Work::Expire => true,
+            Work::Verify { .. } | Work::Import { .. } => false,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! week, … until it has kept its number of them; what any rule keeps stays. Days without a backup do not count.
 //!
 //! Invariants: the newest verified backup stays, and the newest proved one, whatever the rules say; one that was never
-//! verified is not judged, and stays; what goes now would also go if nothing had gone before, so pruning often and
+//! verified, or was found spoilt, is not judged, stays, and stands for nothing; what goes now would also go if nothing had gone before, so pruning often and
 //! pruning late keep the same; one that is already being removed goes and stands for nothing.
 
 use std::collections::BTreeSet;
@@ -62,6 +62,8 @@ pub enum Reason {
     },
     /// It was never verified, so nothing is known about it.
     NeverVerified,
+    /// It was found not to be what was registered: it counts for no rule, and a person may still want what is left of it.
+    Spoilt,
     /// A restore made it of what it replaced; until when it stays.
     Safety(Option<Timestamp>),
 }
@@ -99,8 +101,10 @@ impl Rules {
     ) -> Vec<Verdict<'a>> {
         let mut all: Vec<&Backup> = backups.into_iter().collect();
         all.sort_by_key(|b| std::cmp::Reverse((b.entry.taken, b.entry.id.as_str())));
-        let stands =
-            |b: &&Backup| b.removing.is_none() && b.verified.is_some() && b.entry.purpose == Purpose::Regular;
+        let stands = |b: &&Backup| {
+            let is_good = b.removing.is_none() && b.spoilt.is_none() && b.verified.is_some();
+            is_good && b.entry.purpose == Purpose::Regular
+        };
         let standing: Vec<&Backup> = all.iter().copied().filter(stands).collect();
         let kept = self.kept(&standing);
         let reasons = |backup: &Backup| -> Vec<Reason> {
@@ -122,6 +126,7 @@ impl Rules {
                     false => Fate::Stays(vec![Reason::Safety(until)]),
                 }
             }
+            Purpose::Regular if backup.spoilt.is_some() => Fate::Stays(vec![Reason::Spoilt]),
             Purpose::Regular if backup.verified.is_none() => Fate::Stays(vec![Reason::NeverVerified]),
             Purpose::Regular if reasons.is_empty() => Fate::Goes(Cause::NoRule),
             Purpose::Regular => Fate::Stays(reasons),
@@ -178,6 +183,7 @@ impl fmt::Display for Reason {
             }
             Reason::Rule { rule, slot } => write!(f, "{} ({slot})", rule.per),
             Reason::NeverVerified => f.write_str("never verified, so not judged"),
+            Reason::Spoilt => f.write_str("spoilt, so it stands for nothing"),
             Reason::Safety(Some(until)) => write!(f, "of what a restore replaced, until {until}"),
             Reason::Safety(None) => f.write_str("of what a restore replaced"),
         }

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::operation::catalogue::Entry;
+use crate::operation::catalogue::{Entry, Origin};
 use crate::operation::record::OpId;
 use crate::policy;
 
@@ -30,6 +30,7 @@ fn backup(taken: Timestamp) -> Backup {
         taken,
         purpose: Purpose::Regular,
         node: None,
+        origin: Origin::Made,
     };
     Backup {
         config: String::new(),
@@ -40,6 +41,7 @@ fn backup(taken: Timestamp) -> Backup {
         restore_seconds: None,
         drill_failed: None,
         removing: None,
+        spoilt: None,
     }
 }
 

@@ -3,14 +3,18 @@
 use super::explain::Draft;
 use super::words::{ago, exact, size};
 use crate::operation::catalogue::{Backup, Entry, to_drill};
-use crate::operation::drill::scratch_name;
+use crate::operation::drill::{NOT_YET, scratch_name};
 use crate::operation::record::Work;
+use crate::policy::Engine;
 
 pub(super) fn drill(draft: &mut Draft<'_>, work: &Work) {
     let Work::Drill { backup } = work else { return };
     let name = draft.service.name().to_owned();
     draft.labels(&name, false);
     draft.data();
+    if draft.policy().data.is_some_and(|data| data.engine != Engine::Postgres) {
+        draft.refuse(NOT_YET);
+    }
     let found = choose(draft, backup.as_deref());
     let policy = draft.policy();
     let checks: Vec<String> =

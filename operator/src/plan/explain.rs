@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::steps::steps;
 use super::words::list;
 use super::world::World;
-use super::{drill, restore, retention};
+use super::{drill, restore, retention, store};
 use crate::engines::found::{self, Found};
 use crate::engines::{Access, Data, DirectoryEngine};
 use crate::operation::frozen::Method;
@@ -99,13 +99,17 @@ pub fn explain(world: &World, service: &str, work: &Work, accept_problems: bool,
     let policies = Policies::of(&world.services);
     let mut draft = Draft { world, policies, service: found, accept_problems, now, plan };
     draft.opted_in();
-    draft.queue(service);
+    if work.holds() {
+        draft.queue(service);
+    }
     match work {
         Work::Backup => backup(&mut draft),
         Work::Restore { .. } => restore::restore(&mut draft, work),
         Work::Drill { .. } => drill::drill(&mut draft, work),
         Work::Maintenance { until } => maintenance(&mut draft, *until),
         Work::Expire => expire(&mut draft),
+        Work::Verify { backup } => store::verify(&mut draft, work, backup.as_deref()),
+        Work::Import { .. } => store::import(&mut draft, work),
     }
     let mut plan = draft.plan;
     plan.mind.dedup();

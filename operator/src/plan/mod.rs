@@ -19,6 +19,7 @@ mod restore;
 mod retention;
 pub mod scheduled;
 pub mod steps;
+mod store;
 pub mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;

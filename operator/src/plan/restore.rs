@@ -6,7 +6,7 @@ use super::explain::{Draft, Stopping, what};
 use super::words::{ago, list, size};
 use super::world::World;
 use crate::engines::found::Found;
-use crate::operation::catalogue::{Backup, Entry, candidates};
+use crate::operation::catalogue::{Backup, Entry, candidates, unusable};
 use crate::operation::freeze::{kept_by, names_in, unflushed};
 use crate::operation::frozen::{Client, Kept};
 use crate::operation::record::Work;
@@ -107,7 +107,7 @@ fn choose<'a>(draft: &mut Draft<'a>, wanted: Option<&str>, before: Option<Timest
     let found = candidates(&draft.world.backups, name, wanted, until, MOST_CANDIDATES);
     if found.is_empty() {
         draft.refuse(match (wanted, before) {
-            (Some(id), _) => format!("there is no backup `{id}` of {name}"),
+            (Some(id), _) => unusable(&draft.world.backups, name, id),
             (None, Some(before)) => format!("there is no verified backup of {name} from before {before}"),
             (None, None) => format!("there is no verified backup of {name}"),
         });

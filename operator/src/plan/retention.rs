@@ -2,7 +2,7 @@
 
 use super::explain::Draft;
 use super::words::ago;
-use crate::operation::catalogue::{Backup, Entry, Purpose};
+use crate::operation::catalogue::{Backup, Entry, Origin, Purpose};
 use crate::operation::record::{OpId, Operation, Work};
 use crate::operation::retention::{Fate, Rules, Verdict};
 
@@ -69,6 +69,7 @@ fn to_come(draft: &Draft<'_>) -> Backup {
         taken: draft.now,
         purpose: Purpose::Regular,
         node: None,
+        origin: Origin::Made,
     };
     Backup {
         config: String::new(),
@@ -79,5 +80,6 @@ fn to_come(draft: &Draft<'_>) -> Backup {
         restore_seconds: None,
         drill_failed: None,
         removing: None,
+        spoilt: None,
     }
 }

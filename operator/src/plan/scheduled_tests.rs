@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::super::testing;
 use super::*;
-use crate::operation::catalogue::Entry;
+use crate::operation::catalogue::{Entry, Origin};
 use crate::operation::record::Journal;
 
 const NO_SPREAD: Rules = Rules { at_once: 2, spread: Duration::ZERO };
@@ -45,6 +45,7 @@ fn backup(service: &str, taken: Timestamp, purpose: Purpose) -> Backup {
         taken,
         purpose,
         node: None,
+        origin: Origin::Made,
     };
     Backup {
         config: String::new(),
@@ -55,6 +56,7 @@ fn backup(service: &str, taken: Timestamp, purpose: Purpose) -> Backup {
         restore_seconds: None,
         drill_failed: None,
         removing: None,
+        spoilt: None,
     }
 }
 

@@ -3,12 +3,14 @@
 use crate::operation::backup::Backup;
 use crate::operation::drill::Drill;
 use crate::operation::expire::Expire;
+use crate::operation::import::Import;
 use crate::operation::journal::{Compensation, Step as _};
 use crate::operation::maintenance::Maintenance;
 use crate::operation::record::{Operation, Work};
 use crate::operation::restore::directory::RestoreDirectory;
 use crate::operation::restore::{Restore, Way};
 use crate::operation::saga::Saga;
+use crate::operation::verify::Verify;
 
 /// Names of the steps of a kind of work, in order, and how each is taken back. `way` is that of a restore.
 pub fn steps(work: &Work, way: Way) -> Vec<(&'static str, Compensation)> {
@@ -22,6 +24,8 @@ pub fn steps(work: &Work, way: Way) -> Vec<(&'static str, Compensation)> {
         Work::Drill { .. } => of(&Drill),
         Work::Maintenance { until } => of(&Maintenance { until: *until }),
         Work::Expire => of(&Expire),
+        Work::Verify { .. } => of(&Verify),
+        Work::Import { .. } => of(&Import),
     }
 }
 

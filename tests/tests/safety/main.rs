@@ -15,6 +15,7 @@ mod files;
 mod jobs;
 mod rescue;
 mod room;
+mod store;
 mod suspended;
 mod undo;
 

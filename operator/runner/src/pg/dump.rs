@@ -70,7 +70,7 @@ pub(crate) fn only_artefact(job: &Job, backup: &Backup) -> Result<Whole> {
 }
 
 /// `pg_restore` to nowhere: unlike a list of its contents this reads, and unpacks, every byte.
-fn read_in_full(job: &Job, whole: &Whole) -> Result<()> {
+pub(crate) fn read_in_full(job: &Job, whole: &Whole) -> Result<()> {
     job.out.progress("read", 0, None);
     let mut command = Command::new("pg_restore");
     command.args(["-f", "/dev/null", "/proc/self/fd/0"]).stdin(stdin_of(&whole.file)?).stdout(Stdio::null());

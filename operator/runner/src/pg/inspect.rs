@@ -176,7 +176,13 @@ fn against(manifest: &Manifest, offer: &Offer) -> Vec<String> {
         Ok(_) => {}
     }
     let Some(database) = &manifest.database else {
-        reasons.push("its manifest does not tell the database's properties".to_owned());
+        // A dump that Skep did not make: the live database tells what the dump does not.
+        if !offer.live_exists {
+            reasons.push(
+                "its manifest does not tell the database's properties, and there is no live database that would"
+                    .to_owned(),
+            );
+        }
         return reasons;
     };
     for role in database.roles.iter().filter(|role| !offer.roles.contains(role)) {

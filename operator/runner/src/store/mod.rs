@@ -4,7 +4,11 @@
 //! Invariants: a directory with a manifest is sealed and never written again; a file is visible under its
 //! final name only after it was synced.
 
+mod archive;
+pub(crate) mod layout;
+mod scan;
 mod seal;
+mod verify;
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,7 +16,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+pub(crate) use self::scan::scan;
 pub(crate) use self::seal::{discard, emptied, examine, seal};
+pub(crate) use self::verify::verify;
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::manifest::{Artefact, MANIFEST, Manifest};

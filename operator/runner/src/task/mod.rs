@@ -3,6 +3,7 @@
 mod checks;
 mod data;
 mod postgres;
+mod store;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,11 @@ pub use self::postgres::{
     DatabaseProperties, KeptDatabase, Named, PgDrop, PgDump, PgDumped, PgFence, PgInPlace, PgInspect,
     PgInspection, PgRestore, PgSeal, PgSession, PgSwap,
 };
-use crate::manifest::Manifest;
+pub use self::store::{
+    ArchiveHead, FoundDump, LayoutCopy, LayoutScan, LayoutScanned, ManifestHead, OtherFile, Scanned,
+    StoreScan, StoreVerify, StoredFound, Verdict,
+};
+use crate::manifest::{Artefact, Manifest};
 
 /// What one job is to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,6 +87,14 @@ pub enum Task {
     DataChecks(DataChecks),
     /// Remove an unfinished backup's directory (one without a manifest, unless `sealed`).
     Discard(Discard),
+    /// Read a stored backup in full and say whether it is what was registered; changes nothing.
+    StoreVerify(StoreVerify),
+    /// List what the store holds of a service, a page at a time; changes nothing.
+    StoreScan(StoreScan),
+    /// Read every file of a directory with `MANIFEST.txt`, and say which of them can be restored; changes nothing.
+    LayoutScan(LayoutScan),
+    /// Copy a dump from such a directory into that of a backup. Writes no manifest.
+    LayoutCopy(LayoutCopy),
 }
 
 /// The static binaries, each small enough for a Swarm config.
@@ -204,6 +217,17 @@ pub enum Report {
     DirLoad(Box<DirLoaded>),
     /// Of [`Task::DirMove`].
     DirMove(DirMoved),
+    /// Of [`Task::StoreVerify`]: the task succeeds also when the backup is spoilt.
+    StoreVerify(Verdict),
+    /// Of [`Task::StoreScan`].
+    StoreScan(Scanned),
+    /// Of [`Task::LayoutScan`].
+    LayoutScan(Box<LayoutScanned>),
+    /// Of [`Task::LayoutCopy`].
+    LayoutCopy {
+        /// The copy.
+        artefact: Artefact,
+    },
     /// Of tasks with nothing to tell.
     Done,
 }
@@ -235,6 +259,10 @@ impl Task {
             | Task::PgInPlace(_)
             | Task::NetChecks(_)
             | Task::RedisFlush(_)
+            | Task::StoreVerify(_)
+            | Task::StoreScan(_)
+            | Task::LayoutScan(_)
+            | Task::LayoutCopy(_)
             | Task::Discard(_) => Binary::Databases,
         }
     }

@@ -146,7 +146,7 @@ impl Domain {
     }
 }
 
-const KINDS: [&str; 5] = ["backup", "restore", "drill", "maintenance", "expire"];
+const KINDS: [&str; 7] = ["backup", "restore", "drill", "maintenance", "expire", "verify", "import"];
 const RESULTS: [&str; 5] = ["success", "rolled_back", "failure", "cancelled", "stuck"];
 
 /// The kinds of operation that a service's labels can lead to.

@@ -2,7 +2,7 @@
 
 use skep_runner::Report;
 use skep_runner::manifest::{Artefact, MANIFEST, Manifest};
-use skep_runner::task::{PgDump, PgDumped, PgSeal, Stored};
+use skep_runner::task::{LayoutCopy, PgDump, PgDumped, PgSeal, StoreVerify, Stored, Verdict};
 
 use super::inspect::{length, properties_of};
 use super::job::{Failure, Next, PgJob, Worked};
@@ -64,6 +64,43 @@ impl PgJob {
         world.store.write(dir, MANIFEST, bytes);
         let size = manifest.artefacts.iter().map(|a| a.size).sum();
         Ok(Next::Done(Box::new(Report::PgSeal { manifest_sha256, size })))
+    }
+
+    /// Reads a backup in full, in two stretches, and says how it was found.
+    pub(super) fn store_verify(&self, world: &World, task: &StoreVerify) -> Worked {
+        self.needs_store(false)?;
+        let Stored { dir, .. } = &task.stored;
+        let above = dir.rsplit_once('/').map_or("", |(above, _)| above);
+        if !world.store.dirs.keys().any(|d| d.starts_with(&format!("{above}/"))) {
+            return Err(Failure::refused(format!("the store holds no {above} where this job ran")));
+        }
+        if self.phase == 0 {
+            return Ok(Next::More("checksum", world.pace.dump));
+        }
+        let read = world.store.open(&task.stored).and_then(|m| world.store.whole(dir, &m).map(|_| m));
+        let verdict = match read {
+            Ok(manifest) => Verdict::Whole { size: manifest.artefacts.iter().map(|a| a.size).sum() },
+            Err(why) => Verdict::Spoilt { why },
+        };
+        Ok(Next::Done(Box::new(Report::StoreVerify(verdict))))
+    }
+
+    /// Copies a dump that people made, in two stretches.
+    pub(super) fn layout_copy(&self, world: &mut World, task: &LayoutCopy) -> Worked {
+        self.needs_store(true)?;
+        let LayoutCopy { from, artefact, into, name } = task;
+        let bytes = world.store.file(from, &artefact.file).cloned();
+        let bytes = bytes.ok_or_else(|| Failure::refused(format!("{} is missing", artefact.file)))?;
+        if sha256(&bytes) != artefact.sha256 {
+            return Err(Failure::refused(format!("{} was changed", artefact.file)));
+        }
+        if self.phase == 0 {
+            world.store.empty(into)?;
+            return Ok(Next::More("copy", world.pace.dump));
+        }
+        world.store.write(into, name, bytes);
+        let artefact = Artefact { file: name.clone(), ..artefact.clone() };
+        Ok(Next::Done(Box::new(Report::LayoutCopy { artefact })))
     }
 
     /// The checked content of a backup.

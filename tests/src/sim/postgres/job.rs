@@ -135,6 +135,16 @@ impl PgJob {
             Task::DirMove(task) => self.dir_move(world, view, &task),
             Task::DirRemove(task) => self.dir_remove(world, view, &task),
             Task::DataChecks(task) => self.data_checks(world, view, &task),
+            Task::StoreVerify(task) => self.store_verify(world, &task),
+            Task::StoreScan(task) => {
+                self.needs_store(false)?;
+                Ok(Next::Done(Box::new(Report::StoreScan(world.store.scan(&task)))))
+            }
+            Task::LayoutScan(task) => {
+                self.needs_store(false)?;
+                Ok(Next::Done(Box::new(Report::LayoutScan(Box::new(world.store.layout(&task.dir)?)))))
+            }
+            Task::LayoutCopy(task) => self.layout_copy(world, &task),
             Task::Discard(task) => {
                 self.needs_store(true)?;
                 Ok(done(world.store.discard(&task.dir, task.sealed)?))

@@ -1,10 +1,12 @@
 //! The backup store: directories of files, and a manifest as each one's commit point.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
-use skep_runner::manifest::{MANIFEST, Manifest};
-use skep_runner::task::Stored;
+use skep_runner::manifest::{Artefact, MANIFEST, Manifest};
+use skep_runner::task::{
+    ArchiveHead, FoundDump, LayoutScanned, ManifestHead, OtherFile, Scanned, StoreScan, Stored, StoredFound,
+};
 
 /// Directories by path, files by name.
 #[derive(Clone, Debug, Default)]
@@ -82,6 +84,80 @@ impl Store {
             first = first.or(Some(bytes));
         }
         first.ok_or_else(|| "a manifest without artefacts seals nothing".to_owned())
+    }
+
+    /// Lists one page of the directories of a service.
+    pub(super) fn scan(&self, task: &StoreScan) -> Scanned {
+        let service = |dir: &str| dir.split('/').nth(2).map(str::to_owned);
+        let is_after = |dir: &str| task.after.as_ref().is_none_or(|after| dir > after.as_str());
+        let of_it = |dir: &&String| service(dir).as_ref() == Some(&task.service) && is_after(dir);
+        let dirs: Vec<&String> = self.dirs.keys().filter(of_it).collect();
+        let most = usize::try_from(task.most).expect("a small page");
+        let found =
+            dirs.iter().take(most).map(|dir| StoredFound { dir: (*dir).clone(), what: self.head(dir) });
+        let others = self.dirs.keys().filter_map(|d| service(d)).filter(|s| *s != task.service);
+        Scanned {
+            found: found.collect(),
+            more: dirs.len() > most,
+            others: others.collect::<BTreeSet<_>>().into_iter().collect(),
+        }
+    }
+
+    fn head(&self, dir: &str) -> Result<ManifestHead, String> {
+        let bytes = self.file(dir, MANIFEST).ok_or("it has no manifest: a backup that was never finished")?;
+        let manifest: Manifest =
+            serde_json::from_slice(bytes).map_err(|e| format!("its manifest cannot be read: {e}"))?;
+        Ok(ManifestHead {
+            manifest_sha256: sha256(bytes),
+            file: manifest.artefacts.first().ok_or("its manifest names no file")?.file.clone(),
+            size: manifest.artefacts.iter().map(|a| a.size).sum(),
+            id: manifest.id,
+            service: manifest.service,
+            engine: manifest.engine,
+            started: manifest.started,
+        })
+    }
+
+    /// A directory with `MANIFEST.txt`: dumps are the files of `postgres/`.
+    pub(super) fn layout(&self, dir: &str) -> Result<LayoutScanned, String> {
+        let list = self.file(dir, "MANIFEST.txt").ok_or_else(|| format!("there is no {dir}/MANIFEST.txt"))?;
+        let mut scanned = LayoutScanned::default();
+        for line in String::from_utf8_lossy(list).lines() {
+            let parts: Vec<&str> = line.split('|').collect();
+            let [file, size, wanted] = parts.as_slice() else { return Err(format!("`{line}` is no line")) };
+            let bytes = self.file(dir, file).ok_or_else(|| format!("{file} is missing"))?;
+            if sha256(bytes) != *wanted || size.parse() != Ok(bytes.len()) {
+                return Err(format!("{file} does not have the checksum of its manifest"));
+            }
+            let artefact = Artefact {
+                file: (*file).to_owned(),
+                size: u64::try_from(bytes.len()).expect("a small file"),
+                sha256: (*wanted).to_owned(),
+            };
+            if file.starts_with("postgres/") {
+                let head = ArchiveHead {
+                    database: "shop".to_owned(),
+                    made: "2026-01-01T02:00:00Z".to_owned(),
+                    server_version: "150004".to_owned(),
+                    tool_version: "15.4".to_owned(),
+                };
+                scanned.dumps.push(FoundDump { artefact, head });
+            } else {
+                scanned.left += 1;
+                scanned.others.push(OtherFile { file: artefact.file, why: "not restored".to_owned() });
+            }
+        }
+        Ok(scanned)
+    }
+
+    /// Puts a directory with `MANIFEST.txt` into the store, as people do who dump by hand.
+    pub fn by_hand(&mut self, dir: &str, files: &[(&str, Vec<u8>)]) {
+        let line = |(file, bytes): &(&str, Vec<u8>)| format!("{file}|{}|{}\n", bytes.len(), sha256(bytes));
+        let list: String = files.iter().map(line).collect();
+        self.write(dir, "MANIFEST.txt", list.into_bytes());
+        for (file, bytes) in files {
+            self.write(dir, file, bytes.clone());
+        }
     }
 
     /// Removes a directory.

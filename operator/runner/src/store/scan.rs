@@ -1,0 +1,106 @@
+//! What a store holds, for a catalogue that was lost. Nothing found here is trusted: the answer says what the
+//! manifests claim; whether it is true only reading in full tells ([`super::verify`]).
+
+use rustix::io::Errno;
+
+use super::{Folder, plain, sha256_of};
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::manifest::Manifest;
+use crate::task::{ManifestHead, Report, Scanned, StoreScan, StoredFound};
+
+/// Root of the layout `v1/<stack>/<service>/<id>`.
+const ROOT: &str = "v1";
+/// Longest list of other services.
+const MOST_OTHERS: usize = 64;
+/// Longest text of a manifest that is passed on, in bytes.
+const LONGEST: usize = 200;
+
+/// Lists one page of the directories of a service.
+pub(crate) fn scan(job: &Job, task: &StoreScan) -> Result<Report> {
+    let mut scanned = Scanned::default();
+    let mut dirs = Vec::new();
+    for stack in names(job, ROOT)? {
+        for service in names(job, &format!("{ROOT}/{stack}"))? {
+            if service == task.service {
+                let above = format!("{ROOT}/{stack}/{service}");
+                dirs.extend(names(job, &above)?.into_iter().map(|id| format!("{above}/{id}")));
+            } else if scanned.others.len() < MOST_OTHERS {
+                scanned.others.push(service);
+            }
+        }
+    }
+    dirs.sort();
+    dirs.retain(|dir| task.after.as_ref().is_none_or(|after| dir > after));
+    let most = task.most.max(1) as usize;
+    scanned.more = dirs.len() > most;
+    dirs.truncate(most);
+    for (nth, dir) in (0..).zip(&dirs) {
+        job.out.progress("scan", nth, Some(dirs.len() as u64));
+        scanned.found.push(StoredFound { dir: dir.clone(), what: head(job, dir)? });
+    }
+    Ok(Report::StoreScan(scanned))
+}
+
+/// Names in a directory, in order; none where it is no directory.
+fn names(job: &Job, dir: &str) -> Result<Vec<String>> {
+    let Some(folder) = open(job, dir)? else { return Ok(Vec::new()) };
+    let mut names = folder.names()?;
+    names.retain(|name| plain(name).is_ok() && name.len() <= LONGEST);
+    names.sort();
+    Ok(names)
+}
+
+/// A directory; none where there is something else, or a link.
+fn open(job: &Job, dir: &str) -> Result<Option<Folder>> {
+    match Folder::open(&job.store, dir) {
+        Err(Error::Io { source, .. }) if is_no_directory(&source) => Ok(None),
+        opened => opened,
+    }
+}
+
+fn is_no_directory(error: &std::io::Error) -> bool {
+    [Errno::NOTDIR, Errno::LOOP].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// What a directory's manifest says, or why it holds no backup.
+fn head(job: &Job, dir: &str) -> Result<std::result::Result<ManifestHead, String>> {
+    let Some(folder) = open(job, dir)? else { return Ok(Err("it is no directory".to_owned())) };
+    let bytes = match folder.manifest_bytes() {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ok(Err("it has no manifest: a backup that was never finished".to_owned())),
+        Err(Error::Refused(why)) => return Ok(Err(why)),
+        Err(error) => return Err(error),
+    };
+    let id = dir.rsplit_once('/').map_or(dir, |(_, id)| id);
+    Ok(understood(id, &bytes))
+}
+
+fn understood(id: &str, bytes: &[u8]) -> std::result::Result<ManifestHead, String> {
+    let manifest: Manifest =
+        serde_json::from_slice(bytes).map_err(|error| format!("its manifest cannot be read: {error}"))?;
+    if manifest.schema > crate::SCHEMA {
+        return Err("it was written by a newer Skep".to_owned());
+    }
+    if manifest.id != id {
+        return Err(format!("its manifest is that of backup {}", clipped(&manifest.id)));
+    }
+    let first = manifest.artefacts.first().ok_or("its manifest names no file")?;
+    let texts = [&manifest.service, &manifest.engine, &manifest.started, &first.file];
+    if texts.iter().any(|text| text.len() > LONGEST) {
+        return Err("its manifest is not one that Skep writes".to_owned());
+    }
+    Ok(ManifestHead {
+        manifest_sha256: sha256_of(bytes),
+        file: first.file.clone(),
+        size: manifest.artefacts.iter().fold(0, |sum, artefact| sum.saturating_add(artefact.size)),
+        id: manifest.id,
+        service: manifest.service,
+        engine: manifest.engine,
+        started: manifest.started,
+    })
+}
+
+fn clipped(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LONGEST.min(text.len()))]
+}

@@ -1,0 +1,507 @@
+//! Import: takes the backups that a store holds into the catalogue, for a Swarm that was lost. plan ↩ · scan · take ↩ · release.
+//!
+//! ```text
+//! scan: what the manifests claim, page by page → compare with the catalogue, choose, journal
+//! take: for each: a job reads and hashes it in full → register as imported → journal
+//!       (made by people, see `layout`: a job copies it, another one reads the copy in full and writes its manifest)
+//! ```
+//! Nothing is held and nothing that lies in the store is changed. A restore of the service goes first, as in [`super::verify`].
+//!
+//! Invariants: nothing is registered whose files were not read and found to be what its manifest says; what is registered
+//! under an id stays as it is, and an id that is registered with another checksum refuses the whole import, before
+//! anything is registered. The Swarm cannot vouch for what was not registered in it: each entry says that it was imported.
+
+mod layout;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use skep_runner::task::{
+    ArchiveHead, LayoutScan, LayoutScanned, ManifestHead, Scanned, StoreScan, Stored, StoredFound, Verdict,
+};
+use skep_runner::{Artefact, Report, Task};
+
+use super::catalogue::{Backup, Entry, Origin, Purpose};
+use super::data::unexpected;
+use super::frozen::{self, Frozen, Target};
+use super::journal::Compensation;
+use super::reading::{self, First, Flaw, Read};
+use super::record::{OpId, Work};
+use super::saga::{Cx, Fault, Progress, Saga, Wait};
+use super::work::{self, Access, Order, Outcome};
+use super::{backup, freeze};
+use crate::swarm::object::{Kind, OP};
+
+/// The saga.
+pub struct Import;
+
+/// Its steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Store and image are frozen.
+    Plan,
+    /// What the store holds is listed and compared with the catalogue.
+    Scan,
+    /// Each backup is read in full, then registered.
+    Take,
+    /// The plan is forgotten.
+    Release,
+}
+
+const STEPS: [Step; 4] = [Step::Plan, Step::Scan, Step::Take, Step::Release];
+/// Directories that one job lists.
+const PAGE: u32 = 50;
+/// So many are taken in by one operation: its journal is one object of the Swarm.
+const MOST: usize = 100;
+/// Length of the id of an operation, and of the backup that it makes.
+const ID: usize = 21;
+/// Of those that cannot be taken in, so many are listed.
+const MOST_FLAWS: usize = 20;
+
+/// What the scan came to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Listing {
+    /// Tells its jobs apart.
+    pub turn: u32,
+    /// The last directory that was looked at.
+    pub after: Option<String>,
+    /// What is to be taken in.
+    pub new: Vec<Listed>,
+    /// What holds no backup that can be; the first of them.
+    pub flawed: Vec<Flaw>,
+    /// How many there are of those.
+    pub flaws: usize,
+    /// How many are registered already, as they are.
+    pub known: u32,
+    /// Whether the store holds more than one operation takes.
+    pub more: bool,
+    /// Other services of which the store has backups.
+    pub others: Vec<String>,
+}
+
+/// A backup that the store holds, as its manifest tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Backup id.
+    pub id: String,
+    /// Directory in the store.
+    pub dir: String,
+    /// SHA-256 of the manifest.
+    pub manifest_sha256: String,
+    /// Engine name.
+    pub engine: String,
+    /// Database, where the engine has one.
+    pub database: String,
+    /// The data is that of this moment.
+    pub taken: Timestamp,
+    /// Bytes of all artefacts.
+    pub size: u64,
+    /// Why it was made, as its id tells: a safety backup holds what may have been wrong, and is never chosen by itself.
+    pub purpose: Purpose,
+    /// Where it does not lie in Skep's own layout: the file that is copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_hand: Option<ByHand>,
+}
+
+/// A dump that people made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ByHand {
+    /// The file, as `MANIFEST.txt` has it.
+    pub artefact: Artefact,
+    /// What its head tells.
+    pub head: ArchiveHead,
+}
+
+/// How far the taking is, and what it came to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Taken {
+    /// Tells its jobs apart.
+    pub turn: u32,
+    /// Ids of those that are registered now.
+    pub taken: Vec<String>,
+    /// Those that are not what their manifests say, or could not be read: not registered.
+    pub refused: Vec<Flaw>,
+    /// Directories that this import has filled with copies of files that people made.
+    #[serde(default)]
+    pub copied: Vec<Copied>,
+}
+
+/// A copy of a file that people made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Copied {
+    /// The backup's directory.
+    pub dir: String,
+    /// The copy in it.
+    pub artefact: Artefact,
+}
+
+impl super::journal::Step for Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Plan => "plan",
+            Step::Scan => "scan",
+            Step::Take => "take",
+            Step::Release => "release",
+        }
+    }
+
+    fn compensation(self) -> Compensation {
+        match self {
+            Step::Plan | Step::Scan | Step::Take => Compensation::Undo,
+            Step::Release => Compensation::Nothing,
+        }
+    }
+
+    fn touches_live(self) -> bool {
+        false
+    }
+}
+
+impl Saga for Import {
+    type Step = Step;
+
+    fn steps(&self) -> &'static [Step] {
+        &STEPS
+    }
+
+    async fn run(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        match step {
+            Step::Plan => {
+                let target = freeze::reader(cx, &wish(cx)?.store).await?;
+                frozen::store(cx, &Frozen::of(target)).await?;
+                Ok(Progress::done())
+            }
+            Step::Scan => scan(cx).await,
+            Step::Take => take(cx).await,
+            Step::Release => backup::release(cx).await,
+        }
+    }
+
+    async fn undo(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        match step {
+            Step::Plan => {
+                frozen::remove(cx).await?;
+                Ok(Progress::done())
+            }
+            Step::Scan => Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait)),
+            Step::Take => {
+                if let Some(wait) = work::abandon(cx).await? {
+                    return Ok(Progress::Wait(wait));
+                }
+                unregister(cx).await?;
+                layout::discard(cx).await
+            }
+            Step::Release => Ok(Progress::done()),
+        }
+    }
+
+    async fn make_safe(&self, _cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        Ok(Progress::done())
+    }
+}
+
+/// What was asked for.
+struct Wish {
+    store: String,
+    from: String,
+    quick: bool,
+    layout: Option<String>,
+    dry_run: bool,
+}
+
+fn wish(cx: &Cx<'_>) -> Result<Wish, Fault> {
+    let Work::Import { store, from, quick, layout, dry_run } = cx.op.intent.work.clone() else {
+        return Err(Fault::failed("this is not an import"));
+    };
+    let from = from.unwrap_or_else(|| cx.op.intent.service.clone());
+    Ok(Wish { store, from, quick, layout, dry_run })
+}
+
+async fn scan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let Wish { from, store, layout, .. } = wish(cx)?;
+    let target = frozen::load(cx).await?.target;
+    let mut listing: Listing = cx.scratch()?;
+    match reading::give_way(cx).await? {
+        First::Nobody => {}
+        First::Ending(wait) => return Ok(Progress::Wait(wait)),
+        First::Restore(wait) => {
+            if !cx.record().jobs.is_empty() {
+                listing.turn += 1;
+                cx.record().jobs.clear();
+                cx.keep(&listing).await?;
+            }
+            return Ok(Progress::Wait(wait));
+        }
+    }
+    let key = format!("s{}", listing.turn);
+    let task = match &layout {
+        Some(dir) => Task::LayoutScan(LayoutScan { dir: dir.clone() }),
+        None => {
+            Task::StoreScan(StoreScan { service: from.clone(), after: listing.after.clone(), most: PAGE })
+        }
+    };
+    let order = Order { key: &key, target: &target, task, store: Some(Access::Read), data: false };
+    let scanned = match work::run(cx, &order).await? {
+        Outcome::Wait(wait) => return Ok(Progress::Wait(wait)),
+        Outcome::Failed(fault) => {
+            return Err(Fault::failed(format!("the store cannot be listed: {}", fault.message)));
+        }
+        Outcome::Done(report) => match *report {
+            Report::StoreScan(scanned) => Seen::Store(scanned),
+            Report::LayoutScan(scanned) => Seen::Layout(*scanned),
+            other => return Err(unexpected(&other)),
+        },
+    };
+    let registered = cx.engine().configs(Kind::Backup, &[]).await?;
+    let registered: Vec<Backup> = registered.iter().filter_map(Backup::read).collect();
+    let more = match scanned {
+        Seen::Store(scanned) => listing.page(scanned, &from, &registered).map_err(Fault::Failed)?,
+        Seen::Layout(scanned) => {
+            layout::list(&mut listing, &target, scanned, &registered).map_err(Fault::Failed)?;
+            false
+        }
+    };
+    if !more {
+        return listing.end(cx, &from, &store);
+    }
+    listing.turn += 1;
+    cx.record().jobs.clear();
+    cx.keep(&listing).await?;
+    Ok(Progress::Wait(Wait { again: Duration::ZERO, ..Wait::new("the next page") }))
+}
+
+/// What a job saw of the store.
+enum Seen {
+    Store(Scanned),
+    Layout(LayoutScanned),
+}
+
+async fn take(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let Wish { quick, dry_run, .. } = wish(cx)?;
+    let listing: Listing = cx.out("scan")?;
+    let mut taken: Taken = cx.scratch()?;
+    if dry_run {
+        return done(cx, &taken);
+    }
+    let nth = taken.taken.len() + taken.refused.len();
+    let Some(listed) = listing.new.get(nth) else { return done(cx, &taken) };
+    match reading::give_way(cx).await? {
+        First::Nobody => {}
+        First::Ending(wait) => return Ok(Progress::Wait(wait)),
+        First::Restore(wait) => {
+            if !cx.record().jobs.is_empty() {
+                taken.next(cx).await?;
+            }
+            return Ok(Progress::Wait(wait));
+        }
+    }
+    let target = frozen::load(cx).await?.target;
+    let Listed { id, .. } = listed;
+    if let Some(by_hand) = &listed.by_hand {
+        return layout::take(cx, &target, listed, by_hand, &mut taken).await;
+    }
+    let refused = match reading::read(cx, &target, listed.stored(), quick, taken.turn).await? {
+        Read::Wait(wait) => {
+            let why = format!("backup {id} ({} of {}): {}", nth + 1, listing.new.len(), wait.why);
+            return Ok(Progress::Wait(Wait { why, ..wait }));
+        }
+        Read::Unread(why) | Read::Done(Verdict::Spoilt { why }) => Some(why),
+        Read::Done(Verdict::Whole { .. }) => register(cx, &target, listed).await?,
+    };
+    match refused {
+        None => taken.taken.push(id.clone()),
+        Some(why) => taken.refused.push(Flaw { id: id.clone(), why }),
+    }
+    taken.next(cx).await?;
+    Ok(Progress::Wait(Wait { again: Duration::ZERO, ..Wait::new("the next backup") }))
+}
+
+fn done(cx: &mut Cx<'_>, taken: &Taken) -> Result<Progress, Fault> {
+    if taken.taken.is_empty() && !taken.refused.is_empty() {
+        let refused = reading::named(&taken.refused);
+        return Err(Fault::failed(format!("nothing could be taken in: {refused}")));
+    }
+    if !taken.taken.is_empty() {
+        cx.remark(format!(
+            "{} backup(s) were imported; they were read in full just now, but that they are what was once backed up, only \
+             a restore that passes its checks can show",
+            taken.taken.len()
+        ));
+    }
+    if !taken.refused.is_empty() {
+        cx.remark(format!("not taken in: {}", reading::named(&taken.refused)));
+    }
+    let out = serde_json::to_value(taken);
+    out.map(Progress::Done).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })
+}
+
+/// Registers what was just read; why not, where another one has taken its id meanwhile.
+pub(super) async fn register(
+    cx: &mut Cx<'_>,
+    target: &Target,
+    listed: &Listed,
+) -> Result<Option<String>, Fault> {
+    let entry = Entry {
+        schema: Entry::VERSION,
+        id: listed.id.clone(),
+        operation: cx.op.id.clone(),
+        service: target.name.clone(),
+        service_id: target.id.clone(),
+        engine: listed.engine.clone(),
+        database: listed.database.clone(),
+        store: target.store.clone(),
+        dir: listed.dir.clone(),
+        manifest_sha256: listed.manifest_sha256.clone(),
+        size: listed.size,
+        taken: listed.taken,
+        purpose: listed.purpose,
+        origin: Origin::Imported,
+    };
+    let data =
+        serde_json::to_vec(&entry).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
+    cx.engine().ensure_config(&entry.config_name(), &entry.labels(cx.now()), &data).await?;
+    // It may have been there already: what counts is what stands there.
+    let stands = cx.engine().config(&entry.config_name()).await?;
+    let is_it = Backup::read(&stands).is_some_and(|b| b.entry.manifest_sha256 == entry.manifest_sha256);
+    Ok((!is_it).then(|| "another backup was registered under its id meanwhile".to_owned()))
+}
+
+/// Takes what this import has registered out of the catalogue again.
+async fn unregister(cx: &mut Cx<'_>) -> Result<(), Fault> {
+    let op = cx.op.id.to_string();
+    for config in cx.engine().configs(Kind::Backup, &[(OP, op.as_str())]).await? {
+        cx.engine().remove_config(&config.id).await?;
+    }
+    Ok(())
+}
+
+// === impl Listing ===
+
+impl Listing {
+    /// Takes a page of the store; whether the next one is wanted. An error where the catalogue knows one otherwise.
+    fn page(&mut self, scanned: Scanned, from: &str, registered: &[Backup]) -> Result<bool, String> {
+        let Scanned { found, more, others } = scanned;
+        self.others = others;
+        self.after = found.last().map(|f| f.dir.clone()).or(self.after.take());
+        let mut full = false;
+        for StoredFound { dir, what } in found {
+            if self.new.len() >= MOST {
+                full = true;
+                break;
+            }
+            match what.and_then(|head| listed(dir.clone(), head, from)) {
+                Err(why) => {
+                    self.flaws += 1;
+                    if self.flawed.len() < MOST_FLAWS {
+                        self.flawed.push(Flaw { id: dir, why });
+                    }
+                }
+                Ok(listed) => match known(&listed, registered)? {
+                    true => self.known += 1,
+                    false => self.new.push(listed),
+                },
+            }
+        }
+        let twice = |l: &Listed| self.new.iter().filter(|o| o.id == l.id).count() > 1;
+        if let Some(listed) = self.new.iter().find(|l| twice(l)) {
+            return Err(format!("the store holds backup {} twice, once at {}", listed.id, listed.dir));
+        }
+        self.more = full;
+        Ok(more && !full)
+    }
+
+    fn end(self, cx: &mut Cx<'_>, from: &str, store: &str) -> Result<Progress, Fault> {
+        if self.new.is_empty() && self.known == 0 && self.flawed.is_empty() {
+            let hint = match self.others.as_slice() {
+                [] => String::new(),
+                others => format!(
+                    "; it has backups of {}: `--from` takes those of a service that had another name",
+                    others.join(", ")
+                ),
+            };
+            return Err(Fault::failed(format!("store `{store}` holds no backup of {from}{hint}")));
+        }
+        if self.more {
+            cx.remark(format!("the store holds more than {MOST}: import again to take in the rest"));
+        }
+        if !self.flawed.is_empty() {
+            let (n, named) = (self.flaws, reading::named(&self.flawed));
+            cx.remark(format!("{n} left alone: {named}"));
+        }
+        let out = serde_json::to_value(self);
+        out.map(Progress::Done).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })
+    }
+}
+
+/// Whether the catalogue has a backup as the store has it; an error where it has another one under that id.
+fn known(listed: &Listed, registered: &[Backup]) -> Result<bool, String> {
+    let Some(known) = registered.iter().find(|b| b.entry.id == listed.id) else { return Ok(false) };
+    let entry = &known.entry;
+    match entry.manifest_sha256 == listed.manifest_sha256 {
+        true => Ok(true),
+        false => Err(format!(
+            "nothing was imported: backup {} is registered with another manifest (for {}, store `{}`, {}) than the one \
+             at {}; one of the two is not what it was",
+            listed.id, entry.service, entry.store, entry.dir, listed.dir
+        )),
+    }
+}
+
+/// A manifest's claims, as far as they make sense.
+fn listed(dir: String, head: ManifestHead, from: &str) -> Result<Listed, String> {
+    let ManifestHead { id, manifest_sha256, service, engine, started, file, size } = head;
+    // A safety backup has the id of its restore and an `s` behind it; any other one may end in an `s` too.
+    let (of, purpose) = match id.strip_suffix('s') {
+        Some(of) if of.len() == ID => (of, Purpose::Safety),
+        Some(_) | None => (id.as_str(), Purpose::Regular),
+    };
+    // Names of objects of the Swarm derive from it.
+    if OpId::parse(of).is_none() {
+        return Err(format!("`{id}` is not the id of a backup"));
+    }
+    if service != from {
+        return Err(format!("its manifest says that it is a backup of {service}"));
+    }
+    let taken = started.parse().map_err(|e| format!("its time `{started}`: {e}"))?;
+    let database = file.strip_suffix(".dump").filter(|_| engine == "postgres").map(decoded);
+    let database = database.unwrap_or_default();
+    Ok(Listed { id, dir, manifest_sha256, engine, database, taken, size, purpose, by_hand: None })
+}
+
+/// A database's name from that of its file, in which what is not plain stands as `%xx`.
+fn decoded(file: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = file.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let code = after.get(..2).filter(|_| *first == b'%').and_then(|c| std::str::from_utf8(c).ok());
+        match code.and_then(|c| u8::from_str_radix(c, 16).ok()) {
+            Some(byte) => (bytes.push(byte), rest = &after[2..]),
+            None => (bytes.push(*first), rest = after),
+        };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+// === impl Listed ===
+
+impl Listed {
+    fn stored(&self) -> Stored {
+        Stored { id: self.id.clone(), dir: self.dir.clone(), manifest_sha256: self.manifest_sha256.clone() }
+    }
+}
+
+// === impl Taken ===
+
+impl Taken {
+    /// Journals what was found, and forgets the jobs, of which nothing is left.
+    pub(super) async fn next(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        self.turn += 1;
+        cx.record().jobs.clear();
+        cx.keep(&*self).await
+    }
+}
+
+#[cfg(test)]
+#[path = "import_tests.rs"]
+mod tests;
