@@ -142,7 +142,9 @@ async fn s12_a_deploy_that_takes_the_volume_away_makes_the_restore_go_back() {
     let env = scene.driver("driver").await;
     let other = json!([{ "Type": "volume", "Source": "other", "Target": "/var/lib/mysql" }]);
     let meddle = async {
+        let is_back = |shop: &Shop| !shop.sim.containers("shop_db").is_empty();
         once(&scene.shop, "the files to be moved", |shop| sides(shop) == [SideState::Forward]).await;
+        once(&scene.shop, "the data service to start on them", is_back).await;
         update(&scene.shop, "shop_db", |s| {
             s["TaskTemplate"]["ContainerSpec"]["Mounts"] = other.clone();
         })
