@@ -231,7 +231,6 @@ pub async fn register(
     sealed: &Sealed,
     purpose: Purpose,
 ) -> Result<(), Fault> {
-    let store = cx.env.settings.stores.get(&target.store);
     let entry = Entry {
         schema: Entry::VERSION,
         id: place.id.clone(),
@@ -246,13 +245,19 @@ pub async fn register(
         size: sealed.size,
         taken: sealed.taken,
         purpose,
-        node: store.filter(|s| s.is_of_each_node()).and(target.node.clone()),
+        node: node_of_files(cx, target),
         origin: Origin::Made,
     };
     let data =
         serde_json::to_vec(&entry).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
     cx.engine().ensure_config(&entry.config_name(), &entry.labels(cx.now()), &data).await?;
     Ok(())
+}
+
+/// The node that has the files of the target's backups, where its store is one of each node's own.
+pub fn node_of_files(cx: &Cx<'_>, target: &Target) -> Option<String> {
+    let store = cx.env.settings.stores.get(&target.store)?;
+    target.node.clone().filter(|_| store.is_of_each_node())
 }
 
 /// Takes a backup out of the catalogue, before its files go.

@@ -237,7 +237,7 @@ pub async fn note_proved(cx: &Cx<'_>, id: &str, seconds: Option<f64>) -> Result<
 pub async fn note_drill_failed(cx: &Cx<'_>, id: &str, why: &str) -> Result<(), Fault> {
     let finding = Finding { at: cx.now(), why: why.to_owned() };
     relabel(cx, id, |labels| {
-        labels.insert(DRILL_FAILED.to_owned(), disproof.to_string());
+        labels.insert(DRILL_FAILED.to_owned(), finding.to_string());
     })
     .await
 }

@@ -356,6 +356,7 @@ pub(super) async fn register(
         size: listed.size,
         taken: listed.taken,
         purpose: listed.purpose,
+        node: backup::node_of_files(cx, target),
         origin: Origin::Imported,
     };
     let data =

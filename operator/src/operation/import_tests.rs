@@ -25,6 +25,8 @@ fn registered(id: &str, sha: &str) -> Backup {
         version: 1,
         verified: Some(listed.taken),
         proved: None,
+        restore_seconds: None,
+        drill_failed: None,
         removing: None,
         spoilt: None,
         entry: Entry {
@@ -41,6 +43,7 @@ fn registered(id: &str, sha: &str) -> Backup {
             size: listed.size,
             taken: listed.taken,
             purpose: listed.purpose,
+            node: None,
             origin: Origin::Made,
         },
     }

@@ -26,7 +26,12 @@ pub async fn template(cx: &mut Cx<'_>, client: &Client, base: &Value) -> Result<
         // How long a restore takes nobody knows well enough to promise it to users.
         expected_end: match cx.op.intent.work {
             Work::Maintenance { until } => until,
-            Work::Backup | Work::Restore { .. } | Work::Expire => None,
+            Work::Backup
+            | Work::Restore { .. }
+            | Work::Drill { .. }
+            | Work::Expire
+            | Work::Verify { .. }
+            | Work::Import { .. } => None,
         },
         retry_after: *retry_after,
         operation: cx.op.id.to_string(),

@@ -5,6 +5,7 @@ use super::words::{ago, exact, size};
 use crate::operation::catalogue::{Backup, Entry, to_drill};
 use crate::operation::drill::{NOT_YET, scratch_name};
 use crate::operation::record::Work;
+use crate::operation::restore::Way;
 use crate::policy::Engine;
 
 pub(super) fn drill(draft: &mut Draft<'_>, work: &Work) {
@@ -36,7 +37,7 @@ pub(super) fn drill(draft: &mut Draft<'_>, work: &Work) {
             .to_owned();
     let id = found.map_or("a backup", |b| b.entry.id.as_str());
     let scratch = scratch_name(&name);
-    draft.steps(work, |step| match step {
+    draft.steps(work, Way::Beside, |step| match step {
         "claim" => (format!("hold {name}, as long as no other operation wants it"), "given back"),
         "plan" => ("freeze the backup and the checks".to_owned(), "forgotten"),
         "preflight" => {

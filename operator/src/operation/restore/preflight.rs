@@ -131,7 +131,7 @@ pub async fn examine(cx: &mut Cx<'_>, frozen: &Frozen, entry: &Entry, key: &str)
         Outcome::Wait(wait) => Examined::Wait(wait),
         Outcome::Done(report) => Examined::Whole(Box::new(examined(*report)?)),
         Outcome::Failed(fault) => Examined::Unusable(fault),
-    }
+    })
 }
 
 /// What a look at the server came to.

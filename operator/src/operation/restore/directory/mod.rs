@@ -15,7 +15,7 @@ mod preflight;
 
 pub(in crate::operation) use load::{Removed, remove_sides};
 
-use super::{cut, prepare};
+use super::{cut, prepare, trial};
 use crate::operation::journal::Compensation;
 use crate::operation::saga::{Cx, Fault, Progress, Saga};
 use crate::operation::{backup, claim, clients, frozen, work};
@@ -139,7 +139,7 @@ impl Saga for RestoreDirectory {
             Step::Halt => exchange::halt(cx).await,
             Step::Move => exchange::exchange(cx).await,
             Step::Serve => exchange::serve(cx).await,
-            Step::Canary => cut::canary(cx).await,
+            Step::Canary => trial::canary(cx).await,
             Step::Start => super::start(cx, clients::Start::MustBeHealthy).await,
             Step::Verify => cut::verify(cx).await,
             Step::Keep => exchange::keep(cx).await,
@@ -163,7 +163,7 @@ impl Saga for RestoreDirectory {
             Step::Halt => exchange::undo_halt(cx).await,
             Step::Move => exchange::undo_exchange(cx).await,
             Step::Serve => exchange::undo_serve(cx).await,
-            Step::Canary => cut::undo_canary(cx).await,
+            Step::Canary => trial::undo_canary(cx).await,
             Step::Start | Step::Verify | Step::Keep | Step::Release => Ok(Progress::done()),
         }
     }
