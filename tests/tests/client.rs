@@ -327,12 +327,12 @@ async fn a_failing_job_says_why() {
 
 #[tokio::test]
 #[ignore = "needs the sandbox"]
-async fn a_runner_that_cannot_be_executed_is_a_final_fault() {
+async fn a_runner_that_cannot_be_executed_is_a_fault_of_the_place_and_not_of_a_backup() {
     let job = Script::start(&format!("#!/no/such/shell {}\n", unique("x")), None).await;
     let JobState::Failed { fault, .. } = job.until(|s| matches!(s, JobState::Failed { .. })).await else {
         panic!("it failed")
     };
-    assert_eq!(fault.kind, FaultKind::Final, "{}", fault.message);
+    assert_eq!(fault.kind, FaultKind::Circumstance, "{}", fault.message);
     assert!(fault.message.contains(IMAGE), "{}", fault.message);
     job.end().await;
 }
