@@ -3,6 +3,7 @@
 mod checks;
 mod data;
 mod postgres;
+mod stores;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,7 @@ pub use self::postgres::{
     DatabaseProperties, KeptDatabase, Named, PgDrop, PgDump, PgDumped, PgFence, PgInPlace, PgInspect,
     PgInspection, PgRestore, PgSeal, PgSession, PgSwap,
 };
+pub use self::stores::{Copied, Fetch, Place, S3Place, Ship, Shipped, StoreTask};
 use crate::manifest::Manifest;
 
 /// What one job is to do.
@@ -204,6 +206,10 @@ pub enum Report {
     DirLoad(Box<DirLoaded>),
     /// Of [`Task::DirMove`].
     DirMove(DirMoved),
+    /// Of [`StoreTask::Ship`].
+    Shipped(Shipped),
+    /// Of [`StoreTask::Copy`].
+    Copied(Copied),
     /// Of tasks with nothing to tell.
     Done,
 }
