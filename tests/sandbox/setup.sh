@@ -15,6 +15,8 @@ openssl          openssl
 curl             curl
 jq               jq
 skopeo           skopeo
+age              age
+zstd             zstd
 shellcheck       shellcheck
 redis-check-rdb  redis-tools
 mariadbd         mariadb-server-core

@@ -9,11 +9,11 @@ use crate::line::FaultKind;
 use thiserror::Error;
 
 /// What every fallible function of the runner returns.
-pub(crate) type Result<T> = std::result::Result<T, Error>;
+pub type Result<T> = std::result::Result<T, Error>;
 
 /// Why a task ends early.
 #[derive(Debug, Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// Trying again changes nothing.
     #[error("{0}")]
     Refused(String),
@@ -59,12 +59,12 @@ pub(crate) enum Error {
 
 impl Error {
     /// A final fault in one sentence.
-    pub(crate) fn refused(why: impl Into<String>) -> Error {
+    pub fn refused(why: impl Into<String>) -> Error {
         Error::Refused(why.into())
     }
 
     /// Names what was being done when `source` happened.
-    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
         let what = what.into();
         move |source| Error::Io { what, source }
     }
@@ -75,7 +75,7 @@ impl Error {
     }
 
     /// Whether another attempt may help.
-    pub(crate) fn kind(&self) -> FaultKind {
+    pub fn kind(&self) -> FaultKind {
         let (transient, here) = match self {
             Error::Refused(_) => (false, false),
             Error::NoRoom(_) => (false, true),
@@ -92,7 +92,7 @@ impl Error {
     }
 
     /// The message followed by those of its sources.
-    pub(crate) fn chain(&self) -> String {
+    pub fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut source = std::error::Error::source(self);
         while let Some(cause) = source {

@@ -11,20 +11,20 @@
 
 mod death;
 mod dir;
-mod error;
+pub mod error;
 mod expect;
 mod job;
 pub mod line;
 pub mod manifest;
 mod mysql;
 mod net;
-mod output;
+pub mod output;
 mod pg;
 mod redis;
 pub mod run;
 mod scratch;
 mod stop;
-mod store;
+pub mod store;
 mod tar;
 pub mod task;
 mod tool;
@@ -39,6 +39,10 @@ pub const TICKET_PATH: &str = "/skep/ticket.json";
 pub const RUNNER_PATH: &str = "/skep/runner";
 /// Where a job finds the backup store's mount.
 pub const STORE_PATH: &str = "/skep/store";
+/// Where a job in Skep's own image finds the staging volume; jobs in a database's image find it at [`STORE_PATH`].
+pub const STAGE_PATH: &str = "/skep/stage";
+/// Where a job that copies a backup finds the mount of the store to which it copies.
+pub const COPY_PATH: &str = "/skep/copy";
 /// Where a job finds the data volume of the service that it works for: read-only to measure room and to dump,
 /// read-write to load and to move.
 pub const DATA_PATH: &str = "/skep/data";

@@ -15,7 +15,7 @@ const PART: usize = 4096;
 
 /// The lines of one job.
 #[derive(Default)]
-pub(crate) struct Output {
+pub struct Output {
     secrets: Mutex<Vec<String>>,
     told: Mutex<Option<Instant>>,
 }
@@ -24,7 +24,7 @@ pub(crate) struct Output {
 
 impl Output {
     /// From now on `secret` never appears in a line.
-    pub(crate) fn keep_back(&self, secret: &str) {
+    pub fn keep_back(&self, secret: &str) {
         if !secret.is_empty() {
             lock(&self.secrets).push(secret.to_owned());
         }
@@ -36,7 +36,7 @@ impl Output {
     }
 
     /// Tells how far the job is, at most twice a second; `done` and `total` in bytes.
-    pub(crate) fn progress(&self, phase: &str, done: u64, total: Option<u64>) {
+    pub fn progress(&self, phase: &str, done: u64, total: Option<u64>) {
         let mut told = lock(&self.told);
         if told.is_some_and(|told| told.elapsed() < PROGRESS_EVERY) {
             return;
@@ -46,7 +46,7 @@ impl Output {
     }
 
     /// Prints the report, cut into parts.
-    pub(crate) fn report(&self, report: &Report) {
+    pub fn report(&self, report: &Report) {
         let text = serde_json::to_string(report).expect("a report has string keys only");
         let parts = cut(&text);
         let of = parts.len() as u32;
@@ -56,7 +56,7 @@ impl Output {
     }
 
     /// Prints why the job ends.
-    pub(crate) fn fault(&self, kind: FaultKind, message: &str) {
+    pub fn fault(&self, kind: FaultKind, message: &str) {
         print(&Line::Fault(Fault { kind, message: self.redact(message) }));
     }
 }

@@ -17,7 +17,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 pub(crate) use self::scan::scan;
-pub(crate) use self::seal::{discard, emptied, examine, seal};
+pub use self::seal::discard;
+pub(crate) use self::seal::{emptied, examine, seal};
 pub(crate) use self::verify::verify;
 use crate::error::{Error, Result};
 use crate::job::Job;
@@ -33,7 +34,7 @@ const LARGEST_MANIFEST: u64 = 16 << 20;
 const CHUNK: usize = 256 << 10;
 
 /// An open directory of the store.
-pub(crate) struct Folder {
+pub struct Folder {
     fd: OwnedFd,
     label: String,
 }
@@ -83,9 +84,9 @@ struct Stamp {
 
 /// Counts and hashes a stream.
 #[derive(Default)]
-pub(crate) struct Tally {
+pub struct Tally {
     /// Bytes so far.
-    pub(crate) size: u64,
+    pub size: u64,
     hash: Sha256,
 }
 
@@ -93,12 +94,12 @@ pub(crate) struct Tally {
 
 impl Folder {
     /// Opens `dir` under `root`, none where it does not exist.
-    pub(crate) fn open(root: &Path, dir: &str) -> Result<Option<Folder>> {
+    pub fn open(root: &Path, dir: &str) -> Result<Option<Folder>> {
         Folder::walk(root, &components(dir)?, |_, _| Ok(()))
     }
 
     /// Opens `dir` under `root`, making what is absent.
-    pub(crate) fn create(root: &Path, dir: &str) -> Result<Folder> {
+    pub fn create(root: &Path, dir: &str) -> Result<Folder> {
         let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP;
         let made = Folder::walk(root, &components(dir)?, |parent, name| {
             match rustix::fs::mkdirat(parent, name, mode) {
@@ -133,7 +134,7 @@ impl Folder {
     }
 
     /// Opens a regular file for reading, none where it does not exist.
-    pub(crate) fn read(&self, name: &str) -> Result<Option<File>> {
+    pub fn read(&self, name: &str) -> Result<Option<File>> {
         plain(name)?;
         // NONBLOCK: opening a named pipe must not hang.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -150,7 +151,7 @@ impl Folder {
     }
 
     /// Size of a regular file in bytes, none where it does not exist.
-    pub(crate) fn size_of(&self, name: &str) -> Result<Option<u64>> {
+    pub fn size_of(&self, name: &str) -> Result<Option<u64>> {
         match self.read(name)? {
             Some(file) => Ok(Some(Stamp::of(&file, name)?.size as u64)),
             None => Ok(None),
@@ -158,7 +159,7 @@ impl Folder {
     }
 
     /// Makes a file anew for writing.
-    pub(crate) fn write_new(&self, name: &str) -> Result<File> {
+    pub fn write_new(&self, name: &str) -> Result<File> {
         plain(name)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR | Mode::RGRP)
@@ -167,14 +168,14 @@ impl Folder {
     }
 
     /// Syncs `file` and gives it its final name.
-    pub(crate) fn publish(&self, file: &File, part: &str, name: &str) -> Result<()> {
+    pub fn publish(&self, file: &File, part: &str, name: &str) -> Result<()> {
         file.sync_all().map_err(Error::io(format!("cannot sync {}/{part}", self.label)))?;
         rustix::fs::renameat(&self.fd, part, &self.fd, name).map_err(self.wrong("rename to", name))?;
         self.sync()
     }
 
     /// Names of the entries.
-    pub(crate) fn names(&self) -> Result<Vec<String>> {
+    pub fn names(&self) -> Result<Vec<String>> {
         let listed =
             rustix::fs::Dir::read_from(&self.fd).and_then(Iterator::collect::<rustix::io::Result<Vec<_>>>);
         let entries = listed.map_err(self.wrong("list", "."))?;
@@ -183,7 +184,7 @@ impl Folder {
     }
 
     /// Removes a file; absent is fine.
-    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+    pub fn remove(&self, name: &str) -> Result<()> {
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(self.wrong("remove", name)(error)),
@@ -191,7 +192,7 @@ impl Folder {
     }
 
     /// Whether it holds a manifest.
-    pub(crate) fn is_sealed(&self) -> Result<bool> {
+    pub fn is_sealed(&self) -> Result<bool> {
         match rustix::fs::statat(&self.fd, MANIFEST, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -200,12 +201,12 @@ impl Folder {
     }
 
     /// Makes renames and removals durable.
-    pub(crate) fn sync(&self) -> Result<()> {
+    pub fn sync(&self) -> Result<()> {
         sync_dir(&self.fd).map_err(self.wrong("sync", "."))
     }
 
     /// Reads the manifest's bytes, none where there is no manifest.
-    pub(crate) fn manifest_bytes(&self) -> Result<Option<Vec<u8>>> {
+    pub fn manifest_bytes(&self) -> Result<Option<Vec<u8>>> {
         let Some(file) = self.read(MANIFEST)? else { return Ok(None) };
         let mut bytes = Vec::new();
         file.take(LARGEST_MANIFEST)
@@ -370,19 +371,24 @@ impl Stamp {
 
 impl Tally {
     /// Takes the next bytes.
-    pub(crate) fn add(&mut self, bytes: &[u8]) {
+    pub fn add(&mut self, bytes: &[u8]) {
         self.size += bytes.len() as u64;
         self.hash.update(bytes);
     }
 
+    /// Number of bytes, and their hash as [`Tally::sha256`] tells it.
+    pub fn ended(self) -> (u64, String) {
+        (self.size, self.sha256())
+    }
+
     /// Lower-case hexadecimal SHA-256.
-    pub(crate) fn sha256(self) -> String {
+    pub fn sha256(self) -> String {
         hex(&self.hash.finalize())
     }
 }
 
 /// Lower-case hexadecimal SHA-256 of `bytes`.
-pub(crate) fn sha256_of(bytes: &[u8]) -> String {
+pub fn sha256_of(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 

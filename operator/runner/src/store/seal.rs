@@ -72,7 +72,7 @@ pub(crate) fn examine(job: &Job, backup: &Backup, read_in_full: impl Fn(&Whole) 
 
 /// Removes a directory of files. With a manifest only where `sealed` allows it, and the manifest first:
 /// what is left of a backup then is none.
-pub(crate) fn discard(root: &Path, dir: &str, sealed: bool) -> Result<()> {
+pub fn discard(root: &Path, dir: &str, sealed: bool) -> Result<()> {
     let Some(folder) = Folder::open(root, dir)? else { return Ok(()) };
     if folder.is_sealed()? {
         if !sealed {

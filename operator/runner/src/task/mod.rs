@@ -3,6 +3,7 @@
 mod checks;
 mod data;
 mod postgres;
+mod ship;
 mod store;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ pub use self::postgres::{
     DatabaseProperties, KeptDatabase, Named, PgDrop, PgDump, PgDumped, PgFence, PgInPlace, PgInspect,
     PgInspection, PgRestore, PgSeal, PgSession, PgSwap,
 };
+pub use self::ship::{Copied, Fetch, Place, S3Place, Ship, Shipped, StoreTask};
 pub use self::store::{
     ArchiveHead, FoundDump, LayoutCopy, LayoutScan, LayoutScanned, ManifestHead, OtherFile, Scanned,
     StoreScan, StoreVerify, StoredFound, Verdict,
@@ -228,6 +230,10 @@ pub enum Report {
         /// The copy.
         artefact: Artefact,
     },
+    /// Of [`StoreTask::Ship`].
+    Shipped(Shipped),
+    /// Of [`StoreTask::Copy`].
+    Copied(Copied),
     /// Of tasks with nothing to tell.
     Done,
 }
