@@ -36,7 +36,7 @@ pub fn run(path: &str) -> ExitCode {
             out.fault(kind, &error.chain());
             match kind {
                 FaultKind::Transient => ExitCode::from(1),
-                FaultKind::Final => ExitCode::from(2),
+                FaultKind::Final | FaultKind::Circumstance => ExitCode::from(2),
             }
         }
     }
