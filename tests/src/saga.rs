@@ -444,8 +444,11 @@ pub async fn connect(shop: &Shop, name: &str) -> Engine {
 
 async fn env(shop: &Shop, name: &str) -> Env {
     let sim = shop.sim.clone();
-    let settings =
+    let mut settings =
         Settings { instance: name.to_owned(), page_image: PAGE_IMAGE.to_owned(), ..Settings::default() };
+    // A store that the default labels do not use, the same on every node.
+    let nas = "volume:nas,opt.type=nfs,opt.device=:/nas".parse().expect("the harness names a store");
+    settings.stores.insert("nas".to_owned(), nas);
     Env {
         engine: connect(shop, name).await,
         settings: Arc::new(settings),

@@ -12,6 +12,8 @@ use super::saga::{Cx, Fault};
 use crate::swarm::error::Error;
 use crate::swarm::object::{Config, KIND, Kind, Labels, OP};
 
+/// As many backups as a restore tries (S9).
+pub const MOST_CANDIDATES: usize = 3;
 /// Prefix of the names of backup configs.
 pub const PREFIX: &str = "skep-backup-";
 const VERIFIED: &str = "skep.verified";
@@ -298,14 +300,13 @@ pub async fn mark_removing(cx: &Cx<'_>, config: &Config) -> Result<(), Error> {
 }
 
 /// The backups that a restore may use, best first (S9): verified, regular, neither spoilt nor being removed, of this service and engine, taken
-/// at or before `until`; or the one asked for by id, whatever its purpose. One whose drill failed comes after all others. At
-/// most `most`.
+/// at or before `until`; or the one asked for by id, whatever its purpose. One whose drill failed comes after all others.
+/// A restore tries [`MOST_CANDIDATES`] of them.
 pub fn candidates<'a>(
     backups: impl IntoIterator<Item = &'a Backup>,
     service: &str,
     wanted: Option<&str>,
     until: Timestamp,
-    most: usize,
 ) -> Vec<&'a Backup> {
     let mut fit: Vec<&Backup> = backups
         .into_iter()
@@ -316,20 +317,20 @@ pub fn candidates<'a>(
         })
         .collect();
     fit.sort_by_key(|b| (b.drill_failed.is_some(), std::cmp::Reverse(b.entry.taken)));
-    fit.truncate(most);
     fit
 }
 
-/// The backup that a drill tries: the newest that a restore may use, whatever became of it in earlier drills; or the one
-/// asked for by id.
+/// The backups that a drill may try, of which it tries the first: those that a restore may use, the newest first, whatever
+/// became of them in earlier drills; or the one asked for by id.
 pub fn to_drill<'a>(
     backups: impl IntoIterator<Item = &'a Backup>,
     service: &str,
     wanted: Option<&str>,
     until: Timestamp,
 ) -> Vec<&'a Backup> {
-    let fit = candidates(backups, service, wanted, until, usize::MAX);
-    fit.into_iter().max_by_key(|b| b.entry.taken).into_iter().collect()
+    let mut fit = candidates(backups, service, wanted, until);
+    fit.sort_by_key(|b| std::cmp::Reverse(b.entry.taken));
+    fit
 }
 
 /// Why the backup asked for by id is not among the candidates, for people.
@@ -396,11 +397,11 @@ mod tests {
         ];
         let until = "2026-01-04T00:00:00Z".parse().unwrap();
         let ids = |found: Vec<&Backup>| found.iter().map(|b| b.entry.id.clone()).collect::<Vec<_>>();
-        assert_eq!(ids(candidates(&all, "shop_db", None, until, 3)), ["good", "old"]);
-        assert_eq!(ids(candidates(&all, "shop_db", Some("safety"), until, 3)), ["safety"]);
-        assert_eq!(ids(candidates(&all, "shop_db", Some("going"), until, 3)), [] as [String; 0]);
-        assert_eq!(ids(candidates(&all, "shop_db", Some("spoilt"), until, 3)), [] as [String; 0]);
-        assert_eq!(ids(candidates(&all, "other_db", None, until, 3)), [] as [String; 0]);
+        assert_eq!(ids(candidates(&all, "shop_db", None, until)), ["good", "old"]);
+        assert_eq!(ids(candidates(&all, "shop_db", Some("safety"), until)), ["safety"]);
+        assert_eq!(ids(candidates(&all, "shop_db", Some("going"), until)), [] as [String; 0]);
+        assert_eq!(ids(candidates(&all, "shop_db", Some("spoilt"), until)), [] as [String; 0]);
+        assert_eq!(ids(candidates(&all, "other_db", None, until)), [] as [String; 0]);
     }
 
     fn config(entry: &Entry) -> Config {
@@ -428,9 +429,9 @@ mod tests {
         ];
         let until = "2026-01-04T00:00:00Z".parse().unwrap();
         let ids = |found: Vec<&Backup>| found.iter().map(|b| b.entry.id.clone()).collect::<Vec<_>>();
-        assert_eq!(ids(candidates(&all, "shop_db", None, until, 3)), ["good", "old", "bad"]);
-        assert_eq!(ids(candidates(&all[2..], "shop_db", None, until, 3)), ["bad"]);
-        assert_eq!(ids(candidates(&all, "shop_db", Some("bad"), until, 3)), ["bad"]);
+        assert_eq!(ids(candidates(&all, "shop_db", None, until)), ["good", "old", "bad"]);
+        assert_eq!(ids(candidates(&all[2..], "shop_db", None, until)), ["bad"]);
+        assert_eq!(ids(candidates(&all, "shop_db", Some("bad"), until)), ["bad"]);
     }
 
     #[test]

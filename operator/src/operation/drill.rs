@@ -241,6 +241,9 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if frozen.checks.is_empty() {
         cx.remark("no SQL check is defined (skep.check.<name>.sql): that the backup loads is proved, not that its data is right");
     }
+    for remark in frozen.remarks.clone() {
+        cx.remark(remark);
+    }
     frozen::store(cx, &frozen).await?;
     Ok(Progress::Done(json!({ "backup": frozen.candidates.first().map(|e| e.id.clone()) })))
 }
@@ -255,7 +258,10 @@ async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let entry = chosen(&frozen)?;
     let mut seen = match inspect(cx, &frozen).await? {
         Looked::Wait(progress) => return Ok(progress),
-        Looked::Seen(seen) => seen,
+        Looked::Seen { inspection, unread } => match unread.get(&entry.id) {
+            Some(why) => return Err(Fault::failed(format!("backup {} was not proved: {why}", entry.id))),
+            None => inspection,
+        },
     };
     let scratch = scratch_name(&frozen.target.name);
     // What an earlier drill left goes before anything is loaded.

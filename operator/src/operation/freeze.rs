@@ -1,8 +1,11 @@
 //! Reads what an operation concerns from the Swarm and freezes it: the data service, its clients, its checks.
 
+use super::catalogue::{self, Backup, MOST_CANDIDATES};
 use super::frozen::{Client, Frozen, Kept, Method, Target};
+use super::reading::{Flaw, named};
 use super::record::{OpId, Work};
 use super::saga::{Cx, Fault};
+use super::whereabouts;
 use crate::engines::found::{self, Found};
 use crate::engines::{Data, Directory, redis};
 use crate::policy::graph::Graph;
@@ -123,7 +126,7 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
     if frozen.caches.is_empty() {
         frozen.remarks.extend(unflushed(&seen.services, seen.graph(), &frozen.clients));
     }
-    frozen.candidates = candidates(cx, &restore).await?;
+    choose(cx, &mut frozen, &restore).await?;
     frozen.kept = kept(cx).await?;
     Ok(frozen)
 }
@@ -168,10 +171,9 @@ pub async fn drill(cx: &Cx<'_>, wanted: Option<&str>) -> Result<Frozen, Fault> {
     let policy = policy_of(cx, &seen, &service)?;
     let mut frozen = Frozen::of(data_target(cx, &service, &policy).await?);
     frozen.checks = sql_checks(&policy);
-    frozen.candidates = backups(cx, wanted, cx.op.intent.created, |all, until| {
-        super::catalogue::to_drill(all, service.name(), wanted, until)
-    })
-    .await?;
+    let until = cx.op.intent.created;
+    let name = service.name();
+    readable(cx, &mut frozen, wanted, 1, until, |all| catalogue::to_drill(all, name, wanted, until)).await?;
     Ok(frozen)
 }
 
@@ -342,35 +344,59 @@ pub(crate) fn unflushed(services: &[Service], graph: &Graph, clients: &[Client])
         .collect()
 }
 
-async fn candidates(cx: &Cx<'_>, restore: &Restore) -> Result<Vec<super::catalogue::Entry>, Fault> {
-    let Work::Restore { backup, before, .. } = &cx.op.intent.work else { return Ok(Vec::new()) };
+/// The backups that a restore tries (S9).
+async fn choose(cx: &Cx<'_>, frozen: &mut Frozen, restore: &Restore) -> Result<(), Fault> {
+    let Work::Restore { backup, before, .. } = &cx.op.intent.work else { return Ok(()) };
     // Who asked on behalf of an alert has taken the lookback off already.
     let until = before.unwrap_or_else(|| match &cx.op.intent.trigger {
         super::record::Trigger::Alert { starts_at, .. } => *starts_at - restore.lookback,
         _ => cx.op.intent.created,
     });
     let (service, wanted) = (cx.op.intent.service.as_str(), backup.as_deref());
-    backups(cx, wanted, until, |all, until| super::catalogue::candidates(all, service, wanted, until, 3))
-        .await
+    readable(cx, frozen, wanted, MOST_CANDIDATES, until, |all| {
+        catalogue::candidates(all, service, wanted, until)
+    })
+    .await
 }
 
-/// The backups of the operation's service that are chosen, at least one.
-async fn backups(
+/// Puts the best backups of the operation's service into the plan, at least one and at most `most`. One that cannot be read
+/// where the live data is, is passed over, and the plan says so.
+async fn readable(
     cx: &Cx<'_>,
+    frozen: &mut Frozen,
     wanted: Option<&str>,
+    most: usize,
     until: jiff::Timestamp,
-    choose: impl for<'a> Fn(&'a [super::catalogue::Backup], jiff::Timestamp) -> Vec<&'a super::catalogue::Backup>,
-) -> Result<Vec<super::catalogue::Entry>, Fault> {
-    let all = cx.engine().configs(Kind::Backup, &[(super::record::SERVICE, &cx.op.intent.service)]).await?;
-    let all: Vec<_> = all.iter().filter_map(super::catalogue::Backup::read).collect();
-    let found = choose(&all, until);
+    order: impl for<'a> Fn(&'a [Backup]) -> Vec<&'a Backup>,
+) -> Result<(), Fault> {
+    let service = &cx.op.intent.service;
+    let all = cx.engine().configs(Kind::Backup, &[(super::record::SERVICE, service)]).await?;
+    let all: Vec<Backup> = all.iter().filter_map(Backup::read).collect();
+    let found = order(&all);
     if found.is_empty() {
         return Err(Fault::failed(match wanted {
-            Some(id) => super::catalogue::unusable(&all, &cx.op.intent.service, id),
-            None => format!("there is no verified backup of {} from before {until}", cx.op.intent.service),
+            Some(id) => catalogue::unusable(&all, service, id),
+            None => format!("there is no verified backup of {service} from before {until}"),
         }));
     }
-    Ok(found.into_iter().map(|b| b.entry.clone()).collect())
+    let mut passed = Vec::new();
+    for backup in found {
+        match whereabouts::beside_data(cx, &frozen.target, &backup.entry).await? {
+            Ok(_) => frozen.candidates.push(backup.entry.clone()),
+            Err(why) => passed.push(Flaw { id: backup.entry.id.clone(), why }),
+        }
+        if frozen.candidates.len() == most {
+            break;
+        }
+    }
+    let named = named(&passed);
+    if frozen.candidates.is_empty() {
+        return Err(Fault::failed(format!("no backup of {service} can be read where its data is: {named}")));
+    }
+    if !passed.is_empty() {
+        frozen.remarks.push(format!("passed over: {named}"));
+    }
+    Ok(())
 }
 
 /// Databases that earlier restores of this service kept.

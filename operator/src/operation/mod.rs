@@ -3,8 +3,8 @@
 //! `record` is what stands in the Swarm; `journal` computes what comes next; `saga` is the frame of steps; `drive` polls.
 //! One file per operation: `backup`, `restore`, `drill`, `maintenance`, `expire`, `verify`, `import`. What they share: `claim` (one
 //! holder per service), `freeze` and `frozen` (decisions made beforehand), `data` (the tasks that the engine of a service
-//! wants), `work` (jobs), `clients` (stop and start), `catalogue`, `reading` (of stored backups), `retention` (which
-//! backups stay) and `prune` (removing the others).
+//! wants), `work` (jobs), `clients` (stop and start), `catalogue`, `reading` (of stored backups), `whereabouts`
+//! (whose node has their files), `retention` (which backups stay) and `prune` (removing the others).
 
 pub mod backup;
 pub mod canary;
@@ -31,4 +31,5 @@ pub mod retention;
 pub mod saga;
 pub mod settings;
 pub mod verify;
+pub mod whereabouts;
 pub mod work;

@@ -16,12 +16,13 @@ use skep_runner::Task;
 use skep_runner::task::Discard;
 use tracing::info;
 
-use super::catalogue::{self, Backup, Entry};
+use super::catalogue::{self, Backup};
 use super::freeze;
 use super::frozen::Target;
 use super::record::{JobRecordState, Operation, SERVICE, Work};
 use super::retention::{Cause, Fate, Rules};
 use super::saga::{Cx, Fault, Progress, Wait};
+use super::whereabouts::{self, Holder};
 use super::work::{self, Access, Order, Outcome};
 use crate::policy;
 use crate::swarm::error::Error;
@@ -144,28 +145,6 @@ async fn is_wanted(cx: &Cx<'_>, service: &str) -> Result<bool, Fault> {
     Ok(operations.iter().any(is_open))
 }
 
-/// Who has the files of a backup.
-enum Holder {
-    /// As far as is known, whichever node runs the job.
-    Any,
-    /// This one.
-    Node(String),
-    /// One that does not answer now: why its files cannot be removed.
-    Away(String),
-    /// One that was removed from the Swarm, and its files with it.
-    Gone(String),
-}
-
-async fn holder(cx: &Cx<'_>, entry: &Entry) -> Result<Holder, Fault> {
-    let Some(id) = &entry.node else { return Ok(Holder::Any) };
-    let nodes = cx.engine().nodes().await?;
-    Ok(match nodes.into_iter().find(|n| n.id == *id) {
-        Some(node) if node.ready && node.active => Holder::Node(node.id),
-        Some(node) => Holder::Away(format!("node {}, which has its files, takes no jobs now", node.hostname)),
-        None => Holder::Gone(id.clone()),
-    })
-}
-
 async fn remove(
     cx: &mut Cx<'_>,
     target: &Target,
@@ -175,9 +154,9 @@ async fn remove(
 ) -> Result<Removal, Fault> {
     let entry = &backup.entry;
     if !cx.env.settings.stores.contains_key(&entry.store) {
-        return Ok(Removal::Left(format!("there is no store `{}`", entry.store)));
+        return Ok(Removal::Left(whereabouts::unknown(&entry.store)));
     }
-    let holder = holder(cx, entry).await?;
+    let holder = whereabouts::holder(cx, entry).await?;
     if matches!(holder, Holder::Away(_) | Holder::Gone(_))
         && let Some(wait) = work::end_all_but(cx, "").await?
     {
@@ -187,11 +166,8 @@ async fn remove(
         Holder::Any => target.node.clone(),
         Holder::Node(node) => Some(node),
         Holder::Away(why) => return Ok(Removal::Left(why)),
-        Holder::Gone(node) => {
-            cx.remark(format!(
-                "the files of backup {} were on node {node}, which is in the Swarm no more",
-                entry.id
-            ));
+        Holder::Gone(why) => {
+            cx.remark(format!("backup {} is forgotten: {why}", entry.id));
             cx.engine().remove_config(&config.id).await?;
             return Ok(Removal::Done);
         }

@@ -6,8 +6,8 @@
 //! Nothing is held and nothing but the catalogue is written, so nobody waits for it; a restore of the service goes
 //! first: while one is under way, no job reads, and what was not read to its end is read again afterwards.
 //!
-//! Invariants: spoilt is only what was read and differs; a store that is away or a tool that fails says nothing about a
-//! backup, and changes nothing in the catalogue. The operation succeeds only where every backup was found whole.
+//! Invariants: spoilt is only what was read and differs; a store or a node that is away, or a tool that fails, says nothing
+//! about a backup, and changes nothing in the catalogue. The operation succeeds only where every backup was found whole.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use super::journal::Compensation;
 use super::reading::{self, First, Flaw, Read};
 use super::record::{SERVICE, Work};
 use super::saga::{Cx, Fault, Progress, Saga, Wait};
-use super::{backup, freeze, work};
+use super::{backup, freeze, whereabouts, work};
 use crate::swarm::object::Kind;
 
 /// The saga.
@@ -176,11 +176,13 @@ async fn read(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
 }
 
 async fn read_one(cx: &mut Cx<'_>, target: &Target, entry: &Entry, turn: u32) -> Result<Read, Fault> {
-    if !cx.env.settings.stores.contains_key(&entry.store) {
-        return Ok(Read::Unread(format!("there is no store `{}`", entry.store)));
+    match whereabouts::where_it_is(cx, target, entry).await? {
+        Ok(target) => reading::read(cx, &target, entry.stored(), false, turn).await,
+        Err(why) => match work::end_all_but(cx, "").await? {
+            Some(wait) => Ok(Read::Wait(wait)),
+            None => Ok(Read::Unread(why)),
+        },
     }
-    let target = Target { store: entry.store.clone(), ..target.clone() };
-    reading::read(cx, &target, entry.stored(), false, turn).await
 }
 
 fn end(seen: &Reading) -> Result<Progress, Fault> {

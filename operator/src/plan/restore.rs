@@ -6,7 +6,7 @@ use super::explain::{Draft, Stopping, what};
 use super::words::{ago, list, size};
 use super::world::World;
 use crate::engines::found::Found;
-use crate::operation::catalogue::{Backup, Entry, candidates, unusable};
+use crate::operation::catalogue::{Backup, Entry, MOST_CANDIDATES, candidates, unusable};
 use crate::operation::freeze::{kept_by, names_in, unflushed};
 use crate::operation::frozen::{Client, Kept};
 use crate::operation::record::Work;
@@ -16,8 +16,6 @@ use crate::swarm::object::ENABLE;
 
 /// How a step is taken back that leaves nothing but jobs.
 const JOBS: &str = "jobs ended";
-/// As many backups as a restore tries (S9).
-const MOST_CANDIDATES: usize = 3;
 
 /// What a restore has chosen, for its words.
 struct Choice<'a> {
@@ -104,7 +102,8 @@ pub(super) fn kept(world: &World, service: &str) -> Vec<Kept> {
 fn choose<'a>(draft: &mut Draft<'a>, wanted: Option<&str>, before: Option<Timestamp>) -> Option<&'a Backup> {
     let (name, now) = (draft.service.name(), draft.now);
     let until = before.unwrap_or(now);
-    let found = candidates(&draft.world.backups, name, wanted, until, MOST_CANDIDATES);
+    let mut found = candidates(&draft.world.backups, name, wanted, until);
+    found.truncate(MOST_CANDIDATES);
     if found.is_empty() {
         draft.refuse(match (wanted, before) {
             (Some(id), _) => unusable(&draft.world.backups, name, id),

@@ -13,6 +13,7 @@ mod data;
 mod drills;
 mod files;
 mod jobs;
+mod places;
 mod rescue;
 mod room;
 mod store;

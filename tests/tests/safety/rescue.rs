@@ -17,6 +17,7 @@ use super::{app_runs, beside, exists, page_runs, spec};
 async fn say(shop: &Shop, words: &[&str]) -> Exit {
     let runner = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("rescue-runner");
     std::fs::write(&runner, b"runner").unwrap();
+    std::fs::write(runner.with_file_name("skep-runner-dir"), b"runner-dir").unwrap();
     let more = ["--runner", runner.to_str().unwrap()];
     let line = ["skep"].into_iter().chain(words.iter().copied()).chain(more);
     let cli = cli::parse(line.map(Into::into)).unwrap_or_else(|_| panic!("no command: {words:?}"));

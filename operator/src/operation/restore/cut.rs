@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 use skep_runner::task::{Named, PgInPlace, PgInspect, PgSwap, RedisFlush, Stored};
 use skep_runner::{Report, Task};
 
-use super::preflight::Preflight;
+use super::preflight::{Preflight, inspected};
 use super::prepare::{Beside, Checked, check, done};
 use super::trial::run_net_checks;
 use crate::operation::data::unexpected;
-use crate::operation::frozen::{self, Frozen, Kept, KeptForm};
+use crate::operation::frozen::{self, Frozen, Kept, KeptForm, Target};
 use crate::operation::record::Operation;
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Access, Order, Outcome};
-use crate::operation::{canary, catalogue, clients};
+use crate::operation::{canary, catalogue, clients, whereabouts};
 
 /// Swaps the names. The clients must still be stopped: a deploy in the middle may have brought them back (S12).
 pub(super) async fn cut(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
@@ -151,9 +151,10 @@ pub(super) async fn replace(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     }
     let seen: Preflight = cx.out("preflight")?;
     let best = seen.usable.first().cloned().unwrap_or_default();
-    let stored = frozen.candidates.iter().find(|e| e.id == best).map(|e| e.stored());
-    let stored = stored.ok_or_else(|| Fault::failed("no backup can be used"))?;
-    if let Some(progress) = in_place(cx, &frozen, stored, "load").await? {
+    let entry = frozen.candidates.iter().find(|e| e.id == best);
+    let entry = entry.ok_or_else(|| Fault::failed("no backup can be used"))?;
+    let target = whereabouts::beside_data(cx, &frozen.target, entry).await?.map_err(Fault::Failed)?;
+    if let Some(progress) = in_place(cx, &target, entry.stored(), "load").await? {
         return Ok(progress);
     }
     if let Some(wait) = flush(cx, &frozen).await? {
@@ -179,27 +180,26 @@ pub(super) async fn undo_replace(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let safety: Value = cx.out("safety")?;
     let text = |key: &str| safety[key].as_str().unwrap_or_default().to_owned();
     let stored = Stored { id: text("backup"), dir: text("dir"), manifest_sha256: text("manifest_sha256") };
-    Ok(in_place(cx, &frozen, stored, "undo").await?.unwrap_or_else(Progress::done))
+    Ok(in_place(cx, &frozen.target, stored, "undo").await?.unwrap_or_else(Progress::done))
 }
 
 async fn in_place(
     cx: &mut Cx<'_>,
-    frozen: &Frozen,
+    target: &Target,
     stored: Stored,
     key: &str,
 ) -> Result<Option<Progress>, Fault> {
-    let properties = cx.op.journal.step("preflight").and_then(|r| r.jobs.get("look")?.report.clone());
-    let Some(Report::PgInspect(seen)) = properties.map(|r| *r) else {
+    let Some(seen) = inspected(cx.op) else {
         return Err(Fault::failed("preflight did not record the live database's properties"));
     };
     let task = Task::PgInPlace(PgInPlace {
-        connect: frozen.target.access.connect.clone(),
+        connect: target.access.connect.clone(),
         stored,
-        live: frozen.target.database.clone(),
+        live: target.database.clone(),
         properties: seen.properties.unwrap_or_default(),
         jobs: 2,
     });
-    let order = Order { key, target: &frozen.target, task, store: Some(Access::Read), data: true };
+    let order = Order { key, target, task, store: Some(Access::Read), data: true };
     match work::run(cx, &order).await? {
         Outcome::Wait(wait) => Ok(Some(Progress::Wait(wait))),
         Outcome::Done(_) => Ok(None),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use skep_runner::line::FaultKind;
 use skep_runner::manifest::Manifest;
 use skep_runner::task::{Named, PgInspect, PgInspection};
 use skep_runner::{Fault as JobFault, Report, Task};
@@ -13,8 +14,9 @@ use crate::operation::catalogue::Entry;
 use crate::operation::data::{examined, unexpected};
 use crate::operation::drill;
 use crate::operation::frozen::{self, Frozen};
-use crate::operation::record::Trigger;
+use crate::operation::record::{Operation, Trigger};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
+use crate::operation::whereabouts::{self, Shelf};
 use crate::operation::work::{self, Access, Order, Outcome};
 
 /// What preflight found.
@@ -36,11 +38,12 @@ pub(super) struct Preflight {
 /// Looks at the backups and the server, and judges.
 pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
-    let inspection = match inspect(cx, &frozen).await? {
+    let (inspection, unread) = match inspect(cx, &frozen).await? {
         Looked::Wait(progress) => return Ok(progress),
-        Looked::Seen(inspection) => inspection,
+        Looked::Seen { inspection, unread } => (inspection, unread),
     };
-    let (usable, manifest) = match usable(cx, &frozen, &inspection.backups).await? {
+    let against = standing(&inspection.backups, &unread);
+    let (usable, manifest) = match usable(cx, &frozen, &against).await? {
         Candidates::Wait(progress) => return Ok(progress),
         Candidates::Usable { ids, first } => (ids, first),
     };
@@ -125,8 +128,14 @@ pub enum Examined {
 /// # Errors
 /// What the engine says.
 pub async fn examine(cx: &mut Cx<'_>, frozen: &Frozen, entry: &Entry, key: &str) -> Result<Examined, Fault> {
-    let task = frozen.target.examine(entry.stored())?;
-    let order = Order { key, target: &frozen.target, task, store: Some(Access::Read), data: false };
+    let target = match whereabouts::beside_data(cx, &frozen.target, entry).await? {
+        Ok(target) => target,
+        Err(message) => {
+            return Ok(Examined::Unusable(JobFault { kind: FaultKind::Circumstance, message }));
+        }
+    };
+    let task = target.examine(entry.stored())?;
+    let order = Order { key, target: &target, task, store: Some(Access::Read), data: false };
     Ok(match work::run(cx, &order).await? {
         Outcome::Wait(wait) => Examined::Wait(wait),
         Outcome::Done(report) => Examined::Whole(Box::new(examined(*report)?)),
@@ -139,30 +148,99 @@ pub enum Looked {
     /// Not yet.
     Wait(Progress),
     /// This.
-    Seen(Box<PgInspection>),
+    Seen {
+        /// The server, and what was found against the backups that could be looked at.
+        inspection: Box<PgInspection>,
+        /// Why the others could not be, by id: nothing is known about those.
+        unread: BTreeMap<String, String>,
+    },
 }
 
-/// Looks at the server, the live database, and what stands against the backups of the plan; changes nothing.
+/// Looks at the server, the live database, and what stands against the backups of the plan, by a job for each store that
+/// has some of them; changes nothing.
 ///
 /// # Errors
 /// When the server cannot be looked at, or what the engine says.
 pub async fn inspect(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Looked, Fault> {
+    let (shelves, mut unread) = whereabouts::by_store(cx, &frozen.target, &frozen.candidates).await?;
+    let mut seen: Option<Box<PgInspection>> = None;
+    for (nth, shelf) in shelves.iter().enumerate() {
+        match look(cx, frozen, Some(shelf), &look_key(nth)).await? {
+            Look::Wait(wait) => return Ok(Looked::Wait(Progress::Wait(wait))),
+            Look::Seen(found) => match &mut seen {
+                None => seen = Some(found),
+                Some(seen) => seen.backups.extend(found.backups),
+            },
+            Look::Failed(fault) => {
+                let why = format!(
+                    "it cannot be looked at in the store `{}`: {}",
+                    shelf.target.store, fault.message
+                );
+                unread.extend(shelf.entries.iter().map(|e| (e.id.clone(), why.clone())));
+            }
+        }
+    }
+    if let Some(inspection) = seen {
+        return Ok(Looked::Seen { inspection, unread });
+    }
+    match look(cx, frozen, None, BARE).await? {
+        Look::Wait(wait) => Ok(Looked::Wait(Progress::Wait(wait))),
+        Look::Seen(inspection) => Ok(Looked::Seen { inspection, unread }),
+        Look::Failed(fault) => {
+            Err(Fault::failed(format!("the server cannot be looked at: {}", fault.message)))
+        }
+    }
+}
+
+/// The live database as preflight found it.
+pub(super) fn inspected(op: &Operation) -> Option<PgInspection> {
+    let jobs = &op.journal.step("preflight")?.jobs;
+    let looks = (0..jobs.len()).map(look_key).chain([BARE.to_owned()]);
+    looks.filter_map(|key| jobs.get(&key)?.report.as_deref()).find_map(|report| match report {
+        Report::PgInspect(seen) => Some((**seen).clone()),
+        _ => None,
+    })
+}
+
+/// What is known against backups, by id: what was found, or why nothing could be.
+pub(super) fn standing(
+    found: &BTreeMap<String, Vec<String>>,
+    unread: &BTreeMap<String, String>,
+) -> BTreeMap<String, Vec<String>> {
+    let unread = unread.iter().map(|(id, why)| (id.clone(), vec![why.clone()]));
+    found.iter().map(|(id, why)| (id.clone(), why.clone())).chain(unread).collect()
+}
+
+/// The key of the job that looks at the server without any store.
+const BARE: &str = "bare";
+
+fn look_key(nth: usize) -> String {
+    if nth == 0 { "look".to_owned() } else { format!("look{nth}") }
+}
+
+/// How far one look is.
+enum Look {
+    Wait(Wait),
+    Seen(Box<PgInspection>),
+    Failed(JobFault),
+}
+
+async fn look(cx: &mut Cx<'_>, frozen: &Frozen, shelf: Option<&Shelf<'_>>, key: &str) -> Result<Look, Fault> {
     // What a drill has left behind goes the same way as what an earlier restore kept.
     let kept = frozen.kept.iter().map(|k| k.name.clone()).chain([drill::scratch_name(&frozen.target.name)]);
     let task = Task::PgInspect(PgInspect {
         connect: frozen.target.access.connect.clone(),
         database: frozen.target.database.clone(),
-        backups: frozen.candidates.iter().map(Entry::stored).collect(),
+        backups: shelf.into_iter().flat_map(|s| s.entries.iter().map(|e| e.stored())).collect(),
         kept: kept.collect(),
     });
-    let order = Order { key: "look", target: &frozen.target, task, store: Some(Access::Read), data: true };
+    let target = shelf.map_or(&frozen.target, |s| &s.target);
+    let order = Order { key, target, task, store: shelf.map(|_| Access::Read), data: true };
     match work::run(cx, &order).await? {
-        Outcome::Wait(wait) => Ok(Looked::Wait(Progress::Wait(wait))),
-        Outcome::Failed(fault) => {
-            Err(Fault::failed(format!("the server cannot be looked at: {}", fault.message)))
-        }
+        Outcome::Wait(wait) => Ok(Look::Wait(wait)),
+        Outcome::Failed(fault) => Ok(Look::Failed(fault)),
         Outcome::Done(report) => match *report {
-            Report::PgInspect(inspection) => Ok(Looked::Seen(inspection)),
+            Report::PgInspect(inspection) => Ok(Look::Seen(inspection)),
             other => Err(unexpected(&other)),
         },
     }

@@ -1,6 +1,7 @@
 //! The part of a restore that touches nothing live, once preflight is content: safety backup, the new database beside.
 
 use serde::{Deserialize, Serialize};
+use skep_runner::line::FaultKind;
 use skep_runner::task::{CheckOutcome, DataChecks, Named, PgDrop, PgRestore, SqlCheck, SqlChecks};
 use skep_runner::{Fault as JobFault, Report, Task};
 
@@ -11,6 +12,7 @@ use crate::operation::catalogue::{Entry, Purpose};
 use crate::operation::data::{Dumped, unexpected};
 use crate::operation::frozen::{self, Frozen};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
+use crate::operation::whereabouts;
 use crate::operation::work::{self, Access, Order, Outcome};
 
 /// What was built beside.
@@ -186,6 +188,12 @@ pub async fn load(
     side: &str,
     key: &str,
 ) -> Result<Restored, Fault> {
+    let target = match whereabouts::beside_data(cx, &frozen.target, entry).await? {
+        Ok(target) => target,
+        Err(message) => {
+            return Ok(Restored::Unusable(JobFault { kind: FaultKind::Circumstance, message }));
+        }
+    };
     let task = Task::PgRestore(PgRestore {
         connect: frozen.target.access.connect.clone(),
         stored: entry.stored(),
@@ -193,7 +201,7 @@ pub async fn load(
         side: side.to_owned(),
         jobs: 2,
     });
-    let order = Order { key, target: &frozen.target, task, store: Some(Access::Read), data: true };
+    let order = Order { key, target: &target, task, store: Some(Access::Read), data: true };
     match work::run(cx, &order).await? {
         Outcome::Wait(wait) => Ok(Restored::Wait(wait)),
         Outcome::Failed(fault) => Ok(Restored::Unusable(fault)),

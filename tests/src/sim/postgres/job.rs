@@ -86,6 +86,20 @@ impl PgJob {
         }
         let data = self.data.clone();
         let world = &mut *data.lock();
+        let store = self.source(skep_runner::STORE_PATH).and_then(|source| world.other(&source, self.node()));
+        let Some(store) = store else { return self.work_on(world, view) };
+        // Its store is the one that is mounted.
+        let exchange = |world: &mut World| {
+            let other = world.others.get_mut(&store).expect("it was there");
+            std::mem::swap(&mut world.store, other);
+        };
+        exchange(world);
+        let worked = self.work_on(world, view);
+        exchange(world);
+        worked
+    }
+
+    fn work_on(&mut self, world: &mut World, view: &View<'_>) -> Worked {
         if self.ticket.schema > skep_runner::SCHEMA {
             return Err(Failure::refused(format!("the ticket has format {}", self.ticket.schema)));
         }
@@ -230,6 +244,18 @@ impl PgJob {
         let mounts = self.container.spec["ContainerSpec"]["Mounts"].as_array()?;
         let mount = mounts.iter().find(|m| m["Target"] == target)?;
         Some(mount["ReadOnly"].as_bool().unwrap_or(false))
+    }
+
+    /// What is mounted at a path: the name of a volume, or a directory of the host.
+    pub(super) fn source(&self, target: &str) -> Option<String> {
+        let mounts = self.container.spec["ContainerSpec"]["Mounts"].as_array()?;
+        let mount = mounts.iter().find(|m| m["Target"] == target)?;
+        mount["Source"].as_str().map(str::to_owned)
+    }
+
+    /// The node that it runs on.
+    fn node(&self) -> &str {
+        &self.container.node
     }
 
     pub(super) fn needs_store(&self, to_write: bool) -> Result<(), Failure> {

@@ -35,6 +35,9 @@ pub use store::Store;
 
 use super::workload::{Container, Jobs, Process, View};
 
+/// Source of the default store's mount.
+const STORE: &str = "skep-backups";
+
 /// Rows by table.
 pub type Content = BTreeMap<String, u64>;
 
@@ -51,8 +54,10 @@ pub struct World {
     pub files: BTreeMap<String, Files>,
     /// Names of those services by their volumes.
     pub volumes: BTreeMap<String, String>,
-    /// The backup store.
+    /// The default backup store.
     pub store: Store,
+    /// Other stores, by the source of their mount; and what one node has under that name of its own, by `source@node`.
+    pub others: BTreeMap<String, Store>,
     /// Caches by the name of the service: their keys.
     pub caches: BTreeMap<String, Vec<String>>,
     /// How long a stretch of work takes.
@@ -80,6 +85,29 @@ impl Default for Pace {
     fn default() -> Pace {
         let ms = Duration::from_millis;
         Pace { short: ms(50), dump: ms(800), load: ms(1_500) }
+    }
+}
+
+// === impl World ===
+
+impl World {
+    /// The key in [`World::others`] of what jobs on a node find under this source of a mount; none for [`World::store`].
+    fn other(&mut self, source: &str, node: &str) -> Option<String> {
+        let own = format!("{source}@{node}");
+        if self.others.contains_key(&own) {
+            return Some(own);
+        }
+        if source == STORE {
+            return None;
+        }
+        self.others.entry(source.to_owned()).or_default();
+        Some(source.to_owned())
+    }
+
+    /// Makes the default store one of each node's own: what it holds is on this node alone.
+    pub fn only_on(&mut self, node: &str) {
+        let held = std::mem::take(&mut self.store);
+        self.others.insert(format!("{STORE}@{node}"), held);
     }
 }
 

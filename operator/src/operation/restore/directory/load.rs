@@ -12,6 +12,7 @@ use crate::operation::data::unexpected;
 use crate::operation::frozen::{self, Frozen};
 use crate::operation::restore::prepare::{database, done, failures, safety_backup};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
+use crate::operation::whereabouts;
 use crate::operation::work::{self, Access, Order, Outcome};
 
 /// What was built beside.
@@ -141,11 +142,15 @@ async fn load(
     entry: &Entry,
     candidate: usize,
 ) -> Result<Loaded, Fault> {
+    let target = match whereabouts::beside_data(cx, &frozen.target, entry).await? {
+        Ok(target) => target,
+        Err(why) => return Ok(Loaded::Unusable(why)),
+    };
     let mut seconds = 0.0;
     for (nth, volume) in directory(frozen)?.volumes.iter().enumerate() {
         let task = Task::DirLoad(load_task(cx, frozen, seen, entry, (candidate, volume))?);
         let key = format!("l{candidate}v{nth}");
-        let order = Order { key: &key, target: &frozen.target, task, store: Some(Access::Read), data: false };
+        let order = Order { key: &key, target: &target, task, store: Some(Access::Read), data: false };
         match work::run(cx, &order).await? {
             Outcome::Wait(wait) => return Ok(Loaded::Wait(wait)),
             Outcome::Failed(fault) => return Ok(Loaded::Unusable(fault.message)),

@@ -1,18 +1,20 @@
 //! Preflight: looks at the backups, at the volumes and at the server, and judges whether the restore may go on; changes
 //! nothing.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use skep_runner::manifest::Manifest;
 use skep_runner::task::{DirInspect, DirInspection, ServerSettings, SideState};
 use skep_runner::{Report, Task};
 
 use crate::engines::{Directory, Volume};
-use crate::operation::catalogue::Entry;
 use crate::operation::data::unexpected;
 use crate::operation::frozen::{self, Frozen};
-use crate::operation::restore::preflight::{Candidates, usable};
+use crate::operation::restore::preflight::{Candidates, standing, usable};
 use crate::operation::restore::prepare::done;
-use crate::operation::saga::{Cx, Fault, Progress};
+use crate::operation::saga::{Cx, Fault, Progress, Wait};
+use crate::operation::whereabouts::{self, Shelf};
 use crate::operation::work::{self, Access, Order, Outcome};
 use crate::swarm::object::TaskState;
 
@@ -39,15 +41,17 @@ pub(super) fn directory(frozen: &Frozen) -> Result<&Directory, Fault> {
 pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
     let directory = directory(&frozen)?;
-    let mut seen: Vec<DirInspection> = Vec::new();
+    let (shelves, unread) = whereabouts::by_store(cx, &frozen.target, &frozen.candidates).await?;
+    let mut looks = Looks { unread, ..Looks::default() };
     for (nth, volume) in directory.volumes.iter().enumerate() {
-        match look(cx, &frozen, nth, volume).await? {
-            Looked::Wait(progress) => return Ok(progress),
-            Looked::Seen(inspection) => seen.push(*inspection),
+        let shelves = if nth == 0 { shelves.as_slice() } else { &[] };
+        if let Some(wait) = looks.at(cx, &frozen, nth, volume, shelves).await? {
+            return Ok(Progress::Wait(wait));
         }
     }
+    let Looks { seen, unread } = looks;
     let first = seen.first().cloned().unwrap_or_default();
-    let (ids, manifest) = match usable(cx, &frozen, &first.backups).await? {
+    let (ids, manifest) = match usable(cx, &frozen, &standing(&first.backups, &unread)).await? {
         Candidates::Wait(progress) => return Ok(progress),
         Candidates::Usable { ids, first } => (ids, first),
     };
@@ -68,49 +72,110 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     done(cx, &out)
 }
 
-enum Looked {
-    Wait(Progress),
-    Seen(Box<DirInspection>),
+/// What was seen so far.
+#[derive(Default)]
+struct Looks {
+    /// Each volume; with the first, what was found against the backups that could be looked at.
+    seen: Vec<DirInspection>,
+    /// Why the others could not be, by id.
+    unread: BTreeMap<String, String>,
 }
 
-/// Looks at one volume; with the first one at the server and at the backups. A server that does not answer is left out:
-/// it may be what is to be mended.
-async fn look(cx: &mut Cx<'_>, frozen: &Frozen, nth: usize, volume: &Volume) -> Result<Looked, Fault> {
-    let blind = format!("blind{nth}");
+/// How far a look is.
+enum Look {
+    Wait(Wait),
+    Seen(Box<DirInspection>),
+    Failed(String),
+}
+
+// === impl Looks ===
+
+impl Looks {
+    /// Looks at one volume and at the backups of these stores, by a job for each store. What is waited for, if anything.
+    async fn at(
+        &mut self,
+        cx: &mut Cx<'_>,
+        frozen: &Frozen,
+        nth: usize,
+        volume: &Volume,
+        shelves: &[Shelf<'_>],
+    ) -> Result<Option<Wait>, Fault> {
+        let mut seen: Option<DirInspection> = None;
+        for (of, shelf) in shelves.iter().enumerate() {
+            let suffix = if of == 0 { nth.to_string() } else { format!("{nth}s{of}") };
+            match look(cx, frozen, &suffix, nth, volume, Some(shelf)).await? {
+                Look::Wait(wait) => return Ok(Some(wait)),
+                Look::Seen(found) => match &mut seen {
+                    None => seen = Some(*found),
+                    Some(seen) => seen.backups.extend(found.backups),
+                },
+                Look::Failed(why) => {
+                    let why = format!("it cannot be looked at in the store `{}`: {why}", shelf.target.store);
+                    self.unread.extend(shelf.entries.iter().map(|e| (e.id.clone(), why.clone())));
+                }
+            }
+        }
+        let bare = if shelves.is_empty() { nth.to_string() } else { format!("{nth}b") };
+        let seen = match seen {
+            Some(seen) => seen,
+            None => match look(cx, frozen, &bare, nth, volume, None).await? {
+                Look::Wait(wait) => return Ok(Some(wait)),
+                Look::Seen(found) => *found,
+                Look::Failed(why) => {
+                    let name = &frozen.target.name;
+                    return Err(Fault::failed(format!("the data of {name} cannot be looked at: {why}")));
+                }
+            },
+        };
+        self.seen.push(seen);
+        Ok(None)
+    }
+}
+
+/// Looks at one volume; with the first one at the server and at backups. A server that does not answer is left out: it may
+/// be what is to be mended.
+async fn look(
+    cx: &mut Cx<'_>,
+    frozen: &Frozen,
+    suffix: &str,
+    nth: usize,
+    volume: &Volume,
+    shelf: Option<&Shelf<'_>>,
+) -> Result<Look, Fault> {
+    let (asking, blind) = (format!("look{suffix}"), format!("blind{suffix}"));
     let asks = nth == 0 && frozen.target.server().is_some();
     if asks && !cx.record().jobs.contains_key(&blind) && runs(cx, frozen).await? {
-        match look_with(cx, frozen, nth, volume, true).await? {
-            Ok(looked) => return Ok(looked),
-            Err(why) => cx.remark(format!("the server of {} was asked in vain: {why}", frozen.target.name)),
+        match look_with(cx, frozen, &asking, volume, shelf, true).await? {
+            Look::Failed(why) => {
+                cx.remark(format!("the server of {} was asked in vain: {why}", frozen.target.name));
+            }
+            looked => return Ok(looked),
         }
     }
-    look_with(cx, frozen, nth, volume, false).await?.map_err(|why| {
-        Fault::failed(format!("the data of {} cannot be looked at: {why}", frozen.target.name))
-    })
+    look_with(cx, frozen, &blind, volume, shelf, false).await
 }
 
 async fn look_with(
     cx: &mut Cx<'_>,
     frozen: &Frozen,
-    nth: usize,
+    key: &str,
     volume: &Volume,
+    shelf: Option<&Shelf<'_>>,
     ask: bool,
-) -> Result<Result<Looked, String>, Fault> {
-    let entries = frozen.candidates.iter().filter(|_| nth == 0);
+) -> Result<Look, Fault> {
     let task = Task::DirInspect(DirInspect {
         engine: directory(frozen)?.engine.runner(),
         connect: frozen.target.server().filter(|_| ask),
         root: volume.root.clone(),
-        backups: entries.map(Entry::stored).collect(),
+        backups: shelf.into_iter().flat_map(|s| s.entries.iter().map(|e| e.stored())).collect(),
     });
-    let key = if ask { format!("look{nth}") } else { format!("blind{nth}") };
-    let store = (nth == 0).then_some(Access::Read);
-    let order = Order { key: &key, target: &frozen.target, task, store, data: false };
+    let target = shelf.map_or(&frozen.target, |s| &s.target);
+    let order = Order { key, target, task, store: shelf.map(|_| Access::Read), data: false };
     match work::run(cx, &order).await? {
-        Outcome::Wait(wait) => Ok(Ok(Looked::Wait(Progress::Wait(wait)))),
-        Outcome::Failed(fault) => Ok(Err(fault.message)),
+        Outcome::Wait(wait) => Ok(Look::Wait(wait)),
+        Outcome::Failed(fault) => Ok(Look::Failed(fault.message)),
         Outcome::Done(report) => match *report {
-            Report::DirInspect(inspection) => Ok(Ok(Looked::Seen(inspection))),
+            Report::DirInspect(inspection) => Ok(Look::Seen(inspection)),
             other => Err(unexpected(&other)),
         },
     }
