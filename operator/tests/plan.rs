@@ -218,6 +218,7 @@ impl Case {
             services: self.services.iter().map(|(name, spec)| spec.service(name)).collect(),
             tasks: self.services.iter().flat_map(|(name, spec)| spec.tasks(name)).collect(),
             backups: self.backups.iter().map(|b| b.backup(&self.service)).collect(),
+            points: Vec::new(),
             operations: self.operations.iter().map(Op::operation).collect(),
             pages: self.pages.iter().cloned().collect(),
         };

@@ -15,7 +15,8 @@ use skep::operation::desk;
 use skep::operation::drive::{self, Again};
 use skep::operation::freeze::kept_by;
 use skep::operation::frozen::{Kept, KeptForm};
-use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, StepState, Trigger, Work};
+use skep::operation::points::{self, Point};
+use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, StepState, Trigger, Work, of_stack};
 use skep::operation::saga::{Env, Runners};
 use skep::operation::settings::Settings;
 use skep::swarm::engine::Engine;
@@ -25,6 +26,7 @@ use skep::swarm::transport::Endpoint;
 use skep_runner::task::SideState;
 
 use crate::sim::Answer;
+use crate::sim::build::{on_network, service_spec};
 use crate::sim::postgres::Content;
 use crate::sim::shop::{DATABASE, PAGE_IMAGE, Shop, ShopOptions, USER};
 
@@ -81,7 +83,7 @@ impl Scene {
     pub async fn maintenance(options: ShopOptions, lasts: Duration) -> Scene {
         let shop = Shop::start(options).await;
         let work = Work::Maintenance { until: Some(shop.sim.now() + lasts) };
-        Scene::ask_for(shop, "shop_app", work, Trigger::Person { name: "somebody".to_owned() }).await
+        Scene::ask_for(shop, "shop_app", work, person()).await
     }
 
     /// A shop with a database that an earlier restore kept and that has expired.
@@ -138,6 +140,48 @@ impl Scene {
         (Scene::ask(shop, work).await, content)
     }
 
+    /// A shop with two data services and a config, of which a restore point is to be taken.
+    pub async fn point(options: ShopOptions) -> Scene {
+        let shop = Scene::with_audit(options).await;
+        Scene::ask_stack(shop, Work::Point { without_data: false }).await
+    }
+
+    /// A shop with a second data service, `shop_audit`, whose spec names a config and a secret.
+    ///
+    /// # Panics
+    /// When the engine refuses it.
+    pub async fn with_audit(options: ShopOptions) -> Shop {
+        let shop = Shop::start(options).await;
+        let engine = connect(&shop, "deployer").await;
+        let labels = BTreeMap::from([("com.docker.stack.namespace".to_owned(), "shop".to_owned())]);
+        let config = engine.create_config("shop_conf_1", &labels, b"level=info").await.expect("it is new");
+        let secret = engine.create_secret("shop_key", &labels, b"hush").await.expect("it is new");
+        shop.data.add_server("shop_audit", "audit", USER, &Content::from([("events".to_owned(), 2)]));
+        let labels = [
+            ("com.docker.stack.namespace", "shop"),
+            ("skep.enable", "true"),
+            ("skep.data", "postgres"),
+            ("skep.data.database", "audit"),
+        ];
+        let mut spec =
+            on_network(service_spec("shop_audit", "postgres:17", &labels), &shop.network, &["audit"]);
+        let container = &mut spec["TaskTemplate"]["ContainerSpec"];
+        container["Env"] = json!([format!("POSTGRES_USER={USER}"), "POSTGRES_HOST_AUTH_METHOD=trust"]);
+        let file = |name: &str| json!({ "Name": name, "UID": "0", "GID": "0", "Mode": 292 });
+        container["Configs"] =
+            json!([{ "ConfigID": config, "ConfigName": "shop_conf_1", "File": file("/etc/audit.conf") }]);
+        container["Secrets"] = json!([{ "SecretID": secret, "SecretName": "shop_key", "File": file("key") }]);
+        let created = shop.raw.call("POST", "/services/create", Some(&spec)).await;
+        assert_eq!(created.expect("the simulated engine answers").status, 201);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        shop
+    }
+
+    /// Asks for an operation on the whole stack.
+    pub async fn ask_stack(shop: Shop, work: Work) -> Scene {
+        Scene::ask_of(shop, "shop", of_stack("shop"), work, person()).await
+    }
+
     /// A shop that was backed up twice.
     pub async fn backed_up_twice(options: ShopOptions) -> Shop {
         let shop = Scene::back_up(Shop::start(options).await).await;
@@ -181,7 +225,7 @@ impl Scene {
 
     /// Asks for one more operation on a shop.
     pub async fn ask(shop: Shop, work: Work) -> Scene {
-        Scene::ask_by(shop, work, Trigger::Person { name: "somebody".to_owned() }).await
+        Scene::ask_by(shop, work, person()).await
     }
 
     /// Asks for one more operation on a shop, on behalf of somebody or something.
@@ -193,6 +237,11 @@ impl Scene {
     pub async fn ask_for(shop: Shop, service: &str, work: Work, trigger: Trigger) -> Scene {
         let engine = connect(&shop, "asker").await;
         let id = engine.service(service).await.expect("the shop has that service").id;
+        Scene::ask_of(shop, service, id, work, trigger).await
+    }
+
+    async fn ask_of(shop: Shop, service: &str, id: String, work: Work, trigger: Trigger) -> Scene {
+        let engine = connect(&shop, "asker").await;
         let now = shop.sim.now();
         let intent = Intent {
             schema: SCHEMA,
@@ -319,6 +368,7 @@ impl Scene {
         self.check_kept(&op, &told).await;
         self.check_proved(&op, &told).await;
         self.check_catalogue(&op, &told).await;
+        self.check_points(&op, &told).await;
         self.check_users(&told).await;
         state
     }
@@ -336,7 +386,8 @@ impl Scene {
             | Work::Drill { .. }
             | Work::Maintenance { .. }
             | Work::Verify { .. }
-            | Work::Import { .. } => false,
+            | Work::Import { .. }
+            | Work::Point { .. } => false,
         };
         let databases = self.shop.data.databases("shop_db").into_iter();
         let sides: Vec<String> =
@@ -412,7 +463,37 @@ impl Scene {
             | Work::Restore { .. }
             | Work::Drill { .. }
             | Work::Maintenance { .. }
-            | Work::Expire => {}
+            | Work::Expire
+            | Work::Point { .. } => {}
+        }
+    }
+
+    /// A point that is listed is whole; what was not registered left neither parts nor backups.
+    async fn check_points(&self, op: &Operation, told: &str) {
+        let engine = connect(&self.shop, "looker").await;
+        let points = points::list(&engine, None).await.expect("the simulated engine answers");
+        let parts = engine.configs(Kind::PointPart, &[]).await.expect("the simulated engine answers");
+        let configs = engine.configs(Kind::Backup, &[]).await.expect("the simulated engine answers");
+        let backups: Vec<Backup> = configs.iter().filter_map(Backup::read).collect();
+        for point in &points {
+            for part in point.head.parts() {
+                part.load(&engine, &point.head.id).await.unwrap_or_else(|e| panic!("{e}: {told}"));
+            }
+            let there = |id: &str| backups.iter().any(|b| b.entry.id == id && b.verified.is_some());
+            assert!(point.backups().all(there), "a backup is missing: {told}");
+        }
+        let named = |name: &str| points.iter().any(|p| p.head.parts().any(|part| part.name == name));
+        assert!(parts.iter().all(|part| named(&part.name)), "parts are left: {told}");
+        if matches!(op.intent.work, Work::Point { .. }) {
+            let own = |p: &&Point| p.head.id == op.id;
+            let expected = usize::from(op.journal.state == State::Succeeded);
+            assert_eq!(points.iter().filter(own).count(), expected, "the point: {told}");
+            let mine = |dir: &String| dir.contains(op.id.as_str());
+            let stored = self.shop.data.with(|w| w.store.dirs.keys().filter(|d| mine(d)).count());
+            let registered = backups.iter().filter(|b| b.entry.operation == op.id).count();
+            let wanted =
+                if expected == 1 { points.iter().find(own).map_or(0, |p| p.backups().count()) } else { 0 };
+            assert_eq!((stored, registered), (wanted, wanted), "its backups: {told}");
         }
     }
 
@@ -428,6 +509,10 @@ impl Scene {
 /// The import of everything that the store holds of the service.
 pub fn import() -> Work {
     Work::Import { store: "default".to_owned(), from: None, quick: false, layout: None, dry_run: false }
+}
+
+fn person() -> Trigger {
+    Trigger::Person { name: "somebody".to_owned() }
 }
 
 /// What the live database holds.

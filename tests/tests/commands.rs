@@ -507,3 +507,36 @@ async fn what_a_store_holds_is_taken_into_a_catalogue_that_was_lost() {
     assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
     desk.kept_the_secret();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_restore_point_is_taken_and_listed_without_telling_a_value() {
+    let desk = Desk::open().await;
+    let said = desk.say(&["points"]).await;
+    assert_eq!((said.exit, said.out.trim()), (Exit::Fine, "no restore points"));
+    let said = desk.say(&["point", "shpo"]).await;
+    assert_eq!(said.exit, Exit::Refused);
+    assert!(said.err.contains("there is no stack `shpo`") && said.err.contains("shop"), "{}", said.err);
+    let said = desk.say(&["plan", "point", "shop"]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    assert!(said.out.contains("database `shop` of shop_db"), "{}", said.out);
+    let said = desk.drive(&["point", "shop"]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    assert!(said.out.contains("restore point of shop succeeded"), "{}", said.out);
+    let said = desk.say(&["points", "shop"]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    let id = last_id(&said.out);
+    let said = desk.say(&["points", "-o", "json"]).await;
+    let all: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((&all[0]["id"], &all[0]["stack"]), (&json!(id), &json!("shop")));
+    let backup = all[0]["services"].as_array().unwrap().iter().find_map(|s| s["backup"].as_str()).unwrap();
+    assert!(desk.say(&["backups"]).await.out.contains(backup), "its backup is an ordinary one");
+
+    // A backup that somebody removes is missed.
+    let engine = connect(&desk.shop, "somebody").await;
+    let config = engine.config(&format!("skep-backup-{backup}")).await.unwrap();
+    engine.remove_config(&config.id).await.unwrap();
+    let said = desk.say(&["points"]).await;
+    assert_eq!(said.exit, Exit::Failed, "{}{}", said.out, said.err);
+    assert!(said.err.contains("cannot come back") && said.err.contains("shop_db"), "{}", said.err);
+    desk.kept_the_secret();
+}

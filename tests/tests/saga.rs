@@ -26,6 +26,7 @@ enum Kind {
     Verify,
     Import,
     Layout,
+    Point,
 }
 
 impl Kind {
@@ -33,7 +34,7 @@ impl Kind {
         let all = std::env::var("SKEP_SAGA").is_ok_and(|v| v == "all");
         match self {
             Kind::Backup | Kind::Beside | Kind::Drill | Kind::Maintenance | Kind::Expire => 1,
-            Kind::Verify | Kind::Import | Kind::Layout => 1,
+            Kind::Verify | Kind::Import | Kind::Layout | Kind::Point => 1,
             Kind::Files if !all => 3,
             Kind::Files => 1,
             Kind::BesideZero | Kind::Hot | Kind::InPlace | Kind::FilesBackup | Kind::Volume if all => 1,
@@ -42,7 +43,7 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -57,6 +58,7 @@ const KINDS: [Kind; 14] = [
     Kind::Verify,
     Kind::Import,
     Kind::Layout,
+    Kind::Point,
 ];
 
 fn restore(in_place: bool, quiesce: Option<bool>) -> Work {
@@ -85,6 +87,7 @@ async fn scene(kind: Kind) -> Scene {
         Kind::Verify => Scene::verify(ShopOptions::default(), false).await,
         Kind::Import => Scene::import(ShopOptions::default()).await,
         Kind::Layout => Scene::layout(ShopOptions::default()).await.0,
+        Kind::Point => Scene::point(ShopOptions::default()).await,
     }
 }
 
@@ -211,6 +214,10 @@ for_each_kind! {
     an_import_survives_death_after_every_write: Kind::Import, dies_after;
     an_import_survives_every_write_twice: Kind::Import, repeats;
     an_import_goes_back_when_any_write_fails: Kind::Import, fails;
+    a_point_survives_death_before_every_write: Kind::Point, dies_before;
+    a_point_survives_death_after_every_write: Kind::Point, dies_after;
+    a_point_survives_every_write_twice: Kind::Point, repeats;
+    a_point_leaves_nothing_when_any_write_fails: Kind::Point, fails;
     an_import_by_hand_survives_death_before_every_write: Kind::Layout, dies_before;
     an_import_by_hand_survives_death_after_every_write: Kind::Layout, dies_after;
     an_import_by_hand_survives_every_write_twice: Kind::Layout, repeats;

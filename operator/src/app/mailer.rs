@@ -66,13 +66,24 @@ impl Mailer {
         found.map(|s| policy::parse(&s.labels()).policy.notify).unwrap_or_default()
     }
 
+    /// Everybody whom a service of the stack names.
+    fn audience_of_stack(&self, stack: &str) -> Vec<String> {
+        let Some(world) = self.snapshots.latest() else { return Vec::new() };
+        let all = world.stack(stack).flat_map(|s| policy::parse(&s.labels()).policy.notify);
+        all.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     async fn tell_operation(&self, outbox: &Outbox, id: &OpId) -> Result<Action, Unmailed> {
         let op = match desk::find(&self.engine, id).await {
             Ok(op) => op,
             Err(Refusal::Swarm(error)) => return Err(error.into()),
             Err(_) => return Ok(Action::Idle),
         };
-        let (label, why) = (self.audience(&op.intent.service), self.why_asked(&op).await?);
+        let label = match op.intent.work.is_of_stack() {
+            true => self.audience_of_stack(&op.intent.service),
+            false => self.audience(&op.intent.service),
+        };
+        let why = self.why_asked(&op).await?;
         let known: Vec<Operation> = match self.snapshots.latest() {
             Some(world) => world.operations.iter().filter_map(|c| Operation::read(c).ok()).collect(),
             None => Vec::new(),

@@ -22,6 +22,7 @@ mod operate;
 mod ops;
 mod out;
 mod plugin;
+mod points;
 mod progress;
 mod ps;
 mod release;
@@ -89,6 +90,10 @@ pub enum Command {
     Backup(operate::BackupArgs),
     /// List backups, read them back in full, or take in what a store holds.
     Backups(Box<backups::BackupsArgs>),
+    /// Take a restore point of a whole stack: specs, configs, and the data of all its data services.
+    Point(points::PointArgs),
+    /// List restore points.
+    Points(points::PointsArgs),
     /// Restore the data of a service.
     Restore(operate::RestoreArgs),
     /// Prove that a backup restores: load it on the side, check it, and drop what was loaded.
@@ -198,6 +203,8 @@ impl Cli {
             Command::Plan(command) => operate::plan(session, command).await,
             Command::Backup(args) => operate::backup(session, args).await,
             Command::Backups(args) => backups::backups(session, args).await,
+            Command::Point(args) => points::point(session, args).await,
+            Command::Points(args) => points::points(session, args).await,
             Command::Restore(args) => operate::restore(session, args).await,
             Command::Drill(args) => operate::drill(session, args).await,
             Command::Maintenance(command) => operate::maintenance(session, command).await,

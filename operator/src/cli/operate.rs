@@ -9,13 +9,13 @@ use jiff::tz::TimeZone;
 use super::drive::DriveArgs;
 use super::failure::{Exit, Failure};
 use super::follow::{Until, follow, view};
+use super::points::PointWhat;
 use super::session::Session;
 use super::settings::positive;
 use crate::operation::desk;
-use crate::operation::record::{Intent, OpId, SCHEMA, Trigger, Work};
+use crate::operation::record::{Intent, OpId, SCHEMA, Trigger, Work, of_stack};
 use crate::plan::{Plan, World, explain};
 use crate::policy::{self, Strategy, duration};
-use crate::swarm::object::Service;
 
 /// Options of everything that asks for an operation.
 #[derive(Clone, Debug, clap::Args)]
@@ -141,6 +141,8 @@ pub enum PlanCommand {
         /// The service with the data.
         service: String,
     },
+    /// What taking a restore point would do.
+    Point(PointWhat),
     /// What a restore would do.
     Restore(RestoreWhat),
     /// What a drill would do.
@@ -161,6 +163,15 @@ pub(super) struct Wish {
     work: Work,
     accept_problems: bool,
     until: Until,
+}
+
+/// What a wish comes to.
+struct Planned {
+    /// Full name of the service, or name of the stack.
+    service: String,
+    service_id: String,
+    work: Work,
+    plan: Plan,
 }
 
 /// `skep backup`
@@ -196,13 +207,13 @@ pub(super) async fn maintenance(session: &Session, command: &MaintenanceCommand)
 pub(super) async fn plan(session: &Session, command: &PlanCommand) -> Result<Exit, Failure> {
     let wish = match command {
         PlanCommand::Backup { service } => Wish::new(service, Work::Backup),
+        PlanCommand::Point(what) => what.wish(),
         PlanCommand::Restore(what) => what.wish(session)?,
         PlanCommand::Drill(what) => what.wish(),
         PlanCommand::Maintenance { service, lasts } => maintenance_wish(session, service, *lasts),
     };
     let world = session.world().await?;
-    let (_, _, plan) = planned(session, &world, &wish)?;
-    Ok(show(session, &plan))
+    Ok(show(session, &planned(session, &world, &wish)?.plan))
 }
 
 async fn off(session: &Session, args: &MaintenanceOff) -> Result<Exit, Failure> {
@@ -239,7 +250,7 @@ pub(super) async fn asked(
     args: &AskArgs,
 ) -> Result<(Option<OpId>, Exit), Failure> {
     let world = session.world().await?;
-    let (service, work, plan) = planned(session, &world, &wish)?;
+    let Planned { service, service_id, work, plan } = planned(session, &world, &wish)?;
     if args.dry_run {
         return Ok((None, show(session, &plan)));
     }
@@ -253,8 +264,8 @@ pub(super) async fn asked(
     let now = session.now();
     let intent = Intent {
         schema: SCHEMA,
-        service: service.name().to_owned(),
-        service_id: service.id.clone(),
+        service,
+        service_id,
         work,
         trigger: Trigger::Person { name: session.who.clone() },
         created: now,
@@ -283,12 +294,14 @@ async fn announce(session: &Session, id: &OpId) -> Result<Exit, Failure> {
     Ok(Exit::Fine)
 }
 
-/// What the service's labels make of a wish.
-fn planned<'w>(
-    session: &Session,
-    world: &'w World,
-    wish: &Wish,
-) -> Result<(&'w Service, Work, Plan), Failure> {
+/// What the labels make of a wish.
+fn planned(session: &Session, world: &World, wish: &Wish) -> Result<Planned, Failure> {
+    if wish.work.is_of_stack() {
+        let stack = session.meant_stack(world, &wish.service)?;
+        let plan = explain(world, stack, &wish.work, wish.accept_problems, session.now());
+        let (service, service_id) = (stack.to_owned(), of_stack(stack));
+        return Ok(Planned { service, service_id, work: wish.work.clone(), plan });
+    }
     let service = session.meant(world, &wish.service)?;
     let mut work = wish.work.clone();
     if let Work::Restore { in_place: in_place @ None, .. } = &mut work {
@@ -296,7 +309,7 @@ fn planned<'w>(
         *in_place = restore.map(|r| r.strategy == Strategy::InPlace);
     }
     let plan = explain(world, service.name(), &work, wish.accept_problems, session.now());
-    Ok((service, work, plan))
+    Ok(Planned { service: service.name().to_owned(), service_id: service.id.clone(), work, plan })
 }
 
 fn show(session: &Session, plan: &Plan) -> Exit {

@@ -9,6 +9,7 @@ use super::failure::Failure;
 use super::out::Out;
 use crate::operation::catalogue::Backup;
 use crate::operation::desk;
+use crate::operation::points;
 use crate::operation::record::{OpId, Operation};
 use crate::operation::saga::Clock;
 use crate::plan::World;
@@ -53,7 +54,8 @@ impl Session {
             }
         }
         let backups = backups.iter().filter_map(Backup::read).collect();
-        Ok(World { services, tasks, backups, operations, pages })
+        let points = points::list(&self.engine, None).await?;
+        Ok(World { services, tasks, backups, points, operations, pages })
     }
 
     /// The full name of the service that a person means.
@@ -67,6 +69,19 @@ impl Session {
             let hint =
                 near.unwrap_or_else(|| format!("`{} ps` lists the services that opted in", self.command));
             Failure::refused_but(format!("there is no service `{name}`"), hint)
+        })
+    }
+
+    /// The stack that a person means.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn meant_stack<'w>(&self, world: &'w World, name: &str) -> Result<&'w str, Failure> {
+        let stacks = world.stacks();
+        stacks.get(name).copied().ok_or_else(|| {
+            let near = policy::value::nearest(name, stacks.iter().copied());
+            let hint = near.unwrap_or_else(|| "`docker stack ls` lists the stacks".to_owned());
+            Failure::refused_but(format!("there is no stack `{name}`"), hint)
         })
     }
 

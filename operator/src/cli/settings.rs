@@ -108,6 +108,9 @@ pub struct WorkArgs {
     /// How many ended operations are kept, at least those of the last 30 days.
     #[arg(long, env = "SKEP_KEEP_OPERATIONS", value_name = "COUNT", hide_short_help = true)]
     pub keep_operations: Option<usize>,
+    /// How many restore points of a stack are kept; at least one.
+    #[arg(long, env = "SKEP_KEEP_POINTS", value_name = "COUNT", hide_short_help = true)]
+    pub keep_points: Option<usize>,
 }
 
 /// Settings of the judgement of alerts; what is absent has its default.
@@ -245,6 +248,7 @@ impl WorkArgs {
             job_deadline: self.job_deadline.unwrap_or(base.job_deadline),
             lost_deadline: self.lost_deadline.unwrap_or(base.lost_deadline),
             keep_operations: self.keep_operations.unwrap_or(base.keep_operations),
+            keep_points: self.keep_points.unwrap_or(base.keep_points),
         })
     }
 

@@ -79,7 +79,7 @@ fn operation_view(s: &Sources<'_>, op: &Operation) -> OperationView {
             began.checked_add(limit).ok()
         }
         // One after the other, and a restore goes first: nobody can tell.
-        Work::Verify { .. } | Work::Import { .. } => None,
+        Work::Verify { .. } | Work::Import { .. } | Work::Point { .. } => None,
     };
     OperationView::of(op, &(s.steps)(op), deadline.filter(|_| op.journal.state == State::Running))
 }
@@ -120,7 +120,7 @@ fn holder<'a>(operations: &'a [Operation], service: &str) -> Option<&'a Operatio
     let live = |op: &&Operation| matches!(op.journal.state, State::Running | State::Stuck);
     let live = operations.iter().filter(live);
     live.clone()
-        .find(|op| op.intent.work.holds() && op.intent.service == service)
+        .find(|op| op.intent.work.holds() && !op.intent.work.is_of_stack() && op.intent.service == service)
         .or_else(|| live.clone().find(claims))
 }
 

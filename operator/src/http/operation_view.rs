@@ -184,6 +184,12 @@ fn what(work: &Work) -> String {
         Work::Import { store, dry_run: false, .. } => {
             format!("What store `{store}` holds is read in full and taken into the catalogue.")
         }
+        Work::Point { without_data: false } => {
+            "Specs, configs and data of the stack are stored as one restore point; nothing is changed.".to_owned()
+        }
+        Work::Point { without_data: true } => {
+            "Specs and configs of the stack are stored as one restore point; nothing is changed.".to_owned()
+        }
     };
     scrub::line(&text, LONGEST)
 }

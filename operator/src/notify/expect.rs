@@ -31,7 +31,8 @@ const fn way(operation: &Operation) -> Option<(Option<bool>, Option<bool>)> {
         | Work::Maintenance { .. }
         | Work::Expire
         | Work::Verify { .. }
-        | Work::Import { .. } => None,
+        | Work::Import { .. }
+        | Work::Point { .. } => None,
     }
 }
 

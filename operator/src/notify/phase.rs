@@ -147,7 +147,12 @@ fn patience(operation: &Operation, phase: Phase) -> SignedDuration {
         (Phase::Announced, _) => QUEUED,
         (
             Phase::Started,
-            Work::Backup | Work::Drill { .. } | Work::Expire | Work::Verify { .. } | Work::Import { .. },
+            Work::Backup
+            | Work::Drill { .. }
+            | Work::Expire
+            | Work::Verify { .. }
+            | Work::Import { .. }
+            | Work::Point { .. },
         ) => LONG,
         _ => SignedDuration::ZERO,
     }

@@ -269,7 +269,8 @@ fn backup(work: &Work, zone: &TimeZone) -> Option<String> {
         | Work::Backup
         | Work::Drill { .. }
         | Work::Maintenance { .. }
-        | Work::Expire => None,
+        | Work::Expire
+        | Work::Point { .. } => None,
     }
 }
 
@@ -281,7 +282,8 @@ const fn until(work: &Work) -> Option<Timestamp> {
         | Work::Drill { .. }
         | Work::Expire
         | Work::Verify { .. }
-        | Work::Import { .. } => None,
+        | Work::Import { .. }
+        | Work::Point { .. } => None,
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) fn title(work: &Work, service: &str) -> String {
         Work::Expire => "Clean-up",
         Work::Verify { .. } => "Backup verification",
         Work::Import { .. } => "Backup import",
+        Work::Point { .. } => "Restore point",
     };
     format!("{kind} of {service}")
 }
@@ -79,6 +80,7 @@ pub(super) fn lead(work: &Work, phase: Phase, service: &str) -> String {
         Work::Expire => format!("the removal of expired data of {service}"),
         Work::Verify { .. } => format!("the verification of backups of {service}"),
         Work::Import { .. } => format!("the import of backups of {service}"),
+        Work::Point { .. } => format!("the restore point of stack {service}"),
     };
     match phase {
         Phase::Announced => format!("{} waits for other operations to end.", capital(&doing)),
@@ -114,6 +116,7 @@ fn begun(work: &Work, service: &str) -> String {
         Work::Expire => format!("Data of {service} that was kept from earlier restores is being removed."),
         Work::Verify { .. } => format!("Backups of {service} are being read back in full."),
         Work::Import { .. } => format!("Backups of {service} that a store holds are being looked through."),
+        Work::Point { .. } => format!("A restore point of stack {service} is being taken."),
     }
 }
 
@@ -139,6 +142,12 @@ fn ended_well(work: &Work, service: &str) -> String {
                 "What a store holds of {service} was read in full, and what is whole is in the catalogue."
             )
         }
+        Work::Point { without_data: true } => {
+            format!("A restore point of stack {service} was taken, without data.")
+        }
+        Work::Point { without_data: false } => {
+            format!("A restore point of stack {service} was taken; its backups were read back and verified.")
+        }
     }
 }
 
@@ -158,7 +167,7 @@ pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
         (Work::Drill { .. }, _) => {
             format!("None expected: the live data of {service} is only read, and its server has more to do.")
         }
-        (Work::Backup, _) => format!("None expected: {service} keeps running."),
+        (Work::Backup | Work::Point { .. }, _) => format!("None expected: {service} keeps running."),
         (Work::Expire, Phase::Finished) => {
             "None for users. What was removed can no longer be gone back to.".to_owned()
         }
@@ -214,7 +223,8 @@ pub(super) fn next(operation: &Operation, phase: Phase) -> String {
             | Work::Drill { .. }
             | Work::Expire
             | Work::Verify { .. }
-            | Work::Import { .. } => {
+            | Work::Import { .. }
+            | Work::Point { .. } => {
                 "Nothing to do: another message tells how it ended.".to_owned()
             }
         },
@@ -229,7 +239,8 @@ pub(super) fn next(operation: &Operation, phase: Phase) -> String {
             | Work::Maintenance { .. }
             | Work::Expire
             | Work::Verify { .. }
-            | Work::Import { .. } => "Nothing to do.".to_owned(),
+            | Work::Import { .. }
+            | Work::Point { .. } => "Nothing to do.".to_owned(),
         },
         Phase::Failed if matches!(operation.intent.work, Work::Verify { .. }) => {
             "Please look at the store: a disk that spoils one file may spoil others. Take a new backup where none of the last \
@@ -294,6 +305,10 @@ pub(crate) fn step(work: &Work, name: &str) -> String {
         (Work::Verify { .. }, "read") => "Read each backup back in full",
         (Work::Import { .. }, "scan") => "List what the store holds",
         (Work::Import { .. }, "take") => "Read each in full, then register it",
+        (Work::Point { .. }, "dump") => "Dump the data of every data service",
+        (Work::Point { .. }, "verify") => "Read every dump back in full",
+        (Work::Point { .. }, "register") => "Register the backups, then the point",
+        (Work::Point { .. }, "prune") => "Remove points beyond those that are kept",
         (Work::Expire, "drop") => "Drop what was kept past its time",
         (Work::Expire, "forget") => "Forget it in the record",
         _ => return capital(&scrub::line(&name.replace(['-', '_'], " "), 60)),

@@ -261,7 +261,10 @@ pub fn node_of_files(cx: &Cx<'_>, target: &Target) -> Option<String> {
 }
 
 /// Takes a backup out of the catalogue, before its files go.
-async fn unregister(cx: &mut Cx<'_>, place: &Place) -> Result<(), Fault> {
+///
+/// # Errors
+/// What the engine says.
+pub(super) async fn unregister(cx: &mut Cx<'_>, place: &Place) -> Result<(), Fault> {
     match cx.engine().config(&format!("{}{}", super::catalogue::PREFIX, place.id)).await {
         Ok(config) => Ok(cx.engine().remove_config(&config.id).await?),
         Err(Error::NotFound { .. }) => Ok(()),

@@ -194,7 +194,11 @@ async fn rival(cx: &Cx<'_>) -> Result<Option<Operation>, Fault> {
             let Ok(other) = Operation::read(&config) else { continue };
             let is_earlier = match other.intent.work {
                 Work::Drill { .. } => other.id < cx.op.id,
-                Work::Backup | Work::Restore { .. } | Work::Maintenance { .. } | Work::Expire => true,
+                Work::Backup
+                | Work::Restore { .. }
+                | Work::Maintenance { .. }
+                | Work::Expire
+                | Work::Point { .. } => true,
                 // These hold no service.
                 Work::Verify { .. } | Work::Import { .. } => false,
             };

@@ -13,6 +13,7 @@ use super::expire::Expire;
 use super::import::Import;
 use super::journal::{Compensation, Next, Step, next};
 use super::maintenance::Maintenance;
+use super::point::Point;
 use super::record::{BEING_UNDONE, JobRecordState, OpId, Operation, State, StepState, Work};
 use super::restore::directory::RestoreDirectory;
 use super::restore::{Restore, Way};
@@ -125,6 +126,7 @@ async fn advance_kind(env: &Env, op: &mut Operation) -> Result<Again, Error> {
         Work::Expire => advance(env, op, &Expire).await,
         Work::Verify { .. } => advance(env, op, &Verify).await,
         Work::Import { .. } => advance(env, op, &Import).await,
+        Work::Point { .. } => advance(env, op, &Point).await,
     }
 }
 

@@ -9,7 +9,7 @@ use super::whereabouts;
 use crate::engines::found::{self, Found};
 use crate::engines::{Data, Directory, redis};
 use crate::policy::graph::Graph;
-use crate::policy::{CheckProbe, Policies, Policy, Restore};
+use crate::policy::{CheckProbe, Policies, Policy, Restore, Section};
 use crate::swarm::error::Error;
 use crate::swarm::object::{ENABLE, Kind, Service, Task, TaskState};
 use crate::swarm::spec::{constraints, host_ports};
@@ -28,6 +28,13 @@ impl Seen {
     pub async fn load(cx: &Cx<'_>) -> Result<Seen, Fault> {
         let services = cx.engine().services(&[]).await?;
         Ok(Seen { policies: Policies::of(&services), services })
+    }
+
+    /// The services of people in a stack, in the order of starting.
+    pub fn stack(&self, stack: &str) -> Vec<Service> {
+        let members = super::point::users_of(&self.services, stack);
+        let order = self.graph().start_order(members.iter().map(|s| s.name()));
+        order.iter().filter_map(|name| self.find(name)).cloned().collect()
     }
 
     fn find(&self, name: &str) -> Option<&Service> {
@@ -74,6 +81,23 @@ pub async fn target(cx: &Cx<'_>) -> Result<Target, Fault> {
     let service = service(cx).await?;
     let policy = policy_of(cx, &Seen::load(cx).await?, &service)?;
     data_target(cx, &service, &policy).await
+}
+
+/// A service of the operation's stack as one with data; none where it has none, or did not opt in.
+///
+/// # Errors
+/// When its labels do not say what data it holds, or when it does not run.
+pub async fn data_of(cx: &Cx<'_>, seen: &Seen, service: &Service) -> Result<Option<Target>, Fault> {
+    let parsed = seen.policies.get(service.name()).cloned().unwrap_or_default();
+    let faulty: Vec<String> =
+        parsed.problems.iter().filter(|p| p.section == Section::Data).map(ToString::to_string).collect();
+    if parsed.policy.enabled && !faulty.is_empty() {
+        return Err(Fault::failed(format!("labels of {}: {}", service.name(), faulty.join("; "))));
+    }
+    match parsed.policy.enabled && parsed.policy.data.is_some() {
+        true => data_target(cx, service, &parsed.policy).await.map(Some),
+        false => Ok(None),
+    }
 }
 
 /// The names of all services that the operation holds: its own and those that it stops.
@@ -212,7 +236,11 @@ fn policy_of(cx: &Cx<'_>, seen: &Seen, service: &Service) -> Result<Policy, Faul
 const fn is_destructive(work: &Work) -> bool {
     match work {
         Work::Restore { .. } | Work::Maintenance { .. } | Work::Expire => true,
-        Work::Backup | Work::Drill { .. } | Work::Verify { .. } | Work::Import { .. } => false,
+        Work::Backup
+        | Work::Drill { .. }
+        | Work::Verify { .. }
+        | Work::Import { .. }
+        | Work::Point { .. } => false,
     }
 }
 

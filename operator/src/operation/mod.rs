@@ -1,9 +1,9 @@
 //! Operations: intent and journal in one Swarm config each, driven step by step.
 //!
 //! `record` is what stands in the Swarm; `journal` computes what comes next; `saga` is the frame of steps; `drive` polls.
-//! One file per operation: `backup`, `restore`, `drill`, `maintenance`, `expire`, `verify`, `import`. What they share: `claim` (one
+//! One file per operation: `backup`, `restore`, `drill`, `maintenance`, `expire`, `verify`, `import`; `point`, which is about a whole stack. What they share: `claim` (one
 //! holder per service), `freeze` and `frozen` (decisions made beforehand), `data` (the tasks that the engine of a service
-//! wants), `work` (jobs), `clients` (stop and start), `catalogue`, `reading` (of stored backups), `whereabouts`
+//! wants), `work` (jobs), `clients` (stop and start), `catalogue`, `points`, `reading` (of stored backups), `whereabouts`
 //! (whose node has their files), `retention` (which backups stay) and `prune` (removing the others).
 
 pub mod backup;
@@ -23,6 +23,8 @@ pub mod import;
 pub mod journal;
 pub mod maintenance;
 pub mod page;
+pub mod point;
+pub mod points;
 pub mod prune;
 pub mod reading;
 pub mod record;

@@ -31,7 +31,8 @@ pub async fn template(cx: &mut Cx<'_>, client: &Client, base: &Value) -> Result<
             | Work::Drill { .. }
             | Work::Expire
             | Work::Verify { .. }
-            | Work::Import { .. } => None,
+            | Work::Import { .. }
+            | Work::Point { .. } => None,
         },
         retry_after: *retry_after,
         operation: cx.op.id.to_string(),

@@ -19,8 +19,9 @@ use tracing::info;
 use super::catalogue::{self, Backup};
 use super::freeze;
 use super::frozen::Target;
+use super::points;
 use super::record::{JobRecordState, Operation, SERVICE, Work};
-use super::retention::{Cause, Fate, Rules};
+use super::retention::{Cause, Fate, Rules, spare};
 use super::saga::{Cx, Fault, Progress, Wait};
 use super::whereabouts::{self, Holder};
 use super::work::{self, Access, Order, Outcome};
@@ -124,7 +125,8 @@ async fn going(cx: &Cx<'_>) -> Result<Vec<(Config, Backup)>, Fault> {
     let configs = cx.engine().configs(Kind::Backup, &[(SERVICE, name)]).await?;
     let all: Vec<(Config, Backup)> =
         configs.into_iter().filter_map(|c| Some((Backup::read(&c)?, c))).map(|(b, c)| (c, b)).collect();
-    let verdicts = rules.judge(all.iter().map(|(_, b)| b), cx.now());
+    let mut verdicts = rules.judge(all.iter().map(|(_, b)| b), cx.now());
+    spare(&mut verdicts, &points::needed(&points::list(cx.engine(), None).await?));
     let goes = verdicts.iter().filter(|v| match v.fate {
         Fate::Stays(_) => false,
         Fate::Goes(Cause::BeingRemoved) => true,

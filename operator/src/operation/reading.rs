@@ -83,9 +83,12 @@ pub async fn give_way(cx: &mut Cx<'_>) -> Result<First, Fault> {
     let goes_first = |op: &Operation| match op.intent.work {
         Work::Restore { .. } => true,
         Work::Import { .. } => imports && op.id < cx.op.id,
-        Work::Backup | Work::Drill { .. } | Work::Maintenance { .. } | Work::Expire | Work::Verify { .. } => {
-            false
-        }
+        Work::Backup
+        | Work::Drill { .. }
+        | Work::Maintenance { .. }
+        | Work::Expire
+        | Work::Verify { .. }
+        | Work::Point { .. } => false,
     };
     let mut open = operations.iter().filter_map(|c| Operation::read(c).ok()).filter(goes_first);
     let Some(first) = open.find(|op| op.journal.state.is_live()) else { return Ok(First::Nobody) };

@@ -33,9 +33,9 @@ pub struct OpId(String);
 pub struct Intent {
     /// Format version.
     pub schema: u32,
-    /// Full name of the service.
+    /// Full name of the service; the name of the stack, where the work is about one.
     pub service: String,
-    /// Its id: a service removed and made anew is another service.
+    /// Its id: a service removed and made anew is another service. Of a stack [`of_stack`].
     pub service_id: String,
     /// The work.
     pub work: Work,
@@ -107,6 +107,12 @@ pub enum Work {
         /// Only list what would be taken in.
         #[serde(default)]
         dry_run: bool,
+    },
+    /// Take a restore point of a whole stack: the intent's service is the stack.
+    Point {
+        /// Only specs and what they name; no data is backed up.
+        #[serde(default)]
+        without_data: bool,
     },
 }
 
@@ -253,6 +259,7 @@ impl Work {
             Work::Expire => "expire",
             Work::Verify { .. } => "verify",
             Work::Import { .. } => "import",
+            Work::Point { .. } => "point",
         }
     }
 
@@ -264,10 +271,30 @@ impl Work {
             | Work::Restore { .. }
             | Work::Drill { .. }
             | Work::Maintenance { .. }
-            | Work::Expire => true,
+            | Work::Expire
+            | Work::Point { .. } => true,
             Work::Verify { .. } | Work::Import { .. } => false,
         }
     }
+
+    /// Whether it is about a whole stack, whose name then stands where else that of a service does.
+    pub const fn is_of_stack(&self) -> bool {
+        match self {
+            Work::Point { .. } => true,
+            Work::Backup
+            | Work::Restore { .. }
+            | Work::Drill { .. }
+            | Work::Maintenance { .. }
+            | Work::Expire
+            | Work::Verify { .. }
+            | Work::Import { .. } => false,
+        }
+    }
+}
+
+/// What stands in an intent for the id of a service, where the work is about a stack: the id of no service.
+pub fn of_stack(stack: &str) -> String {
+    format!("stack:{stack}")
 }
 
 // === impl State ===
@@ -320,7 +347,11 @@ impl State {
 impl Operation {
     /// `restore of shop_db`.
     pub fn title(&self) -> String {
-        format!("{} of {}", self.intent.work.kind(), self.intent.service)
+        let kind = match self.intent.work {
+            Work::Point { .. } => "restore point",
+            ref other => other.kind(),
+        };
+        format!("{kind} of {}", self.intent.service)
     }
 }
 

@@ -5,9 +5,10 @@
 //!
 //! Invariants: the newest verified backup stays, and the newest proved one, whatever the rules say; one that was never
 //! verified, or was found spoilt, is not judged, stays, and stands for nothing; what goes now would also go if nothing had gone before, so pruning often and
-//! pruning late keep the same; one that is already being removed goes and stands for nothing.
+//! pruning late keep the same; one that is already being removed goes and stands for nothing. What a restore
+//! point needs stays as long as the point does ([`spare`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::catalogue::{Backup, Purpose};
+use super::record::OpId;
 use crate::policy::{Keep, Period, Policy};
 
 /// What the labels of a service say about its backups.
@@ -66,6 +68,8 @@ pub enum Reason {
     Spoilt,
     /// A restore made it of what it replaced; until when it stays.
     Safety(Option<Timestamp>),
+    /// A restore point needs it.
+    Point(OpId),
 }
 
 /// Why a backup goes.
@@ -77,6 +81,19 @@ pub enum Cause {
     SafetyIsOver,
     /// Its removal has begun before.
     BeingRemoved,
+}
+
+/// Keeps what restore points need, whatever the rules say: `needed` by the id of the backup.
+pub fn spare(verdicts: &mut [Verdict<'_>], needed: &BTreeMap<String, OpId>) {
+    for verdict in verdicts {
+        let Some(point) = needed.get(&verdict.backup.entry.id) else { continue };
+        let reason = Reason::Point(point.clone());
+        match &mut verdict.fate {
+            Fate::Stays(reasons) => reasons.push(reason),
+            Fate::Goes(Cause::NoRule | Cause::SafetyIsOver) => verdict.fate = Fate::Stays(vec![reason]),
+            Fate::Goes(Cause::BeingRemoved) => {}
+        }
+    }
 }
 
 // === impl Rules ===
@@ -186,6 +203,7 @@ impl fmt::Display for Reason {
             Reason::Spoilt => f.write_str("spoilt, so it stands for nothing"),
             Reason::Safety(Some(until)) => write!(f, "of what a restore replaced, until {until}"),
             Reason::Safety(None) => f.write_str("of what a restore replaced"),
+            Reason::Point(point) => write!(f, "needed by restore point {point}"),
         }
     }
 }

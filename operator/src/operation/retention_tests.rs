@@ -160,7 +160,7 @@ fn what_is_being_removed_goes_on_going_and_stands_for_nothing() {
 #[test]
 fn without_sound_labels_there_are_no_rules() {
     for (key, value) in [("skep.backup.keep", "seven"), ("skep.data", "nonsense")] {
-        let mut labels = std::collections::BTreeMap::from([
+        let mut labels = BTreeMap::from([
             ("skep.enable".to_owned(), "true".to_owned()),
             ("skep.data".to_owned(), "postgres".to_owned()),
         ]);

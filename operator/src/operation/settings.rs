@@ -32,6 +32,8 @@ pub struct Settings {
     pub lost_deadline: Duration,
     /// How many terminal operations are kept.
     pub keep_operations: usize,
+    /// How many restore points of a stack are kept.
+    pub keep_points: usize,
 }
 
 /// Where backups go.
@@ -79,6 +81,7 @@ impl Default for Settings {
             job_deadline: Duration::from_secs(4 * 3600),
             lost_deadline: Duration::from_secs(30 * 60),
             keep_operations: 200,
+            keep_points: 7,
         }
     }
 }

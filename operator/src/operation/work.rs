@@ -91,6 +91,11 @@ pub fn is_undo(key: &str) -> bool {
     key.starts_with('u')
 }
 
+/// Whether a step has a row of such jobs: their keys end with a number.
+fn is_one_of_many(key: &str) -> bool {
+    key.ends_with(|c: char| c.is_ascii_digit())
+}
+
 async fn closed(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Result<Outcome, Fault> {
     if let Some(report) = record.report {
         return Ok(Outcome::Done(report));
@@ -224,8 +229,8 @@ async fn past_deadline(
     record: JobRecord,
     wait: Wait,
 ) -> Result<Outcome, Fault> {
-    // What takes a step back has its own time, however long the step or an earlier attempt took.
-    let own = record.since.filter(|_| is_undo(order.key));
+    // What takes a step back has its own time, however long the step or an earlier attempt took; so has one of many.
+    let own = record.since.filter(|_| is_undo(order.key) || is_one_of_many(order.key));
     let began = own.unwrap_or_else(|| cx.record().began);
     if cx.since(began) < cx.env.settings.job_deadline {
         return Ok(Outcome::Wait(wait));

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::steps::steps;
 use super::words::list;
 use super::world::World;
-use super::{drill, restore, retention, store};
+use super::{drill, point, restore, retention, store};
 use crate::engines::found::{self, Found};
 use crate::engines::{Access, Data, DirectoryEngine};
 use crate::operation::frozen::Method;
@@ -91,13 +91,15 @@ pub(super) struct Stopping<'a> {
 /// Explains what an operation of this kind on `service` would do. `accept_problems`: go on although labels have
 /// problems that stand against it.
 pub fn explain(world: &World, service: &str, work: &Work, accept_problems: bool, now: Timestamp) -> Plan {
+    if work.is_of_stack() {
+        return point::point(world, service, work, now);
+    }
     let plan = Plan { kind: work.kind(), service: service.to_owned(), ..Plan::default() };
     let Some(found) = world.service(service) else {
         let refused = vec![format!("there is no service `{service}`")];
         return Plan { refused, ..plan };
     };
-    let policies = Policies::of(&world.services);
-    let mut draft = Draft { world, policies, service: found, accept_problems, now, plan };
+    let mut draft = Draft { accept_problems, ..Draft::of(world, found, now, plan) };
     draft.opted_in();
     if work.holds() {
         draft.queue(service);
@@ -110,6 +112,8 @@ pub fn explain(world: &World, service: &str, work: &Work, accept_problems: bool,
         Work::Expire => expire(&mut draft),
         Work::Verify { backup } => store::verify(&mut draft, work, backup.as_deref()),
         Work::Import { .. } => store::import(&mut draft, work),
+        // About a stack: see above.
+        Work::Point { .. } => {}
     }
     let mut plan = draft.plan;
     plan.mind.dedup();
@@ -128,6 +132,12 @@ impl Plan {
 // === impl Draft ===
 
 impl<'a> Draft<'a> {
+    /// A draft about a service.
+    pub(super) fn of(world: &'a World, service: &'a Service, now: Timestamp, plan: Plan) -> Draft<'a> {
+        let policies = Policies::of(&world.services);
+        Draft { world, policies, service, accept_problems: false, now, plan }
+    }
+
     /// What the labels of the service ask for.
     pub(super) fn policy(&self) -> Policy {
         self.policy_of(self.service.name()).cloned().unwrap_or_default()

@@ -14,6 +14,7 @@
 mod drill;
 pub mod due;
 pub mod explain;
+mod point;
 pub mod prune;
 mod restore;
 mod retention;

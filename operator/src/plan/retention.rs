@@ -3,8 +3,9 @@
 use super::explain::Draft;
 use super::words::ago;
 use crate::operation::catalogue::{Backup, Entry, Origin, Purpose};
+use crate::operation::points::needed;
 use crate::operation::record::{OpId, Operation, Work};
-use crate::operation::retention::{Fate, Rules, Verdict};
+use crate::operation::retention::{Fate, Rules, Verdict, spare};
 
 /// Stands for the backup that is to be made.
 const THIS: &str = "this one";
@@ -26,7 +27,8 @@ pub(super) fn facts(draft: &mut Draft<'_>) {
     let (name, now) = (draft.service.name(), draft.now);
     let new = to_come(draft);
     let own = draft.world.backups.iter().filter(|b| b.entry.service == name);
-    let verdicts = rules.judge(own.chain([&new]), now);
+    let mut verdicts = rules.judge(own.chain([&new]), now);
+    spare(&mut verdicts, &needed(&draft.world.points));
     let line = |verdict: &Verdict<'_>| {
         let Entry { id, taken, .. } = &verdict.backup.entry;
         let why = match &verdict.fate {

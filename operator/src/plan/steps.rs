@@ -6,6 +6,7 @@ use crate::operation::expire::Expire;
 use crate::operation::import::Import;
 use crate::operation::journal::{Compensation, Step as _};
 use crate::operation::maintenance::Maintenance;
+use crate::operation::point::Point;
 use crate::operation::record::{Operation, Work};
 use crate::operation::restore::directory::RestoreDirectory;
 use crate::operation::restore::{Restore, Way};
@@ -26,6 +27,7 @@ pub fn steps(work: &Work, way: Way) -> Vec<(&'static str, Compensation)> {
         Work::Expire => of(&Expire),
         Work::Verify { .. } => of(&Verify),
         Work::Import { .. } => of(&Import),
+        Work::Point { .. } => of(&Point),
     }
 }
 

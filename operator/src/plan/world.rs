@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::operation::catalogue::Backup;
 use crate::operation::claim::concerns;
+use crate::operation::points::Point;
 use crate::operation::record::Operation;
 use crate::swarm::object::{Service, Task, TaskState};
 
@@ -16,6 +17,8 @@ pub struct World {
     pub tasks: Vec<Task>,
     /// The catalogue.
     pub backups: Vec<Backup>,
+    /// Restore points, the oldest first.
+    pub points: Vec<Point>,
     /// All operations that can be read, oldest first.
     pub operations: Vec<Operation>,
     /// Configs that `skep.maintenance.page` names and that exist.
@@ -39,6 +42,11 @@ impl World {
                 .filter(|s| s.name().strip_suffix(name).is_some_and(|rest| rest.ends_with('_')));
             found.next().filter(|_| found.next().is_none())
         })
+    }
+
+    /// The names of the stacks.
+    pub fn stacks(&self) -> BTreeSet<&str> {
+        self.services.iter().filter_map(Service::stack).collect()
     }
 
     /// Tasks of a service that run and are meant to.

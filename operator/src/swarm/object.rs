@@ -31,6 +31,10 @@ pub enum Kind {
     Runner,
     /// An entry of the backup catalogue.
     Backup,
+    /// A restore point of a stack.
+    Point,
+    /// A whole spec, or the data of a config, that belongs to a restore point.
+    PointPart,
     /// Which operation holds a service.
     Claim,
     /// The leader lease.
@@ -284,13 +288,15 @@ pub fn short_hash(text: &str) -> String {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Operation,
         Kind::Plan,
         Kind::Ticket,
         Kind::Guard,
         Kind::Runner,
         Kind::Backup,
+        Kind::Point,
+        Kind::PointPart,
         Kind::Claim,
         Kind::Lease,
         Kind::Page,
@@ -306,6 +312,8 @@ impl Kind {
             Kind::Guard => "guard",
             Kind::Runner => "runner",
             Kind::Backup => "backup",
+            Kind::Point => "point",
+            Kind::PointPart => "point-part",
             Kind::Claim => "claim",
             Kind::Lease => "lease",
             Kind::Page => "page",

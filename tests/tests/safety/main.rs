@@ -14,6 +14,7 @@ mod drills;
 mod files;
 mod jobs;
 mod places;
+mod points;
 mod rescue;
 mod room;
 mod store;

@@ -94,6 +94,16 @@ impl Engine {
         understood(what, networks.into_iter().map(decode::listed_network).collect())
     }
 
+    /// All networks that this engine knows, as it tells of them.
+    ///
+    /// # Errors
+    /// When the engine cannot be asked.
+    pub async fn network_definitions(&self) -> Result<Vec<Value>, Error> {
+        let what = "listing networks";
+        let value = self.read(what, Call::get("/networks".to_owned())).await?;
+        list(value)
+    }
+
     /// One network by id or exact name.
     ///
     /// # Errors

@@ -166,6 +166,15 @@ pub fn file_entries(spec: &Value, kind: FileKind) -> impl Iterator<Item = &Value
     items(&container(spec)[kind.list_key()]).iter().filter(|entry| entry["File"]["Name"].is_string())
 }
 
+/// The configs or secrets that the spec names, also such that are no files.
+pub fn object_refs(spec: &Value, kind: FileKind) -> Vec<ObjectRef> {
+    let named = |entry: &Value| {
+        let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+        ObjectRef { id: text(kind.id_key()), name: text(kind.name_key()) }
+    };
+    items(&container(spec)[kind.list_key()]).iter().map(named).collect()
+}
+
 /// The mounts of the service as they stand in the spec.
 pub fn mounts(spec: &Value) -> &[Value] {
     items(&container(spec)["Mounts"])

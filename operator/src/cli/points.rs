@@ -1,0 +1,173 @@
+//! Restore points: taking one, listing them.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::failure::{Exit, Failure};
+use super::operate::{AskArgs, Wish, ask};
+use super::out::Tone;
+use super::session::Session;
+use super::table::{Cell, Table};
+use crate::operation::catalogue::Backup;
+use crate::operation::points::{Head, Named, Purpose};
+use crate::operation::record::{OpId, Work};
+use crate::plan::World;
+use crate::plan::words::{ago, clock, size};
+use crate::swarm::object::Kind;
+
+/// `point`
+#[derive(Clone, Debug, clap::Args)]
+pub struct PointArgs {
+    /// What to take a point of.
+    #[command(flatten)]
+    pub what: PointWhat,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// What to take a point of.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PointWhat {
+    /// The stack.
+    pub stack: String,
+    /// Specs and configs only: no data is backed up.
+    #[arg(long)]
+    pub without_data: bool,
+}
+
+/// `points`
+#[derive(Clone, Debug, clap::Args)]
+pub struct PointsArgs {
+    /// Only those of this stack.
+    pub stack: Option<String>,
+}
+
+/// One point, as JSON: names, never a spec, an option of a volume, or the data of a config (S15).
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    id: &'a OpId,
+    stack: &'a str,
+    taken: Timestamp,
+    purpose: Purpose,
+    services: Vec<Member<'a>>,
+    configs: Vec<&'a str>,
+    secrets: &'a [Named],
+    networks: Vec<&'a str>,
+    volumes: Vec<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Member<'a> {
+    name: &'a str,
+    image: &'a str,
+    engine: Option<&'a str>,
+    backup: Option<&'a str>,
+    /// Why its data cannot come back.
+    lacks: Option<String>,
+}
+
+/// `skep point`
+pub(super) async fn point(session: &Session, args: &PointArgs) -> Result<Exit, Failure> {
+    ask(session, args.what.wish(), &args.ask).await
+}
+
+// === impl PointWhat ===
+
+impl PointWhat {
+    pub(super) fn wish(&self) -> Wish {
+        Wish::new(&self.stack, Work::Point { without_data: self.without_data })
+    }
+}
+
+/// `skep points`
+pub(super) async fn points(session: &Session, args: &PointsArgs) -> Result<Exit, Failure> {
+    let there = session.engine.configs(Kind::Point, &[]).await?.len();
+    let world = session.world().await?;
+    let unreadable = there.saturating_sub(world.points.len());
+    let heads = world.points.iter().map(|p| &p.head);
+    let heads: Vec<&Head> = heads.filter(|h| args.stack.as_ref().is_none_or(|s| *s == h.stack)).collect();
+    let shown: Vec<Shown<'_>> = heads.iter().map(|head| shown(&world, head)).collect();
+    let lacking: Vec<(&OpId, &str, &str)> = shown
+        .iter()
+        .flat_map(|s| s.services.iter().filter_map(|m| Some((s.id, m.name, m.lacks.as_deref()?))))
+        .collect();
+    if session.out.is_json() {
+        session.out.json_whole(&shown);
+    } else if heads.is_empty() {
+        session.out.say("no restore points");
+    } else {
+        session.out.say(table(session, &world, &heads).render(session.out.paint));
+    }
+    for (id, service, why) in &lacking {
+        session.out.aside(format!("mind: the data of {service} in {id} cannot come back: {why}"));
+    }
+    if unreadable > 0 {
+        session.out.aside(format!("mind: {unreadable} cannot be read; a newer Skep may have made them"));
+    }
+    Ok(if lacking.is_empty() { Exit::Fine } else { Exit::Failed })
+}
+
+fn shown<'a>(world: &World, head: &'a Head) -> Shown<'a> {
+    let member = |m: &'a crate::operation::points::Member| Member {
+        name: &m.name,
+        image: &m.image,
+        engine: m.data.as_ref().map(|d| d.engine.as_str()),
+        backup: m.data.as_ref().map(|d| d.backup.as_str()),
+        lacks: m.data.as_ref().and_then(|d| lacks(world, &d.backup)),
+    };
+    Shown {
+        id: &head.id,
+        stack: &head.stack,
+        taken: head.taken,
+        purpose: head.purpose,
+        services: head.services.iter().map(member).collect(),
+        configs: head.configs.iter().map(|c| c.name.as_str()).collect(),
+        secrets: &head.secrets,
+        networks: head.networks.iter().map(|n| n.name.as_str()).collect(),
+        volumes: head.volumes.iter().map(|v| v.name.as_str()).collect(),
+    }
+}
+
+fn backup<'w>(world: &'w World, id: &str) -> Option<&'w Backup> {
+    world.backups.iter().find(|b| b.entry.id == id)
+}
+
+/// Why a backup cannot be restored.
+fn lacks(world: &World, id: &str) -> Option<String> {
+    match backup(world, id) {
+        None => Some(format!("backup {id} is not in the catalogue")),
+        Some(Backup { removing: Some(_), .. }) => Some(format!("backup {id} is being removed")),
+        Some(Backup { spoilt: Some(found), .. }) => Some(format!("backup {id} is spoilt: {}", found.why)),
+        Some(_) => None,
+    }
+}
+
+fn table(session: &Session, world: &World, heads: &[&Head]) -> Table {
+    let now = session.now();
+    let mut table = Table::new(&["ID", "STACK", "TAKEN", "AGE", "SERVICES", "CONFIGS", "DATA", "PURPOSE"]);
+    for head in heads {
+        let backups: Vec<&str> = head.backups().collect();
+        let bytes = backups.iter().filter_map(|id| backup(world, id)).map(|b| b.entry.size).sum();
+        let bad = backups.iter().filter(|id| lacks(world, id).is_some()).count();
+        let data = match (backups.len(), bad) {
+            (0, _) => Cell::new(Tone::Mind, "none"),
+            (n, 0) => Cell::from(format!("{n} of {}", size(bytes)).as_str()),
+            (n, bad) => Cell::new(Tone::Bad, format!("{bad} of {n} cannot come back")),
+        };
+        table.row(vec![
+            head.id.as_str().into(),
+            head.stack.as_str().into(),
+            clock(head.taken, session.out.zone()).into(),
+            ago(head.taken, now).trim_end_matches(" ago").into(),
+            head.services.len().to_string().into(),
+            head.configs.len().to_string().into(),
+            data,
+            match head.purpose {
+                Purpose::Regular => "regular".into(),
+                Purpose::Safety => "safety".into(),
+            },
+        ]);
+    }
+    table
+}

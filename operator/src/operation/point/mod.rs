@@ -1,0 +1,419 @@
+//! Point: takes a restore point of a whole stack.
+//!
+//! ```text
+//! claim ↩ plan ↩ dump ↩ verify ↩ register ↩ · prune ◆ · release
+//!         │      └ the data of each data service, in the order of starting, by the steps of a backup
+//!         └ specs, configs, names of secrets, networks, volumes: read at one moment, stored as parts
+//! ```
+//! Every service of the stack is held from before the specs are read until the point is registered, so that no other
+//! operation of Skep's changes any of them in between. A person or a deploy may: then the point is not registered.
+//!
+//! Invariants: nothing live is changed at any moment; the head is written last, when every part and every backup is
+//! there, so a point that is listed is whole; older points go only after that.
+
+mod capture;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use skep_runner::task::Discard;
+use skep_runner::{Report, Task};
+use tracing::info;
+
+use super::backup::{self, Place, Sealed};
+use super::catalogue::Purpose as BackupPurpose;
+use super::data::{Dumped, Sealing};
+use super::frozen::{self, Target};
+use super::journal::Compensation;
+use super::points::{self, Head, Point as Stored, Purpose};
+use super::record::{OpId, Work};
+use super::saga::{Cx, Fault, Progress, Saga, Wait};
+use super::work::{self, Access, Order, Outcome};
+use super::{claim, freeze};
+use crate::swarm::error::Error;
+use crate::swarm::object::{Kind, Service};
+
+pub use capture::{STACK, users_of};
+
+/// The saga.
+pub struct Point;
+
+/// Its steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// One operation holds every service of the stack.
+    Claim,
+    /// Specs and everything that they name are read and stored as parts.
+    Plan,
+    /// The data of every data service is dumped.
+    Dump,
+    /// Every dump is read back in full.
+    Verify,
+    /// The backups, then the point, are registered.
+    Register,
+    /// Older points go.
+    Prune,
+    /// The services are given back.
+    Release,
+}
+
+const STEPS: [Step; 7] =
+    [Step::Claim, Step::Plan, Step::Dump, Step::Verify, Step::Register, Step::Prune, Step::Release];
+/// Format version of the plan.
+const SCHEMA: u32 = 1;
+
+/// What was decided before anything is dumped. Whole specs of the data services stand in it, so it is never printed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Shot {
+    schema: u32,
+    head: Head,
+    targets: Vec<Target>,
+}
+
+/// Which services are held.
+#[derive(Default, Deserialize)]
+struct Wanted {
+    #[serde(default)]
+    services: Vec<String>,
+}
+
+/// What the prune step journals before it acts.
+#[derive(Default, Serialize, Deserialize)]
+struct Pruning {
+    chosen: Option<Vec<OpId>>,
+}
+
+impl super::journal::Step for Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Claim => "claim",
+            Step::Plan => "plan",
+            Step::Dump => "dump",
+            Step::Verify => "verify",
+            Step::Register => "register",
+            Step::Prune => "prune",
+            Step::Release => "release",
+        }
+    }
+
+    fn compensation(self) -> Compensation {
+        match self {
+            Step::Claim | Step::Plan | Step::Dump | Step::Verify | Step::Register => Compensation::Undo,
+            Step::Prune => Compensation::PointOfNoReturn,
+            Step::Release => Compensation::Nothing,
+        }
+    }
+
+    fn touches_live(self) -> bool {
+        false
+    }
+}
+
+impl Saga for Point {
+    type Step = Step;
+
+    fn steps(&self) -> &'static [Step] {
+        &STEPS
+    }
+
+    async fn run(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        match step {
+            Step::Claim => take(cx).await,
+            Step::Plan => plan(cx).await,
+            Step::Dump => dump(cx).await,
+            Step::Verify => verify(cx).await,
+            Step::Register => register(cx).await,
+            Step::Prune => prune(cx).await,
+            Step::Release => backup::release(cx).await,
+        }
+    }
+
+    async fn undo(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        match step {
+            Step::Claim => claim::release(cx).await,
+            Step::Plan => {
+                points::remove_parts(cx.engine(), &cx.op.id, &[].into()).await?;
+                frozen::remove(cx).await?;
+                Ok(Progress::done())
+            }
+            Step::Dump => discard(cx).await,
+            Step::Verify => Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait)),
+            Step::Register => unregister(cx).await,
+            Step::Prune | Step::Release => Ok(Progress::done()),
+        }
+    }
+
+    async fn make_safe(&self, _cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        Ok(Progress::done())
+    }
+}
+
+/// Takes every service of the operation's stack. Which ones is journaled with the first look: all operations take
+/// theirs in the order of names, and a list that grew on the way would break that order.
+///
+/// # Errors
+/// When there is no such stack, or what the engine says.
+pub async fn take(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let mut wanted = cx.scratch::<Wanted>()?.services;
+    if wanted.is_empty() {
+        wanted = members(cx).await?.iter().map(|s| s.name().to_owned()).collect();
+    }
+    claim::take(cx, &wanted).await
+}
+
+/// The services of the operation's stack, in the order of starting.
+///
+/// # Errors
+/// When there are none, or what the engine says.
+pub async fn members(cx: &Cx<'_>) -> Result<Vec<Service>, Fault> {
+    let members = freeze::Seen::load(cx).await?.stack(&cx.op.intent.service);
+    match members.is_empty() {
+        true => Err(Fault::failed(format!("there is no stack `{}`", cx.op.intent.service))),
+        false => Ok(members),
+    }
+}
+
+/// Why the services of the stack are not those that are held, where they are not.
+///
+/// # Errors
+/// When the journal is of another shape.
+pub fn not_held(cx: &Cx<'_>, members: &[Service]) -> Result<Option<String>, Fault> {
+    let mut held = cx.out::<Wanted>("claim")?.services;
+    let mut there: Vec<String> = members.iter().map(|s| s.name().to_owned()).collect();
+    held.sort();
+    there.sort();
+    let changed =
+        held.iter().find(|h| !there.contains(h)).or_else(|| there.iter().find(|t| !held.contains(t)));
+    Ok(changed.map(|name| format!("{name} came or went meanwhile; ask for it again")))
+}
+
+async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    match load(cx).await {
+        Ok(shot) => return Ok(summary(&shot)),
+        Err(Fault::Swarm(Error::NotFound { .. })) => {}
+        Err(other) => return Err(other),
+    }
+    let Work::Point { without_data } = cx.op.intent.work else {
+        return Err(Fault::failed("this is no restore point"));
+    };
+    let seen = freeze::Seen::load(cx).await?;
+    let services = seen.stack(&cx.op.intent.service);
+    if let Some(why) = not_held(cx, &services)? {
+        return Err(Fault::failed(why));
+    }
+    if let Some(rolling) = services.iter().find(|s| s.is_rolling()) {
+        let why = format!("a rollout of {} is under way", rolling.name());
+        let began = cx.record().began;
+        return match cx.since(began) < cx.env.settings.start_deadline {
+            true => Ok(Progress::Wait(Wait::new(why))),
+            false => Err(Fault::failed(format!("{why}, and does not end"))),
+        };
+    }
+    let mut targets = Vec::new();
+    for service in services.iter().filter(|_| !without_data) {
+        targets.extend(freeze::data_of(cx, &seen, service).await?);
+    }
+    let backups = targets.iter().enumerate().map(|(nth, t)| (t, backup_id(&cx.op.id, nth)));
+    let data = backups
+        .map(|(t, backup)| (t.name.clone(), points::Data { engine: t.data.word().to_owned(), backup }));
+    let captured = capture::capture(cx, &services, data.collect(), Purpose::Regular).await?;
+    points::store_parts(cx, &captured.parts).await?;
+    let shot = Shot { schema: SCHEMA, head: captured.head, targets };
+    let data = serde_json::to_vec(&shot).map_err(|source| journal(cx, source))?;
+    cx.engine().ensure_config(&frozen::name(&cx.op.id), &cx.labels(Kind::Plan), &data).await?;
+    // Whoever came first decided.
+    Ok(summary(&load(cx).await?))
+}
+
+fn summary(shot: &Shot) -> Progress {
+    let backups: Vec<&str> = shot.head.backups().collect();
+    Progress::Done(json!({ "services": shot.head.services.len(), "backups": backups }))
+}
+
+/// The plan of this operation.
+async fn load(cx: &Cx<'_>) -> Result<Shot, Fault> {
+    let config = cx.engine().config(&frozen::name(&cx.op.id)).await?;
+    let shot: Shot = serde_json::from_slice(&config.data).map_err(|source| journal(cx, source))?;
+    match shot.schema > SCHEMA {
+        true => Err(Fault::failed("the plan was written by a newer Skep")),
+        false => Ok(shot),
+    }
+}
+
+fn journal(cx: &Cx<'_>, source: serde_json::Error) -> Fault {
+    Fault::Journal { step: cx.step.to_owned(), source }
+}
+
+/// The id of the backup of the nth data service.
+fn backup_id(op: &OpId, nth: usize) -> String {
+    format!("{op}p{nth}")
+}
+
+fn place(cx: &Cx<'_>, target: &Target, nth: usize) -> Place {
+    Place::of(target, backup_id(&cx.op.id, nth))
+}
+
+async fn dump(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let targets = load(cx).await?.targets;
+    for (nth, target) in targets.iter().enumerate() {
+        let place = place(cx, target, nth);
+        match backup::dump(cx, target, &place, &format!("d{nth}")).await {
+            Ok(Progress::Done(_)) => {}
+            Ok(Progress::Wait(wait)) => return Ok(Progress::Wait(named(wait, target))),
+            Ok(other) => return Ok(other),
+            Err(fault) => return Err(of_service(fault, target)),
+        }
+    }
+    Ok(Progress::done())
+}
+
+async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let targets = load(cx).await?.targets;
+    for (nth, target) in targets.iter().enumerate() {
+        let (place, dumped) = (place(cx, target, nth), dumped(cx, nth)?);
+        match backup::seal(cx, target, &place, &dumped, &format!("s{nth}")).await {
+            Ok(Progress::Done(_)) => {}
+            Ok(Progress::Wait(wait)) => return Ok(Progress::Wait(named(wait, target))),
+            Ok(other) => return Ok(other),
+            Err(fault) => return Err(of_service(fault, target)),
+        }
+    }
+    Ok(Progress::done())
+}
+
+fn named(wait: Wait, target: &Target) -> Wait {
+    Wait { why: format!("{}: {}", target.name, wait.why), ..wait }
+}
+
+fn of_service(fault: Fault, target: &Target) -> Fault {
+    match fault {
+        Fault::Failed(why) => Fault::Failed(format!("{}: {why}", target.name)),
+        other => other,
+    }
+}
+
+/// What the job of the nth data service reported in a step.
+fn report(cx: &Cx<'_>, step: &str, key: &str) -> Result<Report, Fault> {
+    let job = cx.op.journal.step(step).and_then(|r| r.jobs.get(key));
+    let report = job.and_then(|job| job.report.as_deref().cloned());
+    report
+        .ok_or_else(|| Fault::failed(format!("the journal holds no report of job `{key}` of step `{step}`")))
+}
+
+fn dumped(cx: &Cx<'_>, nth: usize) -> Result<Dumped, Fault> {
+    Dumped::of(report(cx, "dump", &format!("d{nth}"))?)
+}
+
+async fn register(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let shot = load(cx).await?;
+    if let Some(why) = changed(cx, &shot.head).await? {
+        return Err(Fault::failed(why));
+    }
+    for (nth, target) in shot.targets.iter().enumerate() {
+        let Sealing { manifest_sha256, size } = Sealing::of(report(cx, "verify", &format!("s{nth}"))?)?;
+        let sealed = Sealed { manifest_sha256, size, taken: dumped(cx, nth)?.taken()? };
+        let place = place(cx, target, nth);
+        backup::register(cx, target, &place, &sealed, BackupPurpose::Regular).await?;
+    }
+    let data = serde_json::to_vec(&shot.head).map_err(|source| journal(cx, source))?;
+    cx.engine().ensure_config(&shot.head.config_name(), &shot.head.labels(), &data).await?;
+    let mind = unbacked(&shot.head);
+    if !mind.is_empty() {
+        cx.remark(format!("without data: no label skep.data says how to back up {}", mind.join(", ")));
+    }
+    Ok(Progress::Done(json!({ "point": shot.head.id })))
+}
+
+/// Volumes of services whose data is in no backup of the point.
+pub fn unbacked(head: &Head) -> Vec<String> {
+    let has_data = |name: &String| head.services.iter().any(|s| s.name == *name && s.data.is_some());
+    let bare = head.volumes.iter().filter(|v| !v.services.iter().any(has_data));
+    bare.map(|v| format!("volume {} of {}", v.name, v.services.join(", "))).collect()
+}
+
+/// Why specs and data are not those of one stack, where somebody changed a service while the data was dumped.
+async fn changed(cx: &Cx<'_>, head: &Head) -> Result<Option<String>, Fault> {
+    let services = members(cx).await?;
+    if let Some(why) = not_held(cx, &services)? {
+        return Ok(Some(why));
+    }
+    for service in &services {
+        let member = head.services.iter().find(|m| m.name == service.name());
+        let spec = serde_json::to_vec(&service.spec).map_err(|source| journal(cx, source))?;
+        if member.is_none_or(|m| m.id != service.id || m.spec != points::Part::of(&head.id, &spec)) {
+            return Ok(Some(format!(
+                "{} was changed while the data was being dumped: its spec is not that of the data; ask for it again",
+                service.name()
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// Takes the point out of the list first, then its backups out of the catalogue.
+async fn unregister(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let shot = load(cx).await?;
+    match cx.engine().config(&shot.head.config_name()).await {
+        Ok(config) => cx.engine().remove_config(&config.id).await?,
+        Err(Error::NotFound { .. }) => {}
+        Err(other) => return Err(other.into()),
+    }
+    for (nth, target) in shot.targets.iter().enumerate() {
+        let place = place(cx, target, nth);
+        backup::unregister(cx, &place).await?;
+    }
+    Ok(Progress::done())
+}
+
+/// Ends what is left of the dumps, then removes the directories of those that had begun.
+async fn discard(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    if let Some(wait) = work::abandon(cx).await? {
+        return Ok(Progress::Wait(wait));
+    }
+    let targets = load(cx).await?.targets;
+    for (nth, target) in targets.iter().enumerate() {
+        if !cx.record().jobs.contains_key(&format!("d{nth}")) {
+            continue;
+        }
+        let dir = place(cx, target, nth).dir;
+        let (key, task) = (format!("u{nth}"), Task::Discard(Discard { dir: dir.clone(), sealed: true }));
+        let order = Order { key: &key, target, task, store: Some(Access::Write), data: false };
+        match work::run(cx, &order).await? {
+            Outcome::Wait(wait) => return Ok(Progress::Wait(named(wait, target))),
+            Outcome::Done(_) => {}
+            Outcome::Failed(fault) => {
+                cx.remark(format!("`{dir}` is left in the store `{}`: {}", target.store, fault.message));
+            }
+        }
+    }
+    Ok(Progress::done())
+}
+
+/// Removes points of the stack beyond those that are kept. Their backups stay until the rules of their services let them
+/// go. Never fails for good.
+async fn prune(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let engine = cx.engine().clone();
+    let chosen = match cx.scratch::<Pruning>()?.chosen {
+        Some(chosen) => chosen,
+        None => {
+            let all = points::list(&engine, Some(&cx.op.intent.service)).await?;
+            let chosen = going(&all, cx.env.settings.keep_points);
+            cx.keep(&Pruning { chosen: Some(chosen.clone()) }).await?;
+            chosen
+        }
+    };
+    for point in &chosen {
+        match points::remove(&engine, point).await {
+            Ok(()) => info!(stack = cx.op.intent.service, "restore point {point} is removed"),
+            Err(error) if error.is_retryable() => return Err(error.into()),
+            Err(error) => cx.remark(format!("restore point {point} could not be removed: {error}")),
+        }
+    }
+    Ok(Progress::Done(json!({ "chosen": chosen })))
+}
+
+/// The points of one stack that go, the oldest first, where so many are kept; `points` from the oldest to the newest. What
+/// a rollback took for safety counts as any other.
+pub fn going(points: &[Stored], keep: usize) -> Vec<OpId> {
+    let beyond = points.len().saturating_sub(keep.max(1));
+    points.iter().take(beyond).map(|p| p.head.id.clone()).collect()
+}
