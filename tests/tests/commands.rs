@@ -521,7 +521,7 @@ async fn a_restore_point_is_taken_and_listed_without_telling_a_value() {
     assert!(said.out.contains("database `shop` of shop_db"), "{}", said.out);
     let said = desk.drive(&["point", "shop"]).await;
     assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
-    assert!(said.out.contains("restore point of shop succeeded"), "{}", said.out);
+    assert!(said.out.contains("point of shop succeeded"), "{}", said.out);
     let said = desk.say(&["points", "shop"]).await;
     assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
     let id = last_id(&said.out);

@@ -347,11 +347,7 @@ impl State {
 impl Operation {
     /// `restore of shop_db`.
     pub fn title(&self) -> String {
-        let kind = match self.intent.work {
-            Work::Point { .. } => "restore point",
-            ref other => other.kind(),
-        };
-        format!("{kind} of {}", self.intent.service)
+        format!("{} of {}", self.intent.work.kind(), self.intent.service)
     }
 }
 

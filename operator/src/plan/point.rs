@@ -24,7 +24,7 @@ pub(super) fn point(world: &World, stack: &str, work: &Work, now: Timestamp) -> 
     let policies = Policies::of(&world.services);
     let enabled = |s: &&Service| policies.get(s.name()).is_some_and(|p| p.policy.enabled);
     let mut draft = Draft::of(world, first, now, plan);
-    if !members.iter().any(|s| enabled(&s)) {
+    if !members.iter().any(enabled) {
         draft.refuse(format!("no service of {stack} has the label skep.enable=true"));
     }
     for service in &members {

@@ -57,17 +57,11 @@ async fn a_point_holds_the_specs_configs_and_data_of_the_whole_stack() {
         ("shop_default", "shop_data")
     );
     // Each backup is an ordinary one, of its own service.
-    let of = |id: &str| catalogue_entry(id);
     let backups = catalogue(&scene.shop).await;
     for member in head.services.iter().filter(|m| m.data.is_some()) {
         let id = &member.data.as_ref().unwrap().backup;
-        assert!(backups.iter().any(|b| of(id)(b) && b.entry.service == member.name), "{member:?}");
+        assert!(backups.iter().any(|b| b.entry.id == *id && b.entry.service == member.name), "{member:?}");
     }
-}
-
-fn catalogue_entry(id: &str) -> impl Fn(&Backup) -> bool {
-    let id = id.to_owned();
-    move |b| b.entry.id == id
 }
 
 #[tokio::test(start_paused = true)]

@@ -258,7 +258,7 @@ async fn dump(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         let place = place(cx, target, nth);
         match backup::dump(cx, target, &place, &format!("d{nth}")).await {
             Ok(Progress::Done(_)) => {}
-            Ok(Progress::Wait(wait)) => return Ok(Progress::Wait(named(wait, target))),
+            Ok(Progress::Wait(wait)) => return Ok(Progress::Wait(named(&wait, target))),
             Ok(other) => return Ok(other),
             Err(fault) => return Err(of_service(fault, target)),
         }
@@ -272,7 +272,7 @@ async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         let (place, dumped) = (place(cx, target, nth), dumped(cx, nth)?);
         match backup::seal(cx, target, &place, &dumped, &format!("s{nth}")).await {
             Ok(Progress::Done(_)) => {}
-            Ok(Progress::Wait(wait)) => return Ok(Progress::Wait(named(wait, target))),
+            Ok(Progress::Wait(wait)) => return Ok(Progress::Wait(named(&wait, target))),
             Ok(other) => return Ok(other),
             Err(fault) => return Err(of_service(fault, target)),
         }
@@ -280,8 +280,8 @@ async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     Ok(Progress::done())
 }
 
-fn named(wait: Wait, target: &Target) -> Wait {
-    Wait { why: format!("{}: {}", target.name, wait.why), ..wait }
+fn named(wait: &Wait, target: &Target) -> Wait {
+    Wait { why: format!("{}: {}", target.name, wait.why), ..wait.clone() }
 }
 
 fn of_service(fault: Fault, target: &Target) -> Fault {
@@ -378,7 +378,7 @@ async fn discard(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         let (key, task) = (format!("u{nth}"), Task::Discard(Discard { dir: dir.clone(), sealed: true }));
         let order = Order { key: &key, target, task, store: Some(Access::Write), data: false };
         match work::run(cx, &order).await? {
-            Outcome::Wait(wait) => return Ok(Progress::Wait(named(wait, target))),
+            Outcome::Wait(wait) => return Ok(Progress::Wait(named(&wait, target))),
             Outcome::Done(_) => {}
             Outcome::Failed(fault) => {
                 cx.remark(format!("`{dir}` is left in the store `{}`: {}", target.store, fault.message));
@@ -389,8 +389,21 @@ async fn discard(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
 }
 
 /// Removes points of the stack beyond those that are kept. Their backups stay until the rules of their services let them
-/// go. Never fails for good.
+/// go. Never fails for good: the point is there.
 async fn prune(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    match remove_older(cx).await {
+        Err(fault) => match fault.ends_step() {
+            Some(why) => {
+                cx.remark(format!("older restore points were not removed, the next one tries again: {why}"));
+                Ok(Progress::done())
+            }
+            None => Err(fault),
+        },
+        progress => progress,
+    }
+}
+
+async fn remove_older(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let engine = cx.engine().clone();
     let chosen = match cx.scratch::<Pruning>()?.chosen {
         Some(chosen) => chosen,
