@@ -108,7 +108,7 @@ async fn killed_at_each(setting: Setting, steps: &[&'static str], every: usize, 
 
 /// The steps in place that differ from those of a restore beside, and those around them.
 fn differing() -> Vec<&'static str> {
-    let differing = ["safety", "stop", "replace", "canary", "start"];
+    let differing = ["stop", "safety", "replace", "canary", "start"];
     steps(true).into_iter().filter(|step| differing.contains(step)).collect()
 }
 

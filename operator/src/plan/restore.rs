@@ -294,7 +294,7 @@ fn seen(choice: &Choice<'_>) -> String {
 const fn lasting(way: Way) -> &'static str {
     match way {
         Way::InPlace => {
-            "from `stop` to `start`: as long as restoring the data takes, which grows with its size"
+            "from `stop` to `start`: as long as backing the live data up and restoring it takes, which grows with its size"
         }
         Way::Beside => {
             "from `stop` to `start`: as long as the clients take to stop and to start again, whatever the size of \

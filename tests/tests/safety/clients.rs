@@ -382,7 +382,7 @@ impl Workload for Slow {
     fn start(&self, container: &Container, view: &View<'_>) -> Run {
         self.0.start(container, view);
         let is_quick = container.spec["ContainerSpec"]["Env"].to_string().contains("QUICK=1");
-        let stop = if is_quick { Duration::from_millis(100) } else { Duration::from_secs(9) };
+        let stop = if is_quick { Duration::from_millis(100) } else { Duration::from_secs(30) };
         Run::Serve(Serve { exits: None, stop })
     }
 
@@ -395,7 +395,7 @@ impl Workload for Slow {
     }
 }
 
-/// A second change of the number of tasks makes Swarm forget those that are ending; their containers run on.
+/// Whatever is written to a service at zero makes Swarm forget the tasks that are ending; their containers run on.
 #[tokio::test(start_paused = true)]
 async fn s1_a_client_that_swarm_has_forgotten_is_waited_for_all_the_same() {
     let mut options = with_labels(&[], &[("skep.maintenance.mode", "proxy")]);
@@ -404,15 +404,21 @@ async fn s1_a_client_that_swarm_has_forgotten_is_waited_for_all_the_same() {
     let data = shop.data.clone();
     let (database, user) = (DATABASE.to_owned(), "shop".to_owned());
     shop.sim.workload("shop-app:1", Slow(Application { data, host: "db".to_owned(), database, user }));
-    update(&shop, "shop_app", |s| s["TaskTemplate"]["ForceUpdate"] = json!(1)).await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    // Longer than a rollout of somebody else delays the second stop.
+    update(&shop, "shop_app", |s| {
+        s["TaskTemplate"]["ContainerSpec"]["StopGracePeriod"] = json!(40_000_000_000u64);
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(180)).await;
     let mut scene = Scene::ask(shop, beside()).await.wanting(wanted);
     let mut meant = spec(&scene.shop, "shop_app");
     let quick = |s: &mut serde_json::Value| {
         s["Mode"]["Replicated"]["Replicas"] = json!(1);
         s["TaskTemplate"]["ContainerSpec"]["Env"] = json!(["QUICK=1"]);
     };
+    let noted = |s: &mut serde_json::Value| s["Labels"]["note"] = json!("1");
     quick(&mut meant);
+    noted(&mut meant);
     let env = scene.driver("driver").await;
     let meddle = async {
         once(&scene.shop, "it is being stopped", |shop| {
@@ -421,6 +427,11 @@ async fn s1_a_client_that_swarm_has_forgotten_is_waited_for_all_the_same() {
         .await;
         // What this starts ends before those that are forgotten.
         update(&scene.shop, "shop_app", quick).await;
+        let zero = |shop: &Shop| spec(shop, "shop_app")["Mode"]["Replicated"]["Replicas"] == 0;
+        once(&scene.shop, "it is stopped again", zero).await;
+        update(&scene.shop, "shop_app", noted).await;
+        assert!(app_runs(&scene.shop), "nothing is left that could be forgotten");
+        assert_eq!(scene.shop.sim.tasks("shop_app").len(), 0, "Swarm still knows what is ending");
     };
     let watched = scene.drive_watched(&env, |shop| {
         let cutting = exists(shop, "-cut-swap-") && !is_cut_over(shop);

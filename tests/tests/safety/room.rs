@@ -8,7 +8,9 @@ use skep_runner::Task;
 use skep_tests::saga::{Scene, connect};
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
 
-use super::{beside, driven, exists, failed_with, live, remarks, restore, step, with_settings};
+use super::{
+    app_runs, beside, driven, exists, failed_with, live, remarks, restore, spec, step, with_settings,
+};
 
 /// Every attempt of the safety backup dies.
 fn no_safety_backup(shop: &Shop) {
@@ -23,8 +25,28 @@ async fn s10_nothing_is_replaced_in_place_without_a_safety_backup() {
     let scene = Scene::restore(ShopOptions::default(), restore(true, None)).await;
     no_safety_backup(&scene.shop);
     let op = driven(&scene).await;
-    assert_eq!(scene.check("s10 in place").await, State::Failed);
-    assert_eq!(step(&op, "stop"), None, "{:#?}", op.journal);
+    assert_eq!(scene.check("s10 in place").await, State::RolledBack);
+    assert_eq!(step(&op, "replace"), None, "{:#?}", op.journal);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s10_in_place_nothing_that_users_write_is_missing_from_the_safety_backup() {
+    let scene = Scene::restore(ShopOptions::default(), restore(true, None)).await;
+    let env = scene.driver("driver").await;
+    let mut looks = 0;
+    scene
+        .drive_watched(&env, |shop| {
+            if exists(shop, "-safety-dump-") {
+                looks += 1;
+                // The application may be too broken to have a task; what is asked for tells.
+                let image = spec(shop, "shop_app")["TaskTemplate"]["ContainerSpec"]["Image"].to_string();
+                let stopped = !app_runs(shop) && !image.contains("shop-app:");
+                assert!(stopped, "users write while what would be put back is taken: {image}");
+            }
+        })
+        .await;
+    assert!(looks > 0, "there was no safety backup");
+    assert_eq!(scene.check("s10 after the stop").await, State::Succeeded);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,8 @@
 //! claim ↩ plan ↩ preflight · expire · safety ↩ beside ↩ │ stop ↩ cut ↩ canary ↩ start ◆ verify · keep · release
 //!                                  nothing live touched │ users see the page                 └ no way back by itself (S3)
 //! ```
-//! In place, `safety` must succeed and `replace ↩` stands where `cut` does; its undo restores the safety backup.
+//! In place, `stop` comes before `safety`, so that nothing that users wrote is missing from it; it must succeed, and
+//! `replace ↩` stands where `cut` does; its undo restores the safety backup.
 
 mod cut;
 pub mod directory;
@@ -90,8 +91,8 @@ const IN_PLACE: [Step; 10] = [
     Step::Claim,
     Step::Plan,
     Step::Preflight,
-    Step::Safety,
     Step::Stop,
+    Step::Safety,
     Step::Replace,
     Step::Canary,
     Step::Start,

@@ -8,8 +8,9 @@ use skep_runner::manifest::Manifest;
 use skep_runner::task::{Named, PgInspect, PgInspection};
 use skep_runner::{Fault as JobFault, Report, Task};
 
+use super::Way;
 use super::judge::{Judgement, Known, judge};
-use super::prepare::done;
+use super::prepare::{NO_WAY_BACK, done};
 use crate::operation::catalogue::Entry;
 use crate::operation::data::{examined, unexpected};
 use crate::operation::drill;
@@ -42,6 +43,10 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         Looked::Wait(progress) => return Ok(progress),
         Looked::Seen { inspection, unread } => (inspection, unread),
     };
+    // Before anything stops: the safety backup, which would find out as well, comes after the stop.
+    if inspection.live.is_none() && Way::of(cx.op) == Way::InPlace {
+        return Err(Fault::failed(NO_WAY_BACK));
+    }
     let against = standing(&inspection.backups, &unread);
     let (usable, manifest) = match usable(cx, &frozen, &against).await? {
         Candidates::Wait(progress) => return Ok(progress),

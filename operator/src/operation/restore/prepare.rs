@@ -5,6 +5,7 @@ use skep_runner::line::FaultKind;
 use skep_runner::task::{CheckOutcome, DataChecks, Named, PgDrop, PgRestore, SqlCheck, SqlChecks};
 use skep_runner::{Fault as JobFault, Report, Task};
 
+use super::cut::hold;
 use super::preflight::Preflight;
 use crate::engines::Data;
 use crate::operation::backup::{self, Place, Sealed};
@@ -14,6 +15,9 @@ use crate::operation::frozen::{self, Frozen};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::whereabouts;
 use crate::operation::work::{self, Access, Order, Outcome};
+
+/// Why a database that is gone is not restored in place.
+pub(super) const NO_WAY_BACK: &str = "the live database is gone; restore beside instead of in place";
 
 /// What was built beside.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -50,13 +54,16 @@ pub(super) async fn expire(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
 }
 
 /// Backs the live data up. Beside, the kept old database is the real safety copy, so a failure is only remarked; in
-/// place there is no other way back, so it fails the restore (S10).
+/// place there is no other way back, so the clients are kept stopped, and a failure fails the restore (S10).
 pub(super) async fn safety(cx: &mut Cx<'_>, required: bool) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
     let seen: Preflight = cx.out("preflight")?;
+    if let Some(wait) = if required { hold(cx, &frozen).await? } else { None } {
+        return Ok(wait);
+    }
     if seen.live.is_none() {
         if required {
-            return Err(Fault::failed("the live database is gone; restore beside instead of in place"));
+            return Err(Fault::failed(NO_WAY_BACK));
         }
         cx.remark("the live database is gone, so there was nothing to take a safety backup of");
         return Ok(Progress::done());
