@@ -1,7 +1,7 @@
 # The only entry: `make` lists the targets. Each is a call of cargo or of a script, which says more.
 static := x86_64-unknown-linux-musl
 .DEFAULT_GOAL := help
-.PHONY: soak help setup demo test test-unit bench-restore check runner images image sandbox-up sandbox-down sandbox-wipe
+.PHONY: soak help setup demo test test-unit bench-restore bench-backup check runner images image sandbox-up sandbox-down sandbox-wipe
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,12 @@ test-unit: ## lints, unit tests and the simulated Swarm
 bench-restore: setup runner ## downtime of a restore: a runbook's shell commands, and Skep's ways, at two sizes
 	cargo build --release -p skep-tests --bins
 	target/release/bench_restore; status=$$?; tests/sandbox/engine.sh down; exit $$status
+
+bench-backup: setup ## the runner against pg_dump, pg_restore and tar, its memory, and downtime at two sizes
+	cargo bench -q --profile runner --target $(static) -p skep-runner --bench backup >target/bench-backup.txt; status=$$?; \
+		cat target/bench-backup.txt; exit $$status
+	cargo build --release -p skep-tests --bins
+	target/release/bench_backup target/bench-backup.txt; status=$$?; tests/sandbox/engine.sh down; exit $$status
 
 soak: setup ## an hour and more: a kill at each of the first writes of every step of a restore
 	tests/run.sh soak

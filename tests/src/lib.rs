@@ -4,6 +4,7 @@ pub mod conformance;
 pub mod debian;
 pub mod demo;
 pub mod docker;
+pub mod downtime;
 pub mod farm;
 pub mod grafana;
 pub mod load;

@@ -1,23 +1,14 @@
 //! How long users miss the application while its database is restored: by the shell commands of a runbook, and by Skep.
-//!
-//! Downtime is what users at the proxy saw under constant load: the time without a good answer of the application
-//! itself, all spans together. The database is not broken before, so nothing else is in the figures.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Parser;
-use skep::operation::record::{State, Work};
-use skep_tests::sandbox::{checked, eventually};
-use skep_tests::stage::{Setting, Stage};
+use skep_tests::downtime::{HOT, RATE, SWAP, ZERO, by_skep, fill, say, stage, told};
+use skep_tests::sandbox::checked;
+use skep_tests::stage::Stage;
 use tokio::process::Command;
-
-/// Requests a second of the users.
-const RATE: u32 = 50;
-/// Bytes of one row of the filler, its index included; measured.
-const ROW: u64 = 152;
 
 /// Measures the downtime of a restore by hand and by Skep, at two database sizes
 #[derive(Parser)]
@@ -32,16 +23,6 @@ struct Arguments {
     #[arg(long)]
     operator: Option<PathBuf>,
 }
-
-/// One restore by Skep.
-struct Run {
-    mode: &'static str,
-    quiesce: bool,
-}
-
-const ZERO: Run = Run { mode: "proxy", quiesce: true };
-const SWAP: Run = Run { mode: "swap", quiesce: true };
-const HOT: Run = Run { mode: "proxy", quiesce: false };
 
 /// What the runbook says: only the database, with fixed waits, from a dump that is there already.
 const RUNBOOK: &str = r#"
@@ -68,7 +49,7 @@ async fn main() -> ExitCode {
         here.with_file_name("operator")
     });
     let program = operator.to_string_lossy().into_owned();
-    let stage = Stage::set(Setting { mode: "proxy", ..Setting::default() }).await;
+    let stage = stage().await;
     fill(&stage, arguments.small).await;
     let runbook = by_hand(&stage).await;
     let leader = stage.operator(&program, &[]).await;
@@ -89,23 +70,6 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Grows the shop's database to so many megabytes.
-async fn fill(stage: &Stage, megabytes: u64) {
-    let rows = megabytes * 1_000_000 / ROW;
-    let statement = format!(
-        "CREATE TABLE IF NOT EXISTS filler (id bigint PRIMARY KEY, text text NOT NULL);
-         INSERT INTO filler SELECT n, md5(n::text) || md5((n + 1)::text) || md5((n + 2)::text)
-         FROM generate_series((SELECT coalesce(max(id), 0) + 1 FROM filler), {rows}) n;
-         CHECKPOINT; ANALYZE"
-    );
-    let shop = stage.shop();
-    for one in statement.split(';') {
-        shop.sql("shop", one).await;
-    }
-    let size = shop.sql("shop", "SELECT pg_size_pretty(pg_database_size('shop'))").await;
-    say(&format!("the database has {size}"));
-}
-
 async fn by_hand(stage: &Stage) -> f64 {
     let dump = std::env::temp_dir().join(format!("{}.dump", stage.name()));
     let db = stage.sandbox.container(&stage.service("db")).await;
@@ -124,50 +88,4 @@ fn shell(stage: &Stage, script: &str) -> Command {
     let mut command = Command::new("bash");
     command.arg("-c").arg(script).envs(stage.sandbox.environment()).env("STACK", stage.name());
     command
-}
-
-async fn by_skep(stage: &Stage, run: Run) -> f64 {
-    let label = format!("skep.maintenance.mode={}", run.mode);
-    stage
-        .sandbox
-        .docker(&["service", "update", "--detach", "--label-add", &label, &stage.service("app")])
-        .await;
-    stage.settled().await;
-    let users = stage.users(RATE);
-    let began = Instant::now();
-    let work = Work::Restore { backup: None, before: None, in_place: None, quiesce: Some(run.quiesce) };
-    let id = stage.ask(work).await;
-    let ended = stage.ended(&id).await;
-    let took = began.elapsed();
-    assert_eq!(ended.journal.state, State::Succeeded, "{:#?}", ended.journal);
-    stage.shop().serves().await;
-    eventually("the last task of the operation to go", Duration::from_secs(60), async || {
-        let left =
-            stage.engine.tasks_labelled(&[("skep.op", id.as_str())]).await.map_err(|e| e.to_string())?;
-        if left.iter().all(|t| t.state.is_terminal()) { Ok(()) } else { Err(format!("{} left", left.len())) }
-    })
-    .await;
-    let report = users.leave().await;
-    assert_eq!(report.totals.wrong, 0, "wrong answers: {:?}", report.wrong);
-    told(if run.quiesce { run.mode } else { "hot" }, took, &report)
-}
-
-fn told(what: &str, took: Duration, report: &skep_tests::load::Report) -> f64 {
-    let seen = report.totals;
-    say(&format!(
-        "{what}: done after {:.1} s; users without the application for {:.2} s (longest {:.2} s; {} of {} answers were the \
-         page, {} errors of the application, {} wrong)",
-        took.as_secs_f64(),
-        report.downtime_total_s,
-        report.downtime_longest_s,
-        seen.page,
-        seen.all(),
-        seen.app_error,
-        seen.wrong,
-    ));
-    report.downtime_total_s
-}
-
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

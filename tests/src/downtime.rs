@@ -1,0 +1,104 @@
+//! What users miss while a database is restored, measured at the proxy under constant load: the time without a good answer of
+//! the application itself, all spans together. The database is not broken before, so nothing else is in the figures.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use skep::operation::record::{State, Work};
+
+use crate::load::Report;
+use crate::sandbox::eventually;
+use crate::stage::{Setting, Stage};
+
+/// Requests a second of the users.
+pub const RATE: u32 = 50;
+/// Bytes of one row of the filler, its index included; measured.
+const ROW: u64 = 152;
+
+/// How a restore by Skep is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    mode: &'static str,
+    quiesce: bool,
+}
+
+/// Clients to zero, the proxy in front shows the page.
+pub const ZERO: Run = Run { mode: "proxy", quiesce: true };
+/// The page takes the application's place.
+pub const SWAP: Run = Run { mode: "swap", quiesce: true };
+/// Clients run on.
+pub const HOT: Run = Run { mode: "proxy", quiesce: false };
+
+/// The shop, for any [`Run`].
+pub async fn stage() -> Stage {
+    Stage::set(Setting { mode: "proxy", ..Setting::default() }).await
+}
+
+/// Grows the shop's database to so many megabytes.
+pub async fn fill(stage: &Stage, megabytes: u64) {
+    let rows = megabytes * 1_000_000 / ROW;
+    let statement = format!(
+        "CREATE TABLE IF NOT EXISTS filler (id bigint PRIMARY KEY, text text NOT NULL);
+         INSERT INTO filler SELECT n, md5(n::text) || md5((n + 1)::text) || md5((n + 2)::text)
+         FROM generate_series((SELECT coalesce(max(id), 0) + 1 FROM filler), {rows}) n;
+         CHECKPOINT; ANALYZE"
+    );
+    let shop = stage.shop();
+    for one in statement.split(';') {
+        shop.sql("shop", one).await;
+    }
+    let size = shop.sql("shop", "SELECT pg_size_pretty(pg_database_size('shop'))").await;
+    say(&format!("the database has {size}"));
+}
+
+/// Restores once under load and answers the seconds that users were without the application.
+///
+/// # Panics
+/// When the restore does not succeed, or users saw a wrong answer.
+pub async fn by_skep(stage: &Stage, run: Run) -> f64 {
+    let label = format!("skep.maintenance.mode={}", run.mode);
+    stage
+        .sandbox
+        .docker(&["service", "update", "--detach", "--label-add", &label, &stage.service("app")])
+        .await;
+    stage.settled().await;
+    let users = stage.users(RATE);
+    let began = Instant::now();
+    let work = Work::Restore { backup: None, before: None, in_place: None, quiesce: Some(run.quiesce) };
+    let id = stage.ask(work).await;
+    let ended = stage.ended(&id).await;
+    let took = began.elapsed();
+    assert_eq!(ended.journal.state, State::Succeeded, "{:#?}", ended.journal);
+    stage.shop().serves().await;
+    eventually("the last task of the operation to go", Duration::from_secs(60), async || {
+        let left =
+            stage.engine.tasks_labelled(&[("skep.op", id.as_str())]).await.map_err(|e| e.to_string())?;
+        if left.iter().all(|t| t.state.is_terminal()) { Ok(()) } else { Err(format!("{} left", left.len())) }
+    })
+    .await;
+    let report = users.leave().await;
+    assert_eq!(report.totals.wrong, 0, "wrong answers: {:?}", report.wrong);
+    told(if run.quiesce { run.mode } else { "hot" }, took, &report)
+}
+
+/// Says what users saw, and answers the seconds that they were without the application.
+pub fn told(what: &str, took: Duration, report: &Report) -> f64 {
+    let seen = report.totals;
+    say(&format!(
+        "{what}: done after {:.1} s; users without the application for {:.2} s (longest {:.2} s; {} of {} answers were the \
+         page, {} errors of the application, {} wrong)",
+        took.as_secs_f64(),
+        report.downtime_total_s,
+        report.downtime_longest_s,
+        seen.page,
+        seen.all(),
+        seen.app_error,
+        seen.wrong,
+    ));
+    report.downtime_total_s
+}
+
+/// Prints a line.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
