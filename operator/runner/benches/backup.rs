@@ -169,7 +169,7 @@ fn mib(kib: u64) -> f64 {
 }
 
 fn say(line: &str) {
-    writeln!(std::io::stdout(), "{line}").unwrap();
+    println!("{line}");
 }
 
 impl Times {
