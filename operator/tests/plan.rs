@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use skep::operation::catalogue::{Backup, Entry, Finding, Origin, Purpose};
 use skep::operation::frozen::{Kept, KeptForm};
+use skep::operation::points::{self, Head, Member, Part, Point};
 use skep::operation::record::{Intent, Journal, OpId, Operation, SCHEMA, State, Trigger, Work};
+use skep::operation::rollback::Now;
 use skep::plan::{World, explain};
 use skep::swarm::object::{Service, Task, TaskState, UpdateState, UpdateStatus};
 
@@ -32,6 +34,12 @@ struct Case {
     operations: Vec<Op>,
     #[serde(default)]
     pages: Vec<String>,
+    /// Specs of a restore point, whose id is `20260301t020000abcdef`.
+    #[serde(default)]
+    then: BTreeMap<String, Spec>,
+    /// Engines of services of the point whose data it holds.
+    #[serde(default)]
+    data: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -213,12 +221,50 @@ impl Op {
 }
 
 impl Case {
+    fn point(&self) -> Option<Point> {
+        let id = OpId::parse("20260301t020000abcdef").expect("an id");
+        let member = |(name, spec): (&String, &Spec)| Member {
+            name: name.clone(),
+            id: format!("{name}-id"),
+            spec: Part::of(&id, name.as_bytes()),
+            image: spec.image.clone(),
+            nodes: vec!["n1".to_owned()],
+            data: self
+                .data
+                .get(name)
+                .map(|engine| points::Data { engine: engine.clone(), backup: format!("{id}p0") }),
+        };
+        let head = Head {
+            schema: Head::VERSION,
+            id: id.clone(),
+            stack: "shop".to_owned(),
+            taken: "2026-03-01T02:00:00Z".parse().expect("a time"),
+            purpose: points::Purpose::Regular,
+            services: self.then.iter().map(member).collect(),
+            configs: Vec::new(),
+            secrets: Vec::new(),
+            networks: Vec::new(),
+            volumes: Vec::new(),
+        };
+        (!self.then.is_empty()).then(|| Point { config: head.config_name(), head })
+    }
+
+    fn there(&self) -> Now {
+        Now {
+            services: self.services.iter().map(|(name, spec)| spec.service(name)).collect(),
+            then: self.then.iter().map(|(name, spec)| (name.clone(), spec.service(name).spec)).collect(),
+            ready: ["n1".to_owned()].into(),
+            ..Now::default()
+        }
+    }
+
     fn answer(&self) -> String {
         let world = World {
             services: self.services.iter().map(|(name, spec)| spec.service(name)).collect(),
             tasks: self.services.iter().flat_map(|(name, spec)| spec.tasks(name)).collect(),
             backups: self.backups.iter().map(|b| b.backup(&self.service)).collect(),
-            points: Vec::new(),
+            points: self.point().into_iter().collect(),
+            there: Some(self.there()),
             operations: self.operations.iter().map(Op::operation).collect(),
             pages: self.pages.iter().cloned().collect(),
         };

@@ -17,6 +17,7 @@ use skep::operation::freeze::kept_by;
 use skep::operation::frozen::{Kept, KeptForm};
 use skep::operation::points::{self, Point};
 use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, StepState, Trigger, Work, of_stack};
+use skep::operation::rollback::Component;
 use skep::operation::saga::{Env, Runners};
 use skep::operation::settings::Settings;
 use skep::swarm::engine::Engine;
@@ -45,6 +46,8 @@ pub struct Scene {
     /// Simulated time when it was asked for.
     pub since: Duration,
     specs: BTreeMap<String, Value>,
+    /// Specs that a rollback puts back; configs that it makes again have another id then.
+    back: BTreeMap<String, Value>,
     before: Content,
     wanted: Content,
 }
@@ -177,6 +180,62 @@ impl Scene {
         shop
     }
 
+    /// A shop of which a restore point was taken, and then much was deployed: another environment and count of the
+    /// application, another image of the cache, another config of the audit, whose old one is gone. It is to go back.
+    pub async fn rollback(options: ShopOptions) -> Scene {
+        let shop = Scene::point_and_deploy(options).await;
+        let engine = connect(&shop, "looker").await;
+        let points = points::list(&engine, None).await.expect("the simulated engine answers");
+        let point = points.last().expect("it was taken").head.clone();
+        let work = Work::Rollback { point: point.id.clone(), only: ROLLED_BACK.to_vec() };
+        let mut scene = Scene::ask_stack(shop, work).await;
+        for member in &point.services {
+            let spec = member.spec.load(&engine, &point.id).await.expect("the point is whole");
+            let mut spec: Value = serde_json::from_slice(&spec).expect("a spec");
+            // How often a service was told to restart is not put back.
+            let now = &scene.specs[&member.name]["TaskTemplate"];
+            match now.get("ForceUpdate") {
+                Some(count) => spec["TaskTemplate"]["ForceUpdate"] = count.clone(),
+                None => drop(spec["TaskTemplate"].as_object_mut().and_then(|t| t.remove("ForceUpdate"))),
+            }
+            scene.back.insert(member.name.clone(), spec);
+        }
+        scene
+    }
+
+    /// The shop of [`Scene::rollback`] before anybody asks for it.
+    ///
+    /// # Panics
+    /// When the point cannot be taken, or the engine refuses a deploy.
+    pub async fn point_and_deploy(options: ShopOptions) -> Shop {
+        let shop = Scene::with_audit(options).await;
+        let scene = Scene::ask_stack(shop, Work::Point { without_data: true }).await;
+        let env = scene.driver("taker").await;
+        scene.drive(&env).await;
+        let op = scene.operation().await;
+        assert_eq!(op.journal.state, State::Succeeded, "the point of the scene: {op:#?}");
+        let shop = scene.shop;
+        let engine = connect(&shop, "deployer").await;
+        let labels = BTreeMap::from([("com.docker.stack.namespace".to_owned(), "shop".to_owned())]);
+        let config = engine.create_config("shop_conf_2", &labels, b"level=debug").await.expect("it is new");
+        update(&shop, "shop_app", |spec| {
+            spec["TaskTemplate"]["ContainerSpec"]["Env"] = json!(["RELEASE=2"]);
+            spec["Mode"]["Replicated"]["Replicas"] = json!(3);
+        })
+        .await;
+        update(&shop, "shop_cache", |spec| spec["TaskTemplate"]["ContainerSpec"]["Image"] = json!("redis:8"))
+            .await;
+        update(&shop, "shop_audit", |spec| {
+            let file = &mut spec["TaskTemplate"]["ContainerSpec"]["Configs"][0];
+            (file["ConfigID"], file["ConfigName"]) = (json!(config), json!("shop_conf_2"));
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let old = engine.config_id("shop_conf_1").await.expect("it is there");
+        engine.remove_config(&old).await.expect("nobody uses it any more");
+        shop
+    }
+
     /// Asks for an operation on the whole stack.
     pub async fn ask_stack(shop: Shop, work: Work) -> Scene {
         Scene::ask_of(shop, "shop", of_stack("shop"), work, person()).await
@@ -258,7 +317,7 @@ impl Scene {
         let content = live(&shop);
         let specs = specs(&shop);
         let since = shop.sim.elapsed();
-        Scene { shop, op, since, specs, before: content.clone(), wanted: content }
+        Scene { shop, op, since, specs, back: BTreeMap::new(), before: content.clone(), wanted: content }
     }
 
     /// Says what the live database must hold once the operation has succeeded.
@@ -363,7 +422,7 @@ impl Scene {
         assert_eq!(live, *expected, "the data: {told}");
         let database = self.shop.data.database("shop_db", DATABASE);
         assert!(database.is_none_or(|d| d.allow), "nobody may connect: {told}");
-        assert_eq!(specs(&self.shop), self.specs, "the specs: {told}");
+        self.check_specs(&op, &told);
         self.check_leftovers(&op, &told);
         self.check_kept(&op, &told).await;
         self.check_proved(&op, &told).await;
@@ -371,6 +430,22 @@ impl Scene {
         self.check_points(&op, &told).await;
         self.check_users(&told).await;
         state
+    }
+
+    fn check_specs(&self, op: &Operation, told: &str) {
+        let mut found = specs(&self.shop);
+        if self.back.is_empty() || op.journal.state != State::Succeeded {
+            assert_eq!(found, self.specs, "the specs: {told}");
+            let made = self.shop.sim.stored_names().into_iter().any(|name| name == "shop_conf_1");
+            assert!(self.back.is_empty() || !made, "a config that it made is left: {told}");
+            return;
+        }
+        let mut back = self.back.clone();
+        for spec in found.values_mut().chain(back.values_mut()) {
+            let configs = spec["TaskTemplate"]["ContainerSpec"]["Configs"].as_array_mut();
+            configs.into_iter().flatten().for_each(|config| config["ConfigID"] = Value::Null);
+        }
+        assert_eq!(found, back, "the specs of the point: {told}");
     }
 
     fn check_leftovers(&self, op: &Operation, told: &str) {
@@ -387,7 +462,8 @@ impl Scene {
             | Work::Maintenance { .. }
             | Work::Verify { .. }
             | Work::Import { .. }
-            | Work::Point { .. } => false,
+            | Work::Point { .. }
+            | Work::Rollback { .. } => false,
         };
         let databases = self.shop.data.databases("shop_db").into_iter();
         let sides: Vec<String> =
@@ -464,7 +540,8 @@ impl Scene {
             | Work::Drill { .. }
             | Work::Maintenance { .. }
             | Work::Expire
-            | Work::Point { .. } => {}
+            | Work::Point { .. }
+            | Work::Rollback { .. } => {}
         }
     }
 
@@ -484,6 +561,10 @@ impl Scene {
         }
         let named = |name: &str| points.iter().any(|p| p.head.parts().any(|part| part.name == name));
         assert!(parts.iter().all(|part| named(&part.name)), "parts are left: {told}");
+        if matches!(op.intent.work, Work::Rollback { .. }) {
+            let safety = points.iter().filter(|p| p.head.id == op.id).count();
+            assert_eq!(safety, usize::from(op.journal.state == State::Succeeded), "the safety point: {told}");
+        }
         if matches!(op.intent.work, Work::Point { .. }) {
             let own = |p: &&Point| p.head.id == op.id;
             let expected = usize::from(op.journal.state == State::Succeeded);
@@ -504,6 +585,20 @@ impl Scene {
         assert!(wrong.is_empty(), "users saw {wrong:?}: {told}");
         assert_eq!(self.shop.data.violations(), [] as [String; 0], "applications saw: {told}");
     }
+}
+
+/// The components of [`Scene::rollback`].
+pub const ROLLED_BACK: [Component; 3] = [Component::Specs, Component::Configs, Component::Images];
+
+/// What a person does with `docker service update`.
+///
+/// # Panics
+/// When the engine refuses it.
+pub async fn update(shop: &Shop, service: &str, change: impl FnOnce(&mut Value)) {
+    let engine = connect(shop, "updater").await;
+    let mut found = engine.service(service).await.expect("it is there");
+    change(&mut found.spec);
+    engine.update_service(&found.id, found.version, &found.spec).await.expect("nobody else writes it");
 }
 
 /// The import of everything that the store holds of the service.

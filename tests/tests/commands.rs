@@ -540,3 +540,30 @@ async fn a_restore_point_is_taken_and_listed_without_telling_a_value() {
     assert!(said.err.contains("cannot come back") && said.err.contains("shop_db"), "{}", said.err);
     desk.kept_the_secret();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_goes_back_to_a_point_and_the_plan_tells_no_value() {
+    let desk = Desk::open().await;
+    let before = desk.spec("shop_app");
+    assert_eq!(desk.drive(&["point", "shop", "--without-data"]).await.exit, Exit::Fine);
+    let id = last_id(&desk.say(&["points"]).await.out);
+    skep_tests::saga::update(&desk.shop, "shop_app", |spec| {
+        spec["TaskTemplate"]["ContainerSpec"]["Env"] = json!([format!("TOKEN={PASSWORD}")]);
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let said = desk.say(&["plan", "rollback", "shop", "--to", &id[..12]]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    assert!(said.out.contains("shop_app: environment: TOKEN goes"), "{}", said.out);
+    let said = desk.say(&["rollback", "shop", "--to", &id, "--only", "db"]).await;
+    assert_eq!(said.exit, Exit::Refused, "{}{}", said.out, said.err);
+    assert!(said.err.contains("holds no data of the component database"), "{}", said.err);
+    let said = desk.say(&["rollback", "shop", "--to", "2019"]).await;
+    assert!(said.err.contains("there is no restore point `2019`"), "{}", said.err);
+    let said = desk.drive(&["rollback", "shop", "--to", &id]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    assert_eq!(desk.spec("shop_app"), before);
+    let said = desk.say(&["plan", "rollback", "shop", "--to", &id]).await;
+    assert!(said.out.contains("nothing differs from the point"), "{}", said.out);
+    desk.kept_the_secret();
+}

@@ -27,6 +27,7 @@ enum Kind {
     Import,
     Layout,
     Point,
+    Rollback,
 }
 
 impl Kind {
@@ -34,7 +35,7 @@ impl Kind {
         let all = std::env::var("SKEP_SAGA").is_ok_and(|v| v == "all");
         match self {
             Kind::Backup | Kind::Beside | Kind::Drill | Kind::Maintenance | Kind::Expire => 1,
-            Kind::Verify | Kind::Import | Kind::Layout | Kind::Point => 1,
+            Kind::Verify | Kind::Import | Kind::Layout | Kind::Point | Kind::Rollback => 1,
             Kind::Files if !all => 3,
             Kind::Files => 1,
             Kind::BesideZero | Kind::Hot | Kind::InPlace | Kind::FilesBackup | Kind::Volume if all => 1,
@@ -43,7 +44,7 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -59,6 +60,7 @@ const KINDS: [Kind; 15] = [
     Kind::Import,
     Kind::Layout,
     Kind::Point,
+    Kind::Rollback,
 ];
 
 fn restore(in_place: bool, quiesce: Option<bool>) -> Work {
@@ -88,6 +90,7 @@ async fn scene(kind: Kind) -> Scene {
         Kind::Import => Scene::import(ShopOptions::default()).await,
         Kind::Layout => Scene::layout(ShopOptions::default()).await.0,
         Kind::Point => Scene::point(ShopOptions::default()).await,
+        Kind::Rollback => Scene::rollback(ShopOptions::default()).await,
     }
 }
 
@@ -218,6 +221,10 @@ for_each_kind! {
     a_point_survives_death_after_every_write: Kind::Point, dies_after;
     a_point_survives_every_write_twice: Kind::Point, repeats;
     a_point_leaves_nothing_when_any_write_fails: Kind::Point, fails;
+    a_rollback_survives_death_before_every_write: Kind::Rollback, dies_before;
+    a_rollback_survives_death_after_every_write: Kind::Rollback, dies_after;
+    a_rollback_survives_every_write_twice: Kind::Rollback, repeats;
+    a_rollback_goes_back_when_any_write_fails: Kind::Rollback, fails;
     an_import_by_hand_survives_death_before_every_write: Kind::Layout, dies_before;
     an_import_by_hand_survives_death_after_every_write: Kind::Layout, dies_after;
     an_import_by_hand_survives_every_write_twice: Kind::Layout, repeats;

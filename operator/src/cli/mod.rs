@@ -26,6 +26,7 @@ mod points;
 mod progress;
 mod ps;
 mod release;
+mod rollback;
 mod schedules;
 mod session;
 pub mod settings;
@@ -96,6 +97,8 @@ pub enum Command {
     Points(points::PointsArgs),
     /// Restore the data of a service.
     Restore(operate::RestoreArgs),
+    /// Put the specs, configs and images of a stack back to a restore point.
+    Rollback(rollback::RollbackArgs),
     /// Prove that a backup restores: load it on the side, check it, and drop what was loaded.
     Drill(operate::DrillArgs),
     /// Put the maintenance page of a service up, or take it down.
@@ -206,6 +209,7 @@ impl Cli {
             Command::Point(args) => points::point(session, args).await,
             Command::Points(args) => points::points(session, args).await,
             Command::Restore(args) => operate::restore(session, args).await,
+            Command::Rollback(args) => rollback::rollback(session, args).await,
             Command::Drill(args) => operate::drill(session, args).await,
             Command::Maintenance(command) => operate::maintenance(session, command).await,
             Command::Ops(args) => ops::ops(session, args).await,

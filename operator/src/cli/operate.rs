@@ -10,6 +10,7 @@ use super::drive::DriveArgs;
 use super::failure::{Exit, Failure};
 use super::follow::{Until, follow, view};
 use super::points::PointWhat;
+use super::rollback::RollbackWhat;
 use super::session::Session;
 use super::settings::positive;
 use crate::operation::desk;
@@ -145,6 +146,8 @@ pub enum PlanCommand {
     Point(PointWhat),
     /// What a restore would do.
     Restore(RestoreWhat),
+    /// What putting a stack back to a restore point would do.
+    Rollback(RollbackWhat),
     /// What a drill would do.
     Drill(DrillWhat),
     /// What putting the maintenance page up would do.
@@ -209,10 +212,11 @@ pub(super) async fn plan(session: &Session, command: &PlanCommand) -> Result<Exi
         PlanCommand::Backup { service } => Wish::new(service, Work::Backup),
         PlanCommand::Point(what) => what.wish(),
         PlanCommand::Restore(what) => what.wish(session)?,
+        PlanCommand::Rollback(what) => what.wish(session).await?,
         PlanCommand::Drill(what) => what.wish(),
         PlanCommand::Maintenance { service, lasts } => maintenance_wish(session, service, *lasts),
     };
-    let world = session.world().await?;
+    let world = session.world_for(&wish.work).await?;
     Ok(show(session, &planned(session, &world, &wish)?.plan))
 }
 
@@ -249,7 +253,7 @@ pub(super) async fn asked(
     wish: Wish,
     args: &AskArgs,
 ) -> Result<(Option<OpId>, Exit), Failure> {
-    let world = session.world().await?;
+    let world = session.world_for(&wish.work).await?;
     let Planned { service, service_id, work, plan } = planned(session, &world, &wish)?;
     if args.dry_run {
         return Ok((None, show(session, &plan)));

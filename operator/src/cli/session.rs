@@ -10,8 +10,9 @@ use super::out::Out;
 use crate::operation::catalogue::Backup;
 use crate::operation::desk;
 use crate::operation::points;
-use crate::operation::record::{OpId, Operation};
-use crate::operation::saga::Clock;
+use crate::operation::record::{OpId, Operation, Work};
+use crate::operation::rollback;
+use crate::operation::saga::{Clock, Fault};
 use crate::plan::World;
 use crate::policy;
 use crate::swarm::engine::Engine;
@@ -55,7 +56,24 @@ impl Session {
         }
         let backups = backups.iter().filter_map(Backup::read).collect();
         let points = points::list(&self.engine, None).await?;
-        Ok(World { services, tasks, backups, points, operations, pages })
+        Ok(World { services, tasks, backups, points, there: None, operations, pages })
+    }
+
+    /// Reads everything that the plan of this work rests on.
+    ///
+    /// # Errors
+    /// When the engine cannot be asked, or a restore point lacks something.
+    pub(super) async fn world_for(&self, work: &Work) -> Result<World, Failure> {
+        let mut world = self.world().await?;
+        let Work::Rollback { point, .. } = work else { return Ok(world) };
+        if let Some(point) = world.points.iter().find(|p| p.head.id == *point) {
+            world.there =
+                Some(rollback::now(&self.engine, &point.head).await.map_err(|fault| match fault {
+                    Fault::Swarm(error) => error.into(),
+                    other => Failure::refused(other.to_string()),
+                })?);
+        }
+        Ok(world)
     }
 
     /// The full name of the service that a person means.

@@ -79,7 +79,7 @@ fn operation_view(s: &Sources<'_>, op: &Operation) -> OperationView {
             began.checked_add(limit).ok()
         }
         // One after the other, and a restore goes first: nobody can tell.
-        Work::Verify { .. } | Work::Import { .. } | Work::Point { .. } => None,
+        Work::Verify { .. } | Work::Import { .. } | Work::Point { .. } | Work::Rollback { .. } => None,
     };
     OperationView::of(op, &(s.steps)(op), deadline.filter(|_| op.journal.state == State::Running))
 }

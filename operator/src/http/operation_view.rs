@@ -184,6 +184,9 @@ fn what(work: &Work) -> String {
         Work::Import { store, dry_run: false, .. } => {
             format!("What store `{store}` holds is read in full and taken into the catalogue.")
         }
+        Work::Rollback { point, .. } => {
+            format!("Services of the stack go back to restore point `{point}`; their data stays as it is.")
+        }
         Work::Point { without_data: false } => {
             "Specs, configs and data of the stack are stored as one restore point; nothing is changed.".to_owned()
         }

@@ -266,6 +266,8 @@ fn title(operation: &OperationView) -> String {
         "expire" => "Clean-up",
         "verify" => "Backup verification",
         "import" => "Backup import",
+        "point" => "Restore point",
+        "rollback" => "Rollback",
         other => other,
     };
     format!("{kind} of {}", operation.service)

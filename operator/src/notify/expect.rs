@@ -32,7 +32,8 @@ const fn way(operation: &Operation) -> Option<(Option<bool>, Option<bool>)> {
         | Work::Expire
         | Work::Verify { .. }
         | Work::Import { .. }
-        | Work::Point { .. } => None,
+        | Work::Point { .. }
+        | Work::Rollback { .. } => None,
     }
 }
 

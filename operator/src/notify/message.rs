@@ -207,7 +207,10 @@ const fn is_urgent(operation: &Operation, phase: Phase) -> bool {
     match phase {
         Phase::Stuck => true,
         Phase::Failed | Phase::RolledBack => {
-            matches!(operation.intent.work, Work::Restore { .. } | Work::Verify { .. })
+            matches!(
+                operation.intent.work,
+                Work::Restore { .. } | Work::Rollback { .. } | Work::Verify { .. }
+            )
         }
         Phase::Announced | Phase::NeedsApproval | Phase::Started | Phase::Finished | Phase::Cancelled => {
             false

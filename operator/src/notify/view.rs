@@ -270,7 +270,8 @@ fn backup(work: &Work, zone: &TimeZone) -> Option<String> {
         | Work::Drill { .. }
         | Work::Maintenance { .. }
         | Work::Expire
-        | Work::Point { .. } => None,
+        | Work::Point { .. }
+        | Work::Rollback { .. } => None,
     }
 }
 
@@ -283,7 +284,8 @@ const fn until(work: &Work) -> Option<Timestamp> {
         | Work::Expire
         | Work::Verify { .. }
         | Work::Import { .. }
-        | Work::Point { .. } => None,
+        | Work::Point { .. }
+        | Work::Rollback { .. } => None,
     }
 }
 

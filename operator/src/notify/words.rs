@@ -42,6 +42,7 @@ pub(super) fn title(work: &Work, service: &str) -> String {
         Work::Verify { .. } => "Backup verification",
         Work::Import { .. } => "Backup import",
         Work::Point { .. } => "Restore point",
+        Work::Rollback { .. } => "Rollback",
     };
     format!("{kind} of {service}")
 }
@@ -81,6 +82,7 @@ pub(super) fn lead(work: &Work, phase: Phase, service: &str) -> String {
         Work::Verify { .. } => format!("the verification of backups of {service}"),
         Work::Import { .. } => format!("the import of backups of {service}"),
         Work::Point { .. } => format!("the restore point of stack {service}"),
+        Work::Rollback { .. } => format!("the rollback of stack {service} to a restore point"),
     };
     match phase {
         Phase::Announced => format!("{} waits for other operations to end.", capital(&doing)),
@@ -117,6 +119,7 @@ fn begun(work: &Work, service: &str) -> String {
         Work::Verify { .. } => format!("Backups of {service} are being read back in full."),
         Work::Import { .. } => format!("Backups of {service} that a store holds are being looked through."),
         Work::Point { .. } => format!("A restore point of stack {service} is being taken."),
+        Work::Rollback { .. } => format!("Stack {service} is being put back to a restore point."),
     }
 }
 
@@ -141,6 +144,9 @@ fn ended_well(work: &Work, service: &str) -> String {
             format!(
                 "What a store holds of {service} was read in full, and what is whole is in the catalogue."
             )
+        }
+        Work::Rollback { .. } => {
+            format!("Services of stack {service} were put back to a restore point, and run.")
         }
         Work::Point { without_data: true } => {
             format!("A restore point of stack {service} was taken, without data.")
@@ -168,6 +174,10 @@ pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
             format!("None expected: the live data of {service} is only read, and its server has more to do.")
         }
         (Work::Backup | Work::Point { .. }, _) => format!("None expected: {service} keeps running."),
+        (Work::Rollback { .. }, Phase::Finished) => "None any more: what was put back runs.".to_owned(),
+        (Work::Rollback { .. }, _) => format!(
+            "Services of {service} whose spec changes are updated one after the other, each as its own update settings say."
+        ),
         (Work::Expire, Phase::Finished) => {
             "None for users. What was removed can no longer be gone back to.".to_owned()
         }
@@ -224,12 +234,13 @@ pub(super) fn next(operation: &Operation, phase: Phase) -> String {
             | Work::Expire
             | Work::Verify { .. }
             | Work::Import { .. }
-            | Work::Point { .. } => {
+            | Work::Point { .. }
+            | Work::Rollback { .. } => {
                 "Nothing to do: another message tells how it ended.".to_owned()
             }
         },
         Phase::Finished => match operation.intent.work {
-            Work::Restore { .. } => "Please look whether the application shows what you expect.".to_owned(),
+            Work::Restore { .. } | Work::Rollback { .. } => "Please look whether the application shows what you expect.".to_owned(),
             Work::Import { dry_run: false, .. } => {
                 "Please try one of them: nothing but a restore shows that it is what was once backed up."
                     .to_owned()
@@ -309,6 +320,10 @@ pub(crate) fn step(work: &Work, name: &str) -> String {
         (Work::Point { .. }, "verify") => "Read every dump back in full",
         (Work::Point { .. }, "register") => "Register the backups, then the point",
         (Work::Point { .. }, "prune") => "Remove points beyond those that are kept",
+        (Work::Rollback { .. }, "safety") => "Take a restore point of what is there now",
+        (Work::Rollback { .. }, "configs") => "Make configs again that were removed",
+        (Work::Rollback { .. }, "apply") => "Put the specs back, one service after the other",
+        (Work::Rollback { .. }, "check") => "Run the checks of what was put back",
         (Work::Expire, "drop") => "Drop what was kept past its time",
         (Work::Expire, "forget") => "Forget it in the record",
         _ => return capital(&scrub::line(&name.replace(['-', '_'], " "), 60)),

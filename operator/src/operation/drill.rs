@@ -198,7 +198,8 @@ async fn rival(cx: &Cx<'_>) -> Result<Option<Operation>, Fault> {
                 | Work::Restore { .. }
                 | Work::Maintenance { .. }
                 | Work::Expire
-                | Work::Point { .. } => true,
+                | Work::Point { .. }
+                | Work::Rollback { .. } => true,
                 // These hold no service.
                 Work::Verify { .. } | Work::Import { .. } => false,
             };

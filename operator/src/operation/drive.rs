@@ -17,6 +17,7 @@ use super::point::Point;
 use super::record::{BEING_UNDONE, JobRecordState, OpId, Operation, State, StepState, Work};
 use super::restore::directory::RestoreDirectory;
 use super::restore::{Restore, Way};
+use super::rollback::Rollback;
 use super::saga::{Cx, Env, Fault, Progress, Saga, Unwound, Wait, save};
 use super::verify::Verify;
 use crate::swarm::error::Error;
@@ -127,6 +128,7 @@ async fn advance_kind(env: &Env, op: &mut Operation) -> Result<Again, Error> {
         Work::Verify { .. } => advance(env, op, &Verify).await,
         Work::Import { .. } => advance(env, op, &Import).await,
         Work::Point { .. } => advance(env, op, &Point).await,
+        Work::Rollback { .. } => advance(env, op, &Rollback).await,
     }
 }
 

@@ -32,9 +32,7 @@ impl Seen {
 
     /// The services of people in a stack, in the order of starting.
     pub fn stack(&self, stack: &str) -> Vec<Service> {
-        let members = super::point::users_of(&self.services, stack);
-        let order = self.graph().start_order(members.iter().map(|s| s.name()));
-        order.iter().filter_map(|name| self.find(name)).cloned().collect()
+        super::point::users_of(&self.services, stack).into_iter().cloned().collect()
     }
 
     fn find(&self, name: &str) -> Option<&Service> {
@@ -232,7 +230,8 @@ fn policy_of(cx: &Cx<'_>, seen: &Seen, service: &Service) -> Result<Policy, Faul
     Ok(parsed.policy)
 }
 
-/// Whether work takes something away from users or from the data, if only for a while.
+/// Whether work takes something away from users or from the data, if only for a while. A rollback of specs may be what mends
+/// the labels.
 const fn is_destructive(work: &Work) -> bool {
     match work {
         Work::Restore { .. } | Work::Maintenance { .. } | Work::Expire => true,
@@ -240,7 +239,8 @@ const fn is_destructive(work: &Work) -> bool {
         | Work::Drill { .. }
         | Work::Verify { .. }
         | Work::Import { .. }
-        | Work::Point { .. } => false,
+        | Work::Point { .. }
+        | Work::Rollback { .. } => false,
     }
 }
 

@@ -32,7 +32,8 @@ pub async fn template(cx: &mut Cx<'_>, client: &Client, base: &Value) -> Result<
             | Work::Expire
             | Work::Verify { .. }
             | Work::Import { .. }
-            | Work::Point { .. } => None,
+            | Work::Point { .. }
+            | Work::Rollback { .. } => None,
         },
         retry_after: *retry_after,
         operation: cx.op.id.to_string(),

@@ -88,7 +88,8 @@ pub async fn give_way(cx: &mut Cx<'_>) -> Result<First, Fault> {
         | Work::Maintenance { .. }
         | Work::Expire
         | Work::Verify { .. }
-        | Work::Point { .. } => false,
+        | Work::Point { .. }
+        | Work::Rollback { .. } => false,
     };
     let mut open = operations.iter().filter_map(|c| Operation::read(c).ok()).filter(goes_first);
     let Some(first) = open.find(|op| op.journal.state.is_live()) else { return Ok(First::Nobody) };

@@ -17,6 +17,8 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::rollback::Component;
+
 pub use codec::{STATE, Unreadable};
 pub use step::{BEING_UNDONE, JobRecord, JobRecordState, StepRecord, StepState};
 
@@ -113,6 +115,14 @@ pub enum Work {
         /// Only specs and what they name; no data is backed up.
         #[serde(default)]
         without_data: bool,
+    },
+    /// Put a stack back to a restore point: the intent's service is the stack.
+    Rollback {
+        /// The point.
+        point: OpId,
+        /// What of it; everything that the point holds where nothing is named.
+        #[serde(default)]
+        only: Vec<Component>,
     },
 }
 
@@ -260,6 +270,7 @@ impl Work {
             Work::Verify { .. } => "verify",
             Work::Import { .. } => "import",
             Work::Point { .. } => "point",
+            Work::Rollback { .. } => "rollback",
         }
     }
 
@@ -272,7 +283,8 @@ impl Work {
             | Work::Drill { .. }
             | Work::Maintenance { .. }
             | Work::Expire
-            | Work::Point { .. } => true,
+            | Work::Point { .. }
+            | Work::Rollback { .. } => true,
             Work::Verify { .. } | Work::Import { .. } => false,
         }
     }
@@ -280,7 +292,7 @@ impl Work {
     /// Whether it is about a whole stack, whose name then stands where else that of a service does.
     pub const fn is_of_stack(&self) -> bool {
         match self {
-            Work::Point { .. } => true,
+            Work::Point { .. } | Work::Rollback { .. } => true,
             Work::Backup
             | Work::Restore { .. }
             | Work::Drill { .. }

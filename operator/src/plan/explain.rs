@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::steps::steps;
 use super::words::list;
 use super::world::World;
-use super::{drill, point, restore, retention, store};
+use super::{drill, point, restore, retention, rollback, store};
 use crate::engines::found::{self, Found};
 use crate::engines::{Access, Data, DirectoryEngine};
 use crate::operation::frozen::Method;
@@ -91,8 +91,11 @@ pub(super) struct Stopping<'a> {
 /// Explains what an operation of this kind on `service` would do. `accept_problems`: go on although labels have
 /// problems that stand against it.
 pub fn explain(world: &World, service: &str, work: &Work, accept_problems: bool, now: Timestamp) -> Plan {
-    if work.is_of_stack() {
+    if let Work::Point { .. } = work {
         return point::point(world, service, work, now);
+    }
+    if let Work::Rollback { .. } = work {
+        return rollback::rollback(world, service, work, now);
     }
     let plan = Plan { kind: work.kind(), service: service.to_owned(), ..Plan::default() };
     let Some(found) = world.service(service) else {
@@ -113,7 +116,7 @@ pub fn explain(world: &World, service: &str, work: &Work, accept_problems: bool,
         Work::Verify { backup } => store::verify(&mut draft, work, backup.as_deref()),
         Work::Import { .. } => store::import(&mut draft, work),
         // About a stack: see above.
-        Work::Point { .. } => {}
+        Work::Point { .. } | Work::Rollback { .. } => {}
     }
     let mut plan = draft.plan;
     plan.mind.dedup();

@@ -18,6 +18,7 @@ mod point;
 pub mod prune;
 mod restore;
 mod retention;
+mod rollback;
 pub mod scheduled;
 pub mod steps;
 mod store;

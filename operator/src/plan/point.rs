@@ -8,7 +8,6 @@ use super::world::World;
 use crate::operation::point::users_of;
 use crate::operation::record::Work;
 use crate::operation::restore::Way;
-use crate::policy::graph::Graph;
 use crate::policy::{Policies, Section};
 use crate::swarm::object::Service;
 use crate::swarm::spec::{self, FileKind};
@@ -16,7 +15,7 @@ use crate::swarm::spec::{self, FileKind};
 pub(super) fn point(world: &World, stack: &str, work: &Work, now: Timestamp) -> Plan {
     let plan = Plan { kind: work.kind(), service: stack.to_owned(), ..Plan::default() };
     let Work::Point { without_data } = work else { return plan };
-    let members = members(world, stack);
+    let members = users_of(&world.services, stack);
     let Some(first) = members.first().copied() else {
         let refused = vec![format!("there is no stack `{stack}`")];
         return Plan { refused, ..plan };
@@ -54,13 +53,6 @@ pub(super) fn point(world: &World, stack: &str, work: &Work, now: Timestamp) -> 
     steps(&mut draft, work, stack, count);
     draft.plan.mind.dedup();
     draft.plan
-}
-
-/// The services of a stack, in the order of starting.
-pub(super) fn members<'a>(world: &'a World, stack: &str) -> Vec<&'a Service> {
-    let members = users_of(&world.services, stack);
-    let order = Graph::new(&world.services).start_order(members.iter().map(|s| s.name()));
-    order.iter().filter_map(|name| world.service(name)).collect()
 }
 
 fn holds(service: &Service) -> String {

@@ -10,6 +10,7 @@ use crate::operation::point::Point;
 use crate::operation::record::{Operation, Work};
 use crate::operation::restore::directory::RestoreDirectory;
 use crate::operation::restore::{Restore, Way};
+use crate::operation::rollback::Rollback;
 use crate::operation::saga::Saga;
 use crate::operation::verify::Verify;
 
@@ -28,6 +29,7 @@ pub fn steps(work: &Work, way: Way) -> Vec<(&'static str, Compensation)> {
         Work::Verify { .. } => of(&Verify),
         Work::Import { .. } => of(&Import),
         Work::Point { .. } => of(&Point),
+        Work::Rollback { .. } => of(&Rollback),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::operation::catalogue::Backup;
 use crate::operation::claim::concerns;
 use crate::operation::points::Point;
 use crate::operation::record::Operation;
+use crate::operation::rollback::Now;
 use crate::swarm::object::{Service, Task, TaskState};
 
 /// One reading of everything that decisions about operations rest on.
@@ -19,6 +20,8 @@ pub struct World {
     pub backups: Vec<Backup>,
     /// Restore points, the oldest first.
     pub points: Vec<Point>,
+    /// What there is now of what the point holds to which a rollback would go.
+    pub there: Option<Now>,
     /// All operations that can be read, oldest first.
     pub operations: Vec<Operation>,
     /// Configs that `skep.maintenance.page` names and that exist.

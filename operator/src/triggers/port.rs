@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::guard::{History, Settings, Situation, Target, is_sick};
 use super::intake::{Port, Unstored};
+use crate::operation::claim::concerns;
 use crate::operation::desk::{self, Refusal};
 use crate::operation::record::{Intent, OpId, Operation, SERVICE, State};
 use crate::policy;
@@ -48,7 +49,13 @@ impl Port for AlertPort {
             target: found.map(target),
             history,
             operations: mine,
-            neighbours: others.into_iter().filter(|o| neighbours.contains(&o.intent.service)).collect(),
+            neighbours: others
+                .into_iter()
+                .filter(|o| match o.intent.work.is_of_stack() {
+                    true => concerns(o, service),
+                    false => neighbours.contains(&o.intent.service),
+                })
+                .collect(),
             sick_elsewhere: self.sick_elsewhere(&guards, service),
             managed: services.len(),
             listening_since: self.listening_since,

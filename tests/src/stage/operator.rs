@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use skep::operation::desk;
-use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
+use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work, of_stack};
 use skep::runtime::clock;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -176,12 +176,21 @@ impl Stage {
     /// Asks for an operation as a person does.
     pub async fn ask(&self, work: Work) -> OpId {
         let service = self.engine.service(&self.service("db")).await.expect("the shop has a database");
+        self.ask_of(service.name(), &service.id, work).await
+    }
+
+    /// Asks for an operation on the whole stack as a person does.
+    pub async fn ask_stack(&self, work: Work) -> OpId {
+        self.ask_of(self.name(), &of_stack(self.name()), work).await
+    }
+
+    async fn ask_of(&self, service: &str, service_id: &str, work: Work) -> OpId {
         let now = clock::now();
         let id = OpId::new(now, &now.to_string());
         let intent = Intent {
             schema: SCHEMA,
-            service: service.name().to_owned(),
-            service_id: service.id.clone(),
+            service: service.to_owned(),
+            service_id: service_id.to_owned(),
             work,
             trigger: Trigger::Person { name: "suite".to_owned() },
             created: now,

@@ -16,6 +16,7 @@ mod jobs;
 mod places;
 mod points;
 mod rescue;
+mod rollback;
 mod room;
 mod store;
 mod suspended;

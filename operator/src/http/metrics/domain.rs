@@ -124,9 +124,11 @@ impl Domain {
         }
     }
 
-    /// Counters begin at zero for every managed service, and go with it.
+    /// Counters begin at zero for every managed service and its stack, and go with them.
     fn know(&mut self, view: &View) {
-        let now: BTreeSet<String> = view.services.iter().map(|s| s.name.clone()).collect();
+        let stacks: BTreeSet<&String> = view.services.iter().filter_map(|s| s.stack.as_ref()).collect();
+        let names = view.services.iter().map(|s| &s.name).chain(stacks.iter().copied());
+        let now: BTreeSet<String> = names.cloned().collect();
         for service in &view.services {
             for kind in kinds(service) {
                 for result in RESULTS {
@@ -134,8 +136,15 @@ impl Domain {
                 }
             }
         }
+        for stack in stacks {
+            for kind in OF_STACKS {
+                for result in RESULTS {
+                    self.operations.with_label_values(&[kind, stack.as_str(), result]);
+                }
+            }
+        }
         for gone in self.known.difference(&now) {
-            for kind in KINDS {
+            for kind in KINDS.into_iter().chain(OF_STACKS) {
                 for result in RESULTS {
                     // Absent where the service never had such an operation.
                     let _ = self.operations.remove_label_values(&[kind, gone.as_str(), result]);
@@ -147,6 +156,8 @@ impl Domain {
 }
 
 const KINDS: [&str; 7] = ["backup", "restore", "drill", "maintenance", "expire", "verify", "import"];
+/// Kinds of operation that are about a whole stack, whose name then is in the label `service`.
+const OF_STACKS: [&str; 2] = ["point", "rollback"];
 const RESULTS: [&str; 5] = ["success", "rolled_back", "failure", "cancelled", "stuck"];
 
 /// The kinds of operation that a service's labels can lead to.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::operation::points::{Copied, Data, Head, Member, Named, Network, Part, Purpose, Volume};
 use crate::operation::saga::{Cx, Fault};
+use crate::policy::graph::Graph;
 use crate::swarm::error::Error;
 use crate::swarm::object::{KIND, Service, TaskState};
 use crate::swarm::spec::{self, FileKind};
@@ -19,10 +20,12 @@ pub(super) struct Captured {
     pub(super) parts: BTreeMap<String, Vec<u8>>,
 }
 
-/// The services of people in a stack.
+/// The services of people in a stack, in the order of starting; all services of the Swarm are given.
 pub fn users_of<'a>(services: &'a [Service], stack: &str) -> Vec<&'a Service> {
     let is_users = |s: &&Service| s.stack() == Some(stack) && s.spec["Labels"].get(KIND).is_none();
-    services.iter().filter(is_users).collect()
+    let users: Vec<&Service> = services.iter().filter(is_users).collect();
+    let order = Graph::new(services).start_order(users.iter().map(|s| s.name()));
+    order.iter().filter_map(|name| users.iter().copied().find(|s| s.name() == name)).collect()
 }
 
 /// Reads everything that the specs name. `services` in the order of starting, `data` by their names.

@@ -200,13 +200,8 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if let Some(why) = not_held(cx, &services)? {
         return Err(Fault::failed(why));
     }
-    if let Some(rolling) = services.iter().find(|s| s.is_rolling()) {
-        let why = format!("a rollout of {} is under way", rolling.name());
-        let began = cx.record().began;
-        return match cx.since(began) < cx.env.settings.start_deadline {
-            true => Ok(Progress::Wait(Wait::new(why))),
-            false => Err(Fault::failed(format!("{why}, and does not end"))),
-        };
+    if let Some(wait) = rolling(cx, &services)? {
+        return Ok(Progress::Wait(wait));
     }
     let mut targets = Vec::new();
     for service in services.iter().filter(|_| !without_data) {
@@ -220,8 +215,25 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let shot = Shot { schema: SCHEMA, head: captured.head, targets };
     let data = serde_json::to_vec(&shot).map_err(|source| journal(cx, source))?;
     cx.engine().ensure_config(&frozen::name(&cx.op.id), &cx.labels(Kind::Plan), &data).await?;
-    // Whoever came first decided.
-    Ok(summary(&load(cx).await?))
+    // Whoever came first decided, and what another one stored is in no point.
+    let shot = load(cx).await?;
+    let parts = shot.head.parts().map(|part| part.name.as_str()).collect();
+    points::remove_parts(cx.engine(), &cx.op.id, &parts).await?;
+    Ok(summary(&shot))
+}
+
+/// Waits for a rollout of any of these services, for a while: their tasks are not those of their specs yet.
+///
+/// # Errors
+/// When it does not end.
+pub fn rolling(cx: &mut Cx<'_>, services: &[Service]) -> Result<Option<Wait>, Fault> {
+    let Some(rolling) = services.iter().find(|s| s.is_rolling()) else { return Ok(None) };
+    let why = format!("a rollout of {} is under way", rolling.name());
+    let began = cx.record().began;
+    match cx.since(began) < cx.env.settings.start_deadline {
+        true => Ok(Some(Wait::new(why))),
+        false => Err(Fault::failed(format!("{why}, and does not end"))),
+    }
 }
 
 fn summary(shot: &Shot) -> Progress {
@@ -314,13 +326,43 @@ async fn register(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         let place = place(cx, target, nth);
         backup::register(cx, target, &place, &sealed, BackupPurpose::Regular).await?;
     }
-    let data = serde_json::to_vec(&shot.head).map_err(|source| journal(cx, source))?;
-    cx.engine().ensure_config(&shot.head.config_name(), &shot.head.labels(), &data).await?;
+    list(cx, &shot.head).await?;
     let mind = unbacked(&shot.head);
     if !mind.is_empty() {
         cx.remark(format!("without data: no label skep.data says how to back up {}", mind.join(", ")));
     }
     Ok(Progress::Done(json!({ "point": shot.head.id })))
+}
+
+/// Takes a point of the stack as it is now, without data, under the id of the operation, which holds every service of it.
+/// Finding one there means that an earlier poll came this far.
+///
+/// # Errors
+/// What the engine says.
+pub async fn safety(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let name = format!("{}{}", points::PREFIX, cx.op.id);
+    match cx.engine().config(&name).await {
+        Ok(_) => {}
+        Err(Error::NotFound { .. }) => {
+            let services = members(cx).await?;
+            let captured = capture::capture(cx, &services, [].into(), Purpose::Safety).await?;
+            points::store_parts(cx, &captured.parts).await?;
+            list(cx, &captured.head).await?;
+        }
+        Err(other) => return Err(other.into()),
+    }
+    let head =
+        Stored::read(&cx.engine().config(&name).await?).map_err(|e| Fault::failed(e.to_string()))?.head;
+    let parts = head.parts().map(|part| part.name.as_str()).collect();
+    points::remove_parts(cx.engine(), &head.id, &parts).await?;
+    Ok(Progress::Done(json!({ "point": head.id })))
+}
+
+/// Registers a head, whose parts are all there.
+async fn list(cx: &Cx<'_>, head: &Head) -> Result<(), Fault> {
+    let data = serde_json::to_vec(head).map_err(|source| journal(cx, source))?;
+    cx.engine().ensure_config(&head.config_name(), &head.labels(), &data).await?;
+    Ok(())
 }
 
 /// Volumes of services whose data is in no backup of the point.

@@ -9,13 +9,13 @@ use skep_runner::{Report, Task};
 
 use super::preflight::{Preflight, inspected};
 use super::prepare::{Beside, Checked, check, done};
-use super::trial::run_net_checks;
+use super::trial::{Tried, check_clients};
 use crate::operation::data::unexpected;
 use crate::operation::frozen::{self, Frozen, Kept, KeptForm, Target};
 use crate::operation::record::Operation;
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Access, Order, Outcome};
-use crate::operation::{canary, catalogue, clients, whereabouts};
+use crate::operation::{catalogue, clients, whereabouts};
 
 /// Swaps the names. The clients must still be stopped: a deploy in the middle may have brought them back (S12).
 pub(super) async fn cut(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
@@ -237,26 +237,11 @@ pub(super) async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         Checked::Failed(why) => return Err(Fault::failed(why)),
         Checked::Unable(fault) => return Err(Fault::failed(fault.message)),
     }
-    for (i, client) in frozen.clients.iter().enumerate() {
-        let mut checks = canary::net_checks(&client.checks);
-        if checks.is_empty() {
-            continue;
-        }
-        for check in checks.iter_mut().filter(|c| c.host.is_empty()) {
-            check.host = format!("tasks.{}", client.name);
-        }
-        let Some(service) = clients::find(cx, client).await? else {
-            continue;
-        };
-        if service.replicas() == Some(0) {
-            continue;
-        }
-        if let Some(progress) = run_net_checks(cx, client, &service.spec, checks, &format!("net{i}")).await? {
-            return Ok(progress);
-        }
-    }
-    let of_clients = frozen.clients.iter().map(|c| canary::net_checks(&c.checks).len());
-    let checks = frozen.checks.len() + of_clients.sum::<usize>();
+    let of_clients = match check_clients(cx, &frozen.clients).await? {
+        Tried::Wait(progress) => return Ok(progress),
+        Tried::Passed(count) => count,
+    };
+    let checks = frozen.checks.len() + of_clients;
     if checks == 0 {
         cx.remark("no check is defined (skep.check.…): that the restored data is right was not verified beyond the restore itself");
     }

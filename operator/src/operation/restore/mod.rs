@@ -12,7 +12,7 @@ pub mod directory;
 pub mod judge;
 pub mod preflight;
 pub mod prepare;
-mod trial;
+pub(super) mod trial;
 
 use serde_json::{Value, json};
 

@@ -147,6 +147,40 @@ async fn remove_canaries_but(cx: &mut Cx<'_>, kept: &str) -> Result<Option<Wait>
     Ok(None)
 }
 
+/// How far the checks of clients are.
+pub(in crate::operation) enum Tried {
+    /// Not all have passed yet.
+    Wait(Progress),
+    /// So many are defined, and those of clients that run have passed.
+    Passed(usize),
+}
+
+/// Runs the network checks of clients on their own tasks, through the application.
+///
+/// # Errors
+/// When one does not pass, or what the engine says.
+pub(in crate::operation) async fn check_clients(cx: &mut Cx<'_>, clients: &[Client]) -> Result<Tried, Fault> {
+    for (i, client) in clients.iter().enumerate() {
+        let mut checks = canary::net_checks(&client.checks);
+        if checks.is_empty() {
+            continue;
+        }
+        for check in checks.iter_mut().filter(|c| c.host.is_empty()) {
+            check.host = format!("tasks.{}", client.name);
+        }
+        let Some(service) = clients::find(cx, client).await? else {
+            continue;
+        };
+        if service.replicas() == Some(0) {
+            continue;
+        }
+        if let Some(progress) = run_net_checks(cx, client, &service.spec, checks, &format!("net{i}")).await? {
+            return Ok(Tried::Wait(progress));
+        }
+    }
+    Ok(Tried::Passed(clients.iter().map(|c| canary::net_checks(&c.checks).len()).sum()))
+}
+
 /// Runs a client's network checks by a job on its networks. `None` = all have passed.
 pub(super) async fn run_net_checks(
     cx: &mut Cx<'_>,

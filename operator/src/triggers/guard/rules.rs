@@ -58,7 +58,10 @@ fn settles(incident: &Incident, s: &Situation) -> Option<Timestamp> {
 /// Operations that change what users and monitoring see of the service; a backup does not.
 fn disturbing(s: &Situation) -> impl Iterator<Item = &Operation> {
     let all = s.operations.iter().chain(&s.neighbours);
-    all.filter(|o| matches!(o.intent.work, Work::Restore { .. } | Work::Maintenance { .. }))
+    let disturbs = |o: &&Operation| {
+        matches!(o.intent.work, Work::Restore { .. } | Work::Maintenance { .. } | Work::Rollback { .. })
+    };
+    all.filter(disturbs)
 }
 
 fn own_operation(incident: &Incident, s: &Situation, now: Timestamp) -> Option<Decision> {

@@ -41,7 +41,7 @@ pub struct Situation {
     pub history: Result<History, Unreadable>,
     /// Its operations, live and recent.
     pub operations: Vec<Operation>,
-    /// Operations on other services that stop or page this one too (it is a client of what they restore).
+    /// Operations on other services that stop or page this one too (it is a client of what they restore), and those on its whole stack.
     pub neighbours: Vec<Operation>,
     /// Other services with an incident opened within the storm window.
     pub sick_elsewhere: usize,

@@ -1,0 +1,69 @@
+//! Putting a stack back to a restore point.
+
+use super::failure::{Exit, Failure};
+use super::operate::{AskArgs, Wish, ask};
+use super::session::Session;
+use crate::operation::points;
+use crate::operation::record::{OpId, Work};
+use crate::operation::rollback::Component;
+
+/// `rollback`
+#[derive(Clone, Debug, clap::Args)]
+pub struct RollbackArgs {
+    /// What goes back.
+    #[command(flatten)]
+    pub what: RollbackWhat,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// What goes back, and to which point.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RollbackWhat {
+    /// The stack.
+    pub stack: String,
+    /// The restore point, or an unambiguous beginning of its id; `points` lists them.
+    #[arg(long, value_name = "POINT")]
+    pub to: String,
+    /// Only these components: specs, configs, images, database (db), cache, volumes.
+    #[arg(long, value_name = "COMPONENT,…", value_delimiter = ',', value_parser = component)]
+    pub only: Vec<Component>,
+}
+
+/// `skep rollback`
+pub(super) async fn rollback(session: &Session, args: &RollbackArgs) -> Result<Exit, Failure> {
+    ask(session, args.what.wish(session).await?, &args.ask).await
+}
+
+// === impl RollbackWhat ===
+
+impl RollbackWhat {
+    pub(super) async fn wish(&self, session: &Session) -> Result<Wish, Failure> {
+        let point = meant(session, &self.to).await?;
+        Ok(Wish::new(&self.stack, Work::Rollback { point, only: self.only.clone() }))
+    }
+}
+
+/// The point that a person means.
+async fn meant(session: &Session, text: &str) -> Result<OpId, Failure> {
+    let all = points::list(&session.engine, None).await?;
+    let mut found =
+        all.into_iter().map(|p| p.head.id).filter(|id| !text.is_empty() && id.as_str().starts_with(text));
+    match (found.next(), found.next()) {
+        (Some(id), None) => Ok(id),
+        (Some(_), Some(_)) => Err(Failure::refused(format!("several restore points begin with `{text}`"))),
+        (None, _) => Err(Failure::refused_but(
+            format!("there is no restore point `{text}`"),
+            format!("`{} points` lists them", session.command),
+        )),
+    }
+}
+
+fn component(text: &str) -> Result<Component, String> {
+    let name = if text == "db" { "database" } else { text };
+    Component::ALL.into_iter().find(|c| c.as_str() == name).ok_or_else(|| {
+        let known: Vec<&str> = Component::ALL.into_iter().map(Component::as_str).collect();
+        format!("want one of {}", known.join(", "))
+    })
+}

@@ -1,0 +1,86 @@
+//! Restore points and rollbacks on a real Swarm: a whole stack is taken, changed by a deploy, and comes back spec by spec.
+//!
+//! Run by: `make runner && cargo test -p skep-tests --test real_points -- --ignored --test-threads 1`. Needs root and the
+//! Debian packages of `make setup`; it fails without them.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
+use serde_json::{Value, json};
+use skep::operation::catalogue::Backup;
+use skep::operation::points;
+use skep::operation::record::{Operation, State, Work};
+use skep::operation::rollback::Component;
+use skep::swarm::object::Kind;
+use skep_tests::stage::{Setting, Specs, Stage};
+
+const OPERATOR: &str = env!("CARGO_BIN_EXE_operator");
+const SPECS: [Component; 3] = [Component::Specs, Component::Configs, Component::Images];
+
+async fn done(stage: &Stage, work: Work) -> Operation {
+    let ended = stage.ended(&stage.ask_stack(work).await).await;
+    println!("{}: {:?} {:?}", ended.title(), ended.journal.state, ended.journal.remarks);
+    ended
+}
+
+/// Specs without what counts restarts.
+fn plain(specs: &Specs) -> Vec<(&'static str, Value)> {
+    let without = |spec: &Value| {
+        let mut spec = spec.clone();
+        spec["TaskTemplate"]["ForceUpdate"] = json!(0);
+        spec
+    };
+    specs.iter().map(|(name, spec)| (*name, without(spec))).collect()
+}
+
+/// The stack file with another environment, three replicas, and another cache.
+#[expect(clippy::needless_pass_by_value, reason = "the stage passes what it has read")]
+fn changed(text: String) -> String {
+    let changed = text
+        .replace("CACHE_HOST: cache", "CACHE_HOST: cache\n      RELEASE: \"2\"")
+        .replace("replicas: 2", "replicas: 3")
+        .replace("--appendonly no", "--appendonly yes");
+    assert_ne!(text, changed, "the stack file is as this suite knows it");
+    changed
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn a_stack_is_taken_as_a_point_and_comes_back_from_a_deploy_spec_by_spec() {
+    let stage = Stage::set(Setting::default()).await;
+    let operator = stage.operator(OPERATOR, &[]).await;
+    let before = stage.shop().specs().await;
+
+    let taken = done(&stage, Work::Point { without_data: false }).await;
+    assert_eq!(taken.journal.state, State::Succeeded, "{:#?}", taken.journal);
+    let [point] = points::list(&stage.engine, Some(stage.name())).await.unwrap().try_into().unwrap();
+    assert_eq!(point.head.services.len(), before.len());
+    for member in &point.head.services {
+        let spec = member.spec.load(&stage.engine, &point.head.id).await.unwrap();
+        let spec: Value = serde_json::from_slice(&spec).unwrap();
+        assert!(before.values().any(|live| *live == spec), "the spec of {}", member.name);
+    }
+    let backups = stage.engine.configs(Kind::Backup, &[]).await.unwrap();
+    let backups: Vec<Backup> = backups.iter().filter_map(Backup::read).collect();
+    assert_eq!(point.backups().collect::<Vec<_>>(), [backups[0].entry.id.as_str()]);
+    assert!(
+        backups[0].verified.is_some() && stage.stored(&backups[0].entry.dir).join("manifest.json").exists()
+    );
+    stage.shop().is_tidy().await;
+
+    stage.redeploy(changed).await;
+    stage.settled().await;
+    let deployed = stage.shop().specs().await;
+    assert_ne!(plain(&before), plain(&deployed));
+    let back = done(&stage, Work::Rollback { point: point.head.id.clone(), only: SPECS.to_vec() }).await;
+    assert_eq!(back.journal.state, State::Succeeded, "{:#?}", back.journal);
+    assert_eq!(plain(&stage.shop().specs().await), plain(&before));
+    stage.settled().await;
+
+    // What it took before is a way forth again.
+    let forth = done(&stage, Work::Rollback { point: back.id.clone(), only: SPECS.to_vec() }).await;
+    assert_eq!(forth.journal.state, State::Succeeded, "{:#?}", forth.journal);
+    assert_eq!(plain(&stage.shop().specs().await), plain(&deployed));
+    stage.shop().is_tidy().await;
+    drop(operator);
+    stage.strike().await;
+}
