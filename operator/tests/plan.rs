@@ -162,6 +162,7 @@ impl Stored {
             version: 1,
             verified: (!self.unverified).then_some(self.taken),
             proved: self.proved,
+            loaded: None,
             restore_seconds: self.seconds,
             drill_failed: self
                 .drill_failed

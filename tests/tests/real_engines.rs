@@ -1,5 +1,6 @@
 //! Volumes, a Redis with append-only files, and a MariaDB on a real Swarm: backed up, spoilt, restored; and the same when
-//! the driver dies in the middle, and when what is restored fails a check once it is live.
+//! the driver dies in the middle, and when what is restored fails a check once it is live. And drilled: what a drill proves
+//! and catches, and that nothing of it stays.
 //!
 //! Run by: `make runner && cargo test -p skep-tests --test real_engines -- --ignored --test-threads 1`. Needs root and the
 //! Debian packages of `make setup`; it fails without them.
@@ -10,7 +11,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use skep::operation::catalogue::Backup;
 use skep::operation::desk;
+use skep::operation::drill::gave_way;
 use skep::operation::drive::{self, Again};
 use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
 use skep::operation::saga::{Env, Runners};
@@ -33,12 +36,16 @@ const SERVICES: [Kept; 3] = [
                   && find . -name '.skep-*' -prune -o -type f -printf '%P %s %t\\n' | sort \
                   && find . -name '.skep-*' -prune -o -type f -print0 | sort -z | xargs -0 sha256sum",
         spoil: "cd /srv/uploads && rm -r a && echo other >b/two && touch new",
+        root: "/srv/uploads",
+        breaks: None,
     },
     Kept {
         service: "cache",
         content: "for key in $(redis-cli --raw keys '*' | sort); do echo $key $(redis-cli type $key) \
                   $(redis-cli --no-raw dump $key); done; redis-cli --raw pttl forever",
         spoil: "redis-cli del cart:7 && redis-cli set other 1 && redis-cli lpush list z",
+        root: "/data",
+        breaks: Some(("redis-cli flushall && redis-cli set other 1", "check `keys`")),
     },
     Kept {
         service: "db",
@@ -46,6 +53,11 @@ const SERVICES: [Kept; 3] = [
                   && mariadb -u root -BN -e 'SELECT User, Host, Priv FROM mysql.global_priv ORDER BY 1, 2'",
         spoil: "export MYSQL_PWD=correct-horse; mariadb -u root shop -e \"DELETE FROM orders WHERE id < 50; \
                 DROP TABLE users; CREATE USER intruder\"",
+        root: "/var/lib/mysql",
+        breaks: Some((
+            "export MYSQL_PWD=correct-horse; mariadb -u root shop -e 'DELETE FROM orders WHERE id < 50'",
+            "check `orders`",
+        )),
     },
 ];
 
@@ -55,6 +67,10 @@ struct Kept {
     service: &'static str,
     content: &'static str,
     spoil: &'static str,
+    /// Where its data is.
+    root: &'static str,
+    /// After which a backup is whole and does not pass its checks, and which one it fails.
+    breaks: Option<(&'static str, &'static str)>,
 }
 
 /// The stack on the sandbox's Swarm.
@@ -157,6 +173,54 @@ impl Place {
     async fn run(&self, service: &str, work: Work, checks_within: Duration) -> Operation {
         let id = self.ask(service, work).await;
         self.drive(&id, None, checks_within).await
+    }
+
+    /// The newest backup of a service.
+    async fn newest(&self, service: &str) -> Backup {
+        let service = self.stack.service(service);
+        let configs = self.engine.configs(Kind::Backup, &[]).await.unwrap();
+        let own = configs.iter().filter_map(Backup::read).filter(|b| b.entry.service == service);
+        own.max_by_key(|b| b.entry.taken).expect("there is a backup")
+    }
+
+    /// Changes one byte in the middle of the artefact of a backup.
+    async fn alter(&self, backup: &Backup) {
+        let script = format!(
+            "cd /store/{} && file=$(ls | grep -v manifest.json) && at=$(($(stat -c %s \"$file\") / 2)) \
+             && byte=$(od -An -tu1 -j $at -N 1 \"$file\") \
+             && printf \"\\x$(printf %02x $((byte ^ 16)))\" | dd of=\"$file\" bs=1 seek=$at conv=notrunc status=none",
+            backup.entry.dir
+        );
+        let mount = format!("{}:/store", self.store);
+        let image = "skep-test/redis:7";
+        self.sandbox
+            .docker(&[
+                "run",
+                "--rm",
+                "--network",
+                "none",
+                "--user",
+                "0",
+                "-v",
+                &mount,
+                image,
+                "bash",
+                "-c",
+                &script,
+            ])
+            .await;
+    }
+
+    /// Nothing of a drill is left beside the live files, which are as they were, and the service was not restarted.
+    async fn undisturbed(&self, kept: Kept, content: &str, container: &str, op: &Operation) {
+        let beside = self.try_sh(kept.service, &format!("ls -A {}", kept.root)).await.unwrap();
+        assert!(!beside.contains(".skep-drill"), "left behind: {beside}\n{}", told(op));
+        assert_eq!(self.content(kept).await, content, "{} was changed: {}", kept.service, told(op));
+        assert_eq!(
+            self.sandbox.container(&self.stack.service(kept.service)).await,
+            container,
+            "it was restarted"
+        );
     }
 
     async fn strike(self) {
@@ -272,6 +336,66 @@ async fn play(place: &Place, kept: Kept) {
     assert_eq!(op.journal.state, State::RolledBack, "{}", told(&op));
     assert_eq!(place.content(kept).await, spoilt, "{service} after going back: {}", told(&op));
     println!("{service}: {}", told(&op));
+}
+
+const DRILL: Work = Work::Drill { backup: None };
+
+/// The drills of one service: one that proves, although its driver dies; one that gives way; those that catch what is wrong.
+async fn drill(place: &Place, kept: Kept) {
+    let service = place.stack.service(kept.service);
+    let container = place.sandbox.container(&service).await;
+    let good = place.content(kept).await;
+    let op = place.run(kept.service, Work::Backup, PATIENCE).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+
+    let id = place.ask(kept.service, DRILL).await;
+    place.drive(&id, Some("load"), PATIENCE).await;
+    let op = place.drive(&id, None, PATIENCE).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+    let proved = place.newest(kept.service).await;
+    assert!(proved.proved.is_some() && proved.restore_seconds.is_some_and(|s| s > 0.0), "{proved:?}");
+    place.undisturbed(kept, &good, &container, &op).await;
+
+    let id = place.ask(kept.service, DRILL).await;
+    place.drive(&id, Some("load"), PATIENCE).await;
+    let restore = place.ask(kept.service, restore()).await;
+    let op = place.drive(&id, None, PATIENCE).await;
+    assert!(gave_way(&op), "{}", told(&op));
+    desk::cancel(&place.engine, &restore, "suite").await.unwrap();
+    place.drive(&restore, None, PATIENCE).await;
+    place.undisturbed(kept, &good, &container, &op).await;
+
+    if let Some((breaks, fails)) = kept.breaks {
+        place.try_sh(kept.service, breaks).await.unwrap();
+        let broken = place.content(kept).await;
+        let op = place.run(kept.service, Work::Backup, PATIENCE).await;
+        assert_eq!(op.journal.state, State::Succeeded, "it is whole: {}", told(&op));
+        let op = place.run(kept.service, DRILL, PATIENCE).await;
+        assert_eq!(op.journal.state, State::Failed, "{}", told(&op));
+        let found = place.newest(kept.service).await.drill_failed;
+        assert!(found.as_ref().is_some_and(|f| f.why.contains(fails)), "{found:?}");
+        place.undisturbed(kept, &broken, &container, &op).await;
+    }
+
+    let op = place.run(kept.service, Work::Backup, PATIENCE).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+    place.alter(&place.newest(kept.service).await).await;
+    let live = place.content(kept).await;
+    let op = place.run(kept.service, DRILL, PATIENCE).await;
+    assert_eq!(op.journal.state, State::Failed, "{}", told(&op));
+    let found = place.newest(kept.service).await.drill_failed;
+    assert!(found.as_ref().is_some_and(|f| f.why.contains("checksum")), "{found:?}");
+    place.undisturbed(kept, &live, &container, &op).await;
+    println!("{service}: loaded in {:?} s, caught {found:?}", proved.restore_seconds);
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn drills_prove_what_restores_catch_what_does_not_and_leave_nothing() {
+    let place = Place::set().await;
+    let [files, cache, db] = SERVICES;
+    tokio::join!(drill(&place, files), drill(&place, cache), drill(&place, db));
+    place.strike().await;
 }
 
 #[tokio::test]

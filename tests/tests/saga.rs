@@ -18,6 +18,8 @@ enum Kind {
     Hot,
     InPlace,
     Drill,
+    FilesDrill,
+    VolumeDrill,
     Maintenance,
     Expire,
     FilesBackup,
@@ -34,23 +36,28 @@ impl Kind {
     fn stride(self) -> usize {
         let all = std::env::var("SKEP_SAGA").is_ok_and(|v| v == "all");
         match self {
-            Kind::Backup | Kind::Beside | Kind::Drill | Kind::Maintenance | Kind::Expire => 1,
+            Kind::Backup | Kind::Beside | Kind::Drill | Kind::FilesDrill => 1,
+            Kind::Maintenance | Kind::Expire => 1,
             Kind::Verify | Kind::Import | Kind::Layout | Kind::Point | Kind::Rollback => 1,
             Kind::Files if !all => 3,
             Kind::Files => 1,
-            Kind::BesideZero | Kind::Hot | Kind::InPlace | Kind::FilesBackup | Kind::Volume if all => 1,
-            Kind::BesideZero | Kind::Hot | Kind::InPlace | Kind::FilesBackup | Kind::Volume => 5,
+            Kind::BesideZero | Kind::Hot | Kind::InPlace if all => 1,
+            Kind::FilesBackup | Kind::Volume | Kind::VolumeDrill if all => 1,
+            Kind::BesideZero | Kind::Hot | Kind::InPlace => 5,
+            Kind::FilesBackup | Kind::Volume | Kind::VolumeDrill => 5,
         }
     }
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 18] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
     Kind::Hot,
     Kind::InPlace,
     Kind::Drill,
+    Kind::FilesDrill,
+    Kind::VolumeDrill,
     Kind::Maintenance,
     Kind::Expire,
     Kind::FilesBackup,
@@ -81,6 +88,8 @@ async fn scene(kind: Kind) -> Scene {
         Kind::Hot => Scene::restore(ShopOptions::default(), restore(false, Some(false))).await,
         Kind::InPlace => Scene::restore(ShopOptions::default(), restore(true, None)).await,
         Kind::Drill => Scene::drill(ShopOptions::default()).await,
+        Kind::FilesDrill => Scene::drill(ShopOptions::files("mariadb")).await,
+        Kind::VolumeDrill => Scene::drill(ShopOptions::files("volume")).await,
         Kind::Maintenance => Scene::maintenance(ShopOptions::default(), Duration::from_secs(20)).await,
         Kind::Expire => Scene::expire(ShopOptions::default()).await,
         Kind::FilesBackup => Scene::backup(ShopOptions::files("mariadb")).await,
@@ -193,6 +202,12 @@ for_each_kind! {
     a_drill_survives_death_after_every_write: Kind::Drill, dies_after;
     a_drill_survives_every_write_twice: Kind::Drill, repeats;
     a_drill_goes_back_when_any_write_fails: Kind::Drill, fails;
+    a_drill_of_a_directory_survives_death_before_every_write: Kind::FilesDrill, dies_before;
+    a_drill_of_a_directory_survives_death_after_every_write: Kind::FilesDrill, dies_after;
+    a_drill_of_a_directory_survives_every_write_twice: Kind::FilesDrill, repeats;
+    a_drill_of_a_directory_goes_back_when_any_write_fails: Kind::FilesDrill, fails;
+    a_drill_of_a_volume_survives_death_after_every_write: Kind::VolumeDrill, dies_after;
+    a_drill_of_a_volume_goes_back_when_any_write_fails: Kind::VolumeDrill, fails;
     maintenance_survives_death_before_every_write: Kind::Maintenance, dies_before;
     maintenance_survives_death_after_every_write: Kind::Maintenance, dies_after;
     maintenance_survives_every_write_twice: Kind::Maintenance, repeats;

@@ -1,4 +1,4 @@
-//! Scheduled backups on a simulated Swarm: weeks of them, whoever leads and whatever happens.
+//! Scheduled backups and drills on a simulated Swarm: weeks of them, whoever leads and whatever happens.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -158,4 +158,88 @@ async fn a_run_is_not_repeated_when_the_record_of_it_was_pruned() {
     farm.leaderless("2026-04-30T23:58:00Z").await;
     other.lead("2026-05-01T00:10:00Z").await;
     assert_eq!(runs(&farm).await["shop_db"], ["2026-05-01T00:00:00Z"]);
+}
+
+/// When each drill began, and what became of it; oldest first.
+async fn drills(farm: &Farm) -> Vec<(String, State)> {
+    let mut drills = farm.operations().await;
+    drills.retain(|o| matches!(o.intent.work, Work::Drill { .. }));
+    drills.into_iter().map(|o| (o.intent.created.strftime("%d %H:%M").to_string(), o.journal.state)).collect()
+}
+
+fn nothing_is_left(farm: &Farm) {
+    let left = farm.data.with(|w| {
+        w.servers.values().flat_map(|s| s.databases.keys().cloned()).filter(|n| n.contains("drill")).count()
+    });
+    assert_eq!(left, 0, "a scratch database is left");
+}
+
+/// Backups and drills of two services that are all due at the same time.
+const NIGHTLY: [(&str, &str); 2] = [("skep.backup.schedule", "@daily"), ("skep.drill.schedule", "@daily")];
+
+#[tokio::test(start_paused = true)]
+async fn every_night_the_backup_of_that_night_is_drilled_once_whoever_leads() {
+    let farm = Farm::start("2026-03-01T12:00:00Z", &[("a_db", &NIGHTLY), ("b_db", &NIGHTLY)]).await;
+    let mut one = farm.leader("one").await;
+    one.lead("2026-03-02T12:00:00Z").await;
+    let mut two = farm.leader("two").await;
+    tokio::join!(one.lead("2026-03-03T00:00:01Z"), two.lead("2026-03-03T12:00:00Z"));
+    // The second dies in the middle of a drill, and nobody leads until noon.
+    two.looks_every = Duration::from_secs(20);
+    two.lead("2026-03-04T00:00:10Z").await;
+    let writes = farm.sim.faults().writes("two");
+    farm.sim.faults().on("two", sim::Trigger::Write(writes + 60), Fault::Kill(Cut::After));
+    two.lead("2026-03-04T02:00:00Z").await;
+    farm.leaderless("2026-03-04T12:00:00Z").await;
+    let mut three = farm.leader("three").await;
+    three.lead("2026-03-04T13:00:00Z").await;
+    let operations = farm.operations().await;
+    let of = |work: fn(&Work) -> bool| operations.iter().filter(|o| work(&o.intent.work)).count();
+    assert!(operations.iter().all(|o| o.journal.state == State::Succeeded), "{operations:#?}");
+    assert_eq!(of(|w| *w == Work::Backup), 6, "three nights");
+    assert_eq!(of(|w| matches!(w, Work::Drill { .. })), 6, "three nights");
+    let backups = farm.backups().await;
+    assert!(backups.iter().all(|b| b.proved.is_some_and(|at| at >= b.entry.taken)), "{backups:#?}");
+    nothing_is_left(&farm);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drill_that_gave_way_is_made_up_when_the_other_operation_has_ended() {
+    let farm =
+        Farm::start("2026-03-01T12:00:00Z", &[("shop_db", &[("skep.drill.schedule", "0 3 * * *")])]).await;
+    let mut leader = farm.leader("leader").await;
+    farm.ask("shop_db", Work::Backup).await;
+    leader.lead("2026-03-02T02:59:00Z").await;
+    leader.looks_every = Duration::from_secs(5);
+    leader.lead("2026-03-02T03:00:01Z").await;
+    assert_eq!(drills(&farm).await, [("02 03:00".to_owned(), State::Running)], "it is under way");
+    let restore = Work::Restore { backup: None, before: None, in_place: None, quiesce: None };
+    let asked = farm.ask_approval("shop_db", restore).await;
+    leader.looks_every = Duration::from_secs(300);
+    leader.lead("2026-03-02T08:00:00Z").await;
+    assert_eq!(drills(&farm).await, [("02 03:00".to_owned(), State::Cancelled)], "the restore waits");
+    desk::cancel(&leader.env.engine, &asked, "somebody").await.unwrap();
+    skep::operation::drive::poll(&leader.env, &asked).await.unwrap();
+    leader.lead("2026-03-03T02:00:00Z").await;
+    let [_, (begun, state)] = drills(&farm).await.try_into().unwrap();
+    assert_eq!((begun.as_str(), state), ("02 08:00", State::Succeeded));
+    assert!(farm.backups().await[0].proved.is_some());
+    nothing_is_left(&farm);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drill_that_failed_waits_for_its_next_time() {
+    let labels = [
+        ("skep.drill.schedule", "0 3 * * *"),
+        ("skep.check.users.sql", "SELECT count(*) FROM users"),
+        ("skep.check.users.expect", "ge 9"),
+    ];
+    let farm = Farm::start("2026-03-01T12:00:00Z", &[("shop_db", &labels)]).await;
+    let mut leader = farm.leader("leader").await;
+    farm.ask("shop_db", Work::Backup).await;
+    leader.lead("2026-03-03T12:00:00Z").await;
+    let failed = |day: &str| (format!("{day} 03:00"), State::Failed);
+    assert_eq!(drills(&farm).await, [failed("02"), failed("03")]);
+    assert!(farm.backups().await[0].drill_failed.is_some());
+    nothing_is_left(&farm);
 }

@@ -129,9 +129,20 @@ fn is_here_state(state: &str) -> bool {
 }
 
 fn is_here_text(said: &str) -> bool {
-    ["No space left on device", "authentication failed", "no pg_hba.conf entry"]
-        .iter()
-        .any(|t| said.contains(t))
+    const HERE: [&str; 4] = [
+        "No space left on device",
+        "authentication failed",
+        "no pg_hba.conf entry",
+        "could not open extension control file",
+    ];
+    // What a dump takes for granted, since it holds nothing of it.
+    const ABSENT: [(&str, &str); 3] = [
+        ("ERROR:  role \"", "does not exist"),
+        ("ERROR:  tablespace \"", "does not exist"),
+        ("ERROR:  extension \"", "is not available"),
+    ];
+    let is_absent = |line: &str| ABSENT.iter().any(|(what, how)| line.contains(what) && line.contains(how));
+    HERE.iter().any(|text| said.contains(text)) || said.lines().any(is_absent)
 }
 
 /// By SQLSTATE class: connection, resources (but a full disk), rollbacks, locks, shutdown, system errors.
@@ -186,10 +197,10 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_login_or_a_missing_role_is_final() {
+    fn a_database_or_a_table_that_is_absent_is_final() {
         for said in [
             "psql: error: connection to server at \"db\", port 5432 failed: FATAL:  database \"shop\" does not exist",
-            "pg_restore: error: could not execute query: ERROR:  role \"shop_ro\" does not exist",
+            "pg_restore: error: could not execute query: ERROR:  relation \"orders\" does not exist",
         ] {
             assert_eq!(tool(said), FaultKind::Final, "{said}");
         }
@@ -200,6 +211,8 @@ mod tests {
         for said in [
             "psql: error: connection to server at \"db\", port 5432 failed: FATAL:  password authentication failed for user \"shop\"",
             "pg_restore: error: could not extend file \"base/1/2\": No space left on device",
+            "pg_restore: error: could not execute query: ERROR:  role \"shop_ro\" does not exist",
+            "pg_restore: error: could not execute query: ERROR:  extension \"postgis\" is not available\nDETAIL:  Could not open extension control file.",
         ] {
             assert_eq!(tool(said), FaultKind::Circumstance, "{said}");
         }

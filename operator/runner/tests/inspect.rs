@@ -111,23 +111,20 @@ fn what_stands_against_a_backup_is_told_one_reason_each() {
     let forged = Stored { manifest_sha256: "0".repeat(64), ..good.clone() };
     let forged = Stored { id: "forged".into(), ..forged };
     let absent = Stored { id: "absent".into(), dir: "absent".into(), ..good.clone() };
-    let found = inspect(&cluster, "app", vec![good, bad.clone(), forged, absent]).backups;
-    assert_eq!(found["good"], ["role `gone` does not exist"]);
-    let reasons = found["bad"].join("\n");
-    for reason in [
-        "PostgreSQL 99",
-        "`gone`",
-        "`hstore` is available in",
-        "`no_such` is not available",
-        "bytes instead of",
-    ] {
+    let seen = inspect(&cluster, "app", vec![good, bad.clone(), forged, absent]);
+    let found = seen.backups;
+    assert_eq!(seen.lacking["good"], ["role `gone` does not exist"]);
+    assert_eq!(found["good"], Vec::<String>::new(), "the server is to blame, not the backup");
+    let reasons = seen.lacking["bad"].join("\n");
+    for reason in ["PostgreSQL 99", "`gone`", "`hstore` is available in", "`no_such` is not available"] {
         assert!(reasons.contains(reason), "{reasons} lacks {reason}");
     }
+    assert!(found["bad"].len() == 1 && found["bad"][0].contains("bytes instead of"), "{:?}", found["bad"]);
     assert!(!reasons.contains("tablespace"), "the live database's tablespace is used");
     assert!(found["forged"][0].contains("not the registered one"));
     assert!(found["absent"][0].contains("not in the store"));
     cluster.sql("postgres", "DROP DATABASE app");
-    let reasons = inspect(&cluster, "app", vec![bad]).backups["bad"].join("\n");
+    let reasons = inspect(&cluster, "app", vec![bad]).lacking["bad"].join("\n");
     assert!(reasons.contains("tablespace `fast` does not exist"), "{reasons}");
 }
 

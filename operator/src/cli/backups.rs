@@ -40,6 +40,7 @@ struct Shown<'a> {
     entry: &'a Entry,
     verified: Option<Timestamp>,
     proved: Option<Timestamp>,
+    loaded: Option<Timestamp>,
     restore_seconds: Option<f64>,
     drill_failed: Option<&'a Finding>,
     removing: Option<Timestamp>,
@@ -72,6 +73,7 @@ async fn list(session: &Session, service: Option<&str>) -> Result<Exit, Failure>
                 entry: &b.entry,
                 verified: b.verified,
                 proved: b.proved,
+                loaded: b.loaded,
                 restore_seconds: b.restore_seconds,
                 drill_failed: b.drill_failed.as_ref(),
                 removing: b.removing,
@@ -96,12 +98,13 @@ async fn list(session: &Session, service: Option<&str>) -> Result<Exit, Failure>
     Ok(exit)
 }
 
-/// When a restore of it last passed the checks, or how its drill failed since.
+/// When what was made of it last passed the checks, or how its drill failed since; where there was no check, that it loads.
 fn proved(backup: &Backup, now: Timestamp) -> Cell {
-    match (&backup.drill_failed, backup.proved) {
-        (Some(failed), _) => Cell::new(Tone::Bad, format!("drill failed {}", ago(failed.at, now))),
-        (None, Some(at)) => Cell::new(Tone::Good, ago(at, now)),
-        (None, None) => Cell::from("no"),
+    match (&backup.drill_failed, backup.proved, backup.loaded) {
+        (Some(failed), _, _) => Cell::new(Tone::Bad, format!("drill failed {}", ago(failed.at, now))),
+        (None, Some(at), _) => Cell::new(Tone::Good, ago(at, now)),
+        (None, None, Some(at)) => Cell::new(Tone::Mind, format!("no; it loads, {}", ago(at, now))),
+        (None, None, None) => Cell::from("no"),
     }
 }
 

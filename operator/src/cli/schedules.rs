@@ -12,7 +12,10 @@ pub struct ScheduleArgs {
     /// So many backups run at once; further scheduled ones wait their turn. 2 where nothing is said.
     #[arg(long, env = "SKEP_BACKUPS_AT_ONCE", value_name = "COUNT", value_parser = at_least_one)]
     pub backups_at_once: Option<usize>,
-    /// Scheduled backups begin up to so much later, each service always by the same share, but by no more than a tenth of
+    /// So many drills run at once; further scheduled ones wait their turn. 1 where nothing is said.
+    #[arg(long, env = "SKEP_DRILLS_AT_ONCE", value_name = "COUNT", value_parser = at_least_one)]
+    pub drills_at_once: Option<usize>,
+    /// Scheduled backups and drills begin up to so much later, each service always by the same share, but by no more than a tenth of
     /// the time until its next one. `5m` where nothing is said, `0s` for none.
     #[arg(long, env = "SKEP_BACKUP_SPREAD", value_name = "DURATION", value_parser = any)]
     pub backup_spread: Option<Duration>,
@@ -26,6 +29,7 @@ impl ScheduleArgs {
         let base = Rules::default();
         Rules {
             at_once: self.backups_at_once.unwrap_or(base.at_once),
+            drills_at_once: self.drills_at_once.unwrap_or(base.drills_at_once),
             spread: self.backup_spread.unwrap_or(base.spread),
         }
     }

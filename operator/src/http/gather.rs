@@ -13,7 +13,7 @@ use crate::operation::catalogue::{Backup, Purpose};
 use crate::operation::clients;
 use crate::operation::record::{Operation, State, StepState, Work};
 use crate::operation::settings::Settings;
-use crate::plan::scheduled::missed;
+use crate::plan::scheduled::{Errand, missed};
 use crate::policy::{Level, Parsed, Policies, Policy, Problem, Schedule, Section};
 use crate::swarm::object::{Config, ENABLE, OP, Service, Task, TaskState};
 use crate::triggers::guard::History;
@@ -183,7 +183,7 @@ fn backups(s: &Sources<'_>, service: &Service, parsed: &Parsed) -> Option<Backup
         last_size: newest.map(|b| b.entry.size),
         oldest: good().map(|b| b.entry.taken).min(),
         next,
-        missed: missed(service, policy, s.backups, s.taken),
+        missed: missed(Errand::Backup, service, policy, s.backups, s.taken),
         interval,
         wanted_since: wanted.then_some(service.created),
     })

@@ -52,6 +52,7 @@ fn backup(id: &str, taken: i64, purpose: Purpose, verified: bool, proved: Option
         version: 1,
         verified: verified.then(|| at(taken + 10)),
         proved: proved.map(at),
+        loaded: None,
         restore_seconds: None,
         drill_failed: None,
         removing: None,

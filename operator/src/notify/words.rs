@@ -131,7 +131,7 @@ fn ended_well(work: &Work, service: &str) -> String {
         Work::Restore { .. } => format!("The data of {service} was restored from a backup and verified."),
         Work::Drill { .. } => {
             format!(
-                "A backup of {service} was restored on the side and is proved; nothing of it is left there."
+                "A backup of {service} was restored on the side and has passed every check that there is; nothing of it is left there."
             )
         }
         Work::Maintenance { .. } => format!("Maintenance of {service} is over."),
@@ -305,11 +305,11 @@ pub(crate) fn step(work: &Work, name: &str) -> String {
         (Work::Restore { .. }, "start") => "Start the clients, page off",
         (Work::Restore { .. }, "verify") => "Check data and application",
         (Work::Restore { .. }, "keep") => "Keep the old data until it expires",
-        (Work::Drill { .. }, "preflight") => "Read the backup in full; look at room, roles and extensions",
-        (Work::Drill { .. }, "load") => "Load it into a scratch database",
+        (Work::Drill { .. }, "preflight") => "Read the backup in full; look at the room, and whether it fits",
+        (Work::Drill { .. }, "load") => "Load it on the side",
         (Work::Drill { .. }, "check") => "Run the checks there",
-        (Work::Drill { .. }, "drop") => "Drop the scratch database",
-        (Work::Drill { .. }, "record") => "Note on the backup that it is proved",
+        (Work::Drill { .. }, "drop") => "Remove what was loaded",
+        (Work::Drill { .. }, "record") => "Note on the backup what was shown",
         (Work::Maintenance { .. }, "stop") => "Page on",
         (Work::Maintenance { .. }, "hold") => "Hold until told, or until its time is over",
         (Work::Maintenance { .. }, "start") => "Page off",

@@ -9,6 +9,7 @@ use skep_runner::task::{Stored, Verdict};
 
 use super::record::{OpId, SERVICE, SERVICE_ID};
 use super::saga::{Cx, Fault};
+use crate::engines::{Data, DirectoryEngine};
 use crate::swarm::error::Error;
 use crate::swarm::object::{Config, KIND, Kind, Labels, OP};
 
@@ -18,6 +19,7 @@ pub const MOST_CANDIDATES: usize = 3;
 pub const PREFIX: &str = "skep-backup-";
 const VERIFIED: &str = "skep.verified";
 const PROVED: &str = "skep.proved";
+const LOADED: &str = "skep.loaded";
 const SECONDS: &str = "skep.restore-seconds";
 const DRILL_FAILED: &str = "skep.drill-failed";
 /// Longest reason that a label tells, in bytes.
@@ -38,11 +40,13 @@ pub struct Backup {
     pub entry: Entry,
     /// When it was last read back in full and found whole.
     pub verified: Option<Timestamp>,
-    /// When a restore of it last passed the checks.
+    /// When what a drill or a restore made of it last passed the checks.
     pub proved: Option<Timestamp>,
-    /// How many seconds loading it took when it was last proved.
+    /// When it was last loaded in full where there was no check that could have proved anything.
+    pub loaded: Option<Timestamp>,
+    /// How many seconds loading it took when it last was.
     pub restore_seconds: Option<f64>,
-    /// When and why a drill of it last failed, if it was not proved since.
+    /// When and why a drill of it last failed, if none has succeeded since.
     pub drill_failed: Option<Finding>,
     /// Since when it is being removed: some of its files may be gone, so nothing restores it any more.
     pub removing: Option<Timestamp>,
@@ -97,6 +101,16 @@ pub struct Entry {
     pub origin: Origin,
 }
 
+/// What loading a backup has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shown {
+    /// That it loads. Nothing has looked at what its data is.
+    Loads,
+    /// That its data passes the checks.
+    Proved,
+}
+
 /// How a backup came into the catalogue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -133,6 +147,7 @@ impl Backup {
             version: config.version,
             verified: good(VERIFIED),
             proved: good(PROVED),
+            loaded: good(LOADED),
             restore_seconds: config.labels.get(SECONDS).and_then(|t| t.parse().ok()),
             drill_failed: config.labels.get(DRILL_FAILED).map(|text| Finding::read(text)),
             removing: time(REMOVING),
@@ -144,6 +159,11 @@ impl Backup {
     /// As jobs know it.
     pub fn stored(&self) -> Stored {
         self.entry.stored()
+    }
+
+    /// When it was last tried whether it restores, whatever came of it.
+    pub fn drilled(&self) -> impl Iterator<Item = Timestamp> {
+        self.proved.into_iter().chain(self.loaded).chain(self.drill_failed.as_ref().map(|failed| failed.at))
     }
 }
 
@@ -163,6 +183,25 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = self.why.floor_char_boundary(LONGEST_REASON.min(self.why.len()));
         write!(f, "{} {}", self.at, &self.why[..end])
+    }
+}
+
+// === impl Shown ===
+
+impl Shown {
+    /// What it shows that data of this kind was loaded and has passed so many checks.
+    ///
+    /// Loading files compares every one of them with the archive; more than that nobody can ask of files.
+    pub fn of(data: &Data, checks: usize) -> Shown {
+        let are_files = data.directory().is_some_and(|d| d.engine == DirectoryEngine::Volume);
+        if checks > 0 || are_files { Shown::Proved } else { Shown::Loads }
+    }
+
+    const fn label(self) -> &'static str {
+        match self {
+            Shown::Loads => LOADED,
+            Shown::Proved => PROVED,
+        }
     }
 }
 
@@ -203,26 +242,26 @@ impl Entry {
     }
 }
 
-/// Notes that a restore of a backup has just passed its checks, and how long loading it took. A backup that is gone, or
-/// that somebody else writes at this moment, is left alone: the note is a courtesy.
+/// Notes what a restore of a backup has just shown, and how long loading it took. A backup that is gone, or that somebody
+/// else writes at this moment, is left alone: the note is a courtesy.
 ///
 /// # Errors
 /// What the engine says.
-pub async fn mark_proved(cx: &Cx<'_>, id: &str, seconds: Option<f64>) -> Result<(), Fault> {
-    match note_proved(cx, id, seconds).await {
+pub async fn mark_shown(cx: &Cx<'_>, id: &str, shown: Shown, seconds: Option<f64>) -> Result<(), Fault> {
+    match note_shown(cx, id, shown, seconds).await {
         Err(Fault::Swarm(Error::Stale { .. })) => Ok(()),
         other => other,
     }
 }
 
-/// As [`mark_proved`], where the note is what the work was for. A backup that is gone is left alone.
+/// As [`mark_shown`], where the note is what the work was for. A backup that is gone is left alone.
 ///
 /// # Errors
 /// `Stale` where somebody else has just written it; otherwise what the engine says.
-pub async fn note_proved(cx: &Cx<'_>, id: &str, seconds: Option<f64>) -> Result<(), Fault> {
+pub async fn note_shown(cx: &Cx<'_>, id: &str, shown: Shown, seconds: Option<f64>) -> Result<(), Fault> {
     let now = cx.now();
     relabel(cx, id, |labels| {
-        labels.insert(PROVED.to_owned(), now.to_string());
+        labels.insert(shown.label().to_owned(), now.to_string());
         labels.remove(DRILL_FAILED);
         if let Some(seconds) = seconds {
             labels.insert(SECONDS.to_owned(), format!("{seconds:.3}"));
@@ -281,8 +320,9 @@ pub async fn note(cx: &Cx<'_>, read: &Entry, verdict: &Verdict) -> Result<bool, 
         }
         Verdict::Spoilt { why } => {
             labels.insert(SPOILT.to_owned(), Finding { at: cx.now(), why: why.clone() }.to_string());
-            labels.remove(VERIFIED);
-            labels.remove(PROVED);
+            for good in [VERIFIED, PROVED, LOADED] {
+                labels.remove(good);
+            }
         }
     }
     cx.engine().relabel_config(&config.id, config.version, &config.name, &labels).await?;
@@ -354,6 +394,7 @@ mod tests {
             version: 1,
             verified: verified.then_some(taken),
             proved: None,
+            loaded: None,
             restore_seconds: None,
             drill_failed: None,
             removing: None,

@@ -193,7 +193,8 @@ pub async fn drill(cx: &Cx<'_>, wanted: Option<&str>) -> Result<Frozen, Fault> {
     let policy = policy_of(cx, &seen, &service)?;
     let mut frozen = Frozen::of(data_target(cx, &service, &policy).await?);
     frozen.checks = sql_checks(&policy);
-    let until = cx.op.intent.created;
+    // It may have waited for a backup of this very service.
+    let until = cx.now();
     let name = service.name();
     readable(cx, &mut frozen, wanted, 1, until, |all| catalogue::to_drill(all, name, wanted, until)).await?;
     Ok(frozen)

@@ -25,6 +25,7 @@ fn registered(id: &str, sha: &str) -> Backup {
         version: 1,
         verified: Some(listed.taken),
         proved: None,
+        loaded: None,
         restore_seconds: None,
         drill_failed: None,
         removing: None,

@@ -38,6 +38,7 @@ fn backup(taken: Timestamp) -> Backup {
         entry,
         verified: Some(taken),
         proved: None,
+        loaded: None,
         restore_seconds: None,
         drill_failed: None,
         removing: None,

@@ -79,6 +79,7 @@ fn to_come(draft: &Draft<'_>) -> Backup {
         entry,
         verified: Some(draft.now),
         proved: None,
+        loaded: None,
         restore_seconds: None,
         drill_failed: None,
         removing: None,

@@ -1,14 +1,19 @@
-//! Scheduled backups that are to begin now.
+//! Scheduled backups and drills that are to begin now.
 //!
-//! A service's newest due time counts, and no older one. It is *made* when there is a regular backup from that time or
-//! later, or an operation that this schedule asked for and that succeeded or was cancelled. Nothing is remembered: the
-//! catalogue tells, and the records of operations as long as they are kept. So a run that was missed is made up once,
-//! whatever kept it from running, and never twice.
+//! A service's newest due time counts, and no older one. It is *made* when the catalogue shows what it asks for from that
+//! time or later (a regular backup; a drill of the backup that was the newest then), or an operation that this schedule
+//! asked for has ended in a way that is not worth another attempt. Nothing is remembered: the catalogue tells, and the
+//! records of operations as long as they are kept. So a run that was missed is made up once, whatever kept it from
+//! running, and never twice.
+//!
+//! A backup that failed is worth another attempt; of drills only one that gave way, since what a drill has found it would
+//! find again.
 //!
 //! Invariants: the id of an operation follows from service, label and due time alone (S13), that of a repeated attempt
-//! from the one that failed; a service that any operation has is left alone; a clock that was wrong once, and left
-//! times of the future behind, stops nothing.
+//! from the one before; a service that any operation has is left alone, and of a backup and a drill that are both due the
+//! backup goes first; a clock that was wrong once, and left times of the future behind, stops nothing.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,18 +21,17 @@ use sha2::{Digest as _, Sha256};
 
 use super::world::holder;
 use crate::operation::catalogue::{Backup, Purpose};
+use crate::operation::drill;
 use crate::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
 use crate::policy::{Policies, Policy, Schedule};
 use crate::swarm::object::Service;
 
-/// The label that asks for scheduled backups.
-pub const KEY: &str = "skep.backup.schedule";
 /// A run is spread over at most this part of the time until the next one, and one that is late is left to the next when
 /// less than this part is left.
 const PART: u32 = 10;
 /// One that is late is not left to the next when that is further away than this.
 const SOON: Duration = Duration::from_secs(3600);
-/// How long after each failed attempt the next one begins; the last of them from then on.
+/// How long after each attempt that is worth another one that begins; the last of them from then on.
 const RETRIES: [Duration; 4] = [
     Duration::from_secs(15 * 60),
     Duration::from_secs(3600),
@@ -35,11 +39,22 @@ const RETRIES: [Duration; 4] = [
     Duration::from_secs(24 * 3600),
 ];
 
+/// What a schedule asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// A backup.
+    Backup,
+    /// A drill of the newest backup.
+    Drill,
+}
+
 /// The administrator's rules for what runs by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// So many backups at once, those that people asked for included.
     pub at_once: usize,
+    /// So many drills at once, those that people asked for included.
+    pub drills_at_once: usize,
     /// Runs of one due time are spread over so long.
     pub spread: Duration,
 }
@@ -57,6 +72,7 @@ pub struct Seen<'a> {
 
 /// A run that is to begin.
 struct Run<'a> {
+    errand: Errand,
     due: Timestamp,
     begins: Timestamp,
     service: &'a Service,
@@ -67,7 +83,73 @@ struct Run<'a> {
 
 impl Default for Rules {
     fn default() -> Rules {
-        Rules { at_once: 2, spread: Duration::from_secs(300) }
+        Rules { at_once: 2, drills_at_once: 1, spread: Duration::from_secs(300) }
+    }
+}
+
+// === impl Errand ===
+
+impl Errand {
+    /// The label that asks for it.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Errand::Backup => "skep.backup.schedule",
+            Errand::Drill => "skep.drill.schedule",
+        }
+    }
+
+    /// The schedules by which it is asked for.
+    pub fn schedules(self, policy: &Policy) -> &[Schedule] {
+        let asks = policy.enabled && policy.data.is_some();
+        let schedules = match self {
+            Errand::Backup => policy.backup.as_ref().map(|b| &b.schedules),
+            Errand::Drill => policy.drill.as_ref().map(|d| &d.schedules),
+        };
+        schedules.filter(|_| asks).map_or(&[][..], |schedules| schedules)
+    }
+
+    const fn work(self) -> Work {
+        match self {
+            Errand::Backup => Work::Backup,
+            Errand::Drill => Work::Drill { backup: None },
+        }
+    }
+
+    fn is_of(self, op: &Operation) -> bool {
+        match self {
+            Errand::Backup => op.intent.work == Work::Backup,
+            Errand::Drill => matches!(op.intent.work, Work::Drill { .. }),
+        }
+    }
+
+    const fn at_once(self, rules: &Rules) -> usize {
+        match self {
+            Errand::Backup => rules.at_once,
+            Errand::Drill => rules.drills_at_once,
+        }
+    }
+
+    /// Whether this backup, one of `own` (all regular ones of the service), shows that it was done at such a time.
+    fn shows(self, backup: &Backup, own: &[&Backup], is_then: impl Fn(Timestamp) -> bool) -> bool {
+        match self {
+            Errand::Backup => is_then(backup.entry.taken),
+            Errand::Drill => {
+                let was_newest = |at: Timestamp| {
+                    let newer = backup.entry.taken..=at;
+                    let is_newer = |b: &&&Backup| b.verified.is_some() && newer.contains(&b.entry.taken);
+                    own.iter().filter(is_newer).all(|b| b.entry.taken == backup.entry.taken)
+                };
+                backup.drilled().any(|at| is_then(at) && was_newest(at))
+            }
+        }
+    }
+
+    /// Not so what a person has cancelled.
+    fn is_worth_another(self, op: &Operation) -> bool {
+        match self {
+            Errand::Backup => matches!(op.journal.state, State::Failed | State::RolledBack),
+            Errand::Drill => drill::gave_way(op),
+        }
     }
 }
 
@@ -79,8 +161,8 @@ impl Run<'_> {
             schema: SCHEMA,
             service: self.service.name().to_owned(),
             service_id: self.service.id.clone(),
-            work: Work::Backup,
-            trigger: Trigger::Schedule { key: KEY.to_owned(), due: self.due },
+            work: self.errand.work(),
+            trigger: Trigger::Schedule { key: self.errand.key().to_owned(), due: self.due },
             created: now,
             approval: false,
             accept_problems: false,
@@ -88,41 +170,56 @@ impl Run<'_> {
     }
 }
 
-/// The backups to ask for now, those that were due first before the others; no more than there is room for.
+/// What to ask for now, what was due first before the rest; no more of each than there is room for.
 pub fn scheduled(seen: &Seen<'_>, rules: &Rules, now: Timestamp) -> Vec<(OpId, Intent)> {
-    let is_under_way = |o: &&Operation| o.intent.work == Work::Backup && o.journal.state.is_live();
-    let room = rules.at_once.saturating_sub(seen.operations.iter().filter(is_under_way).count());
     let policies = Policies::of(seen.services);
-    let mut runs: Vec<Run<'_>> = seen
-        .services
-        .iter()
-        .filter_map(|service| run(seen, service, &policies.get(service.name())?.policy, rules, now))
-        .collect();
-    runs.sort_by_key(|r| (r.due, r.begins, r.id.clone()));
-    runs.truncate(room);
-    runs.into_iter().map(|run| (run.id.clone(), run.intent(now))).collect()
+    let mut backups = runs(Errand::Backup, seen, &policies, rules, now);
+    // A drill after it proves what it makes.
+    let taken: BTreeSet<&str> = backups.iter().map(|r| r.service.name()).collect();
+    let mut drills = runs(Errand::Drill, seen, &policies, rules, now);
+    drills.retain(|r| !taken.contains(r.service.name()));
+    backups.truncate(room(Errand::Backup, seen, rules));
+    drills.truncate(room(Errand::Drill, seen, rules));
+    backups.into_iter().chain(drills).map(|run| (run.id.clone(), run.intent(now))).collect()
 }
 
-/// The newest due time of a service's schedule of which there is no backup yet.
-pub fn missed(service: &Service, policy: &Policy, backups: &[Backup], now: Timestamp) -> Option<Timestamp> {
-    let schedules = schedules(policy);
+/// The newest due time of a service's schedule that was not met yet.
+pub fn missed(
+    errand: Errand,
+    service: &Service,
+    policy: &Policy,
+    backups: &[Backup],
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let schedules = errand.schedules(policy);
     // A schedule asks for nothing from before the service was there.
     let due = schedules.iter().filter_map(|s| s.last_at(now)).max().filter(|due| *due >= service.created)?;
-    let is_made = |b: &Backup| {
-        let entry = &b.entry;
-        entry.service == service.name()
-            && entry.purpose == Purpose::Regular
-            && (due..=now).contains(&entry.taken)
-    };
-    (!backups.iter().any(is_made)).then_some(due)
+    let is_own = |b: &&Backup| b.entry.service == service.name() && b.entry.purpose == Purpose::Regular;
+    let own: Vec<&Backup> = backups.iter().filter(is_own).collect();
+    let is_made = own.iter().any(|b| errand.shows(b, &own, |at| (due..=now).contains(&at)));
+    (!is_made).then_some(due)
 }
 
-fn schedules(policy: &Policy) -> &[Schedule] {
-    let asks = policy.enabled && policy.data.is_some();
-    policy.backup.as_ref().filter(|_| asks).map_or(&[][..], |b| &b.schedules)
+fn room(errand: Errand, seen: &Seen<'_>, rules: &Rules) -> usize {
+    let is_under_way = |o: &&Operation| errand.is_of(o) && o.journal.state.is_live();
+    errand.at_once(rules).saturating_sub(seen.operations.iter().filter(is_under_way).count())
+}
+
+fn runs<'a>(
+    errand: Errand,
+    seen: &Seen<'a>,
+    policies: &Policies,
+    rules: &Rules,
+    now: Timestamp,
+) -> Vec<Run<'a>> {
+    let of = |service| run(errand, seen, service, &policies.get(service.name())?.policy, rules, now);
+    let mut runs: Vec<Run<'a>> = seen.services.iter().filter_map(of).collect();
+    runs.sort_by_key(|r| (r.due, r.begins, r.id.clone()));
+    runs
 }
 
 fn run<'a>(
+    errand: Errand,
     seen: &Seen<'_>,
     service: &'a Service,
     policy: &Policy,
@@ -132,8 +229,8 @@ fn run<'a>(
     if policy.paused || holder(seen.operations, service.name()).is_some() {
         return None;
     }
-    let due = missed(service, policy, seen.backups, now)?;
-    let next = schedules(policy).iter().filter_map(|s| s.next_after(now)).min();
+    let due = missed(errand, service, policy, seen.backups, now)?;
+    let next = errand.schedules(policy).iter().filter_map(|s| s.next_after(now)).min();
     let interval = next.map(|next| next.duration_since(due).unsigned_abs());
     let is_near = |next: Timestamp| {
         let left = next.duration_since(now).unsigned_abs();
@@ -142,26 +239,27 @@ fn run<'a>(
     if next.is_some_and(is_near) {
         return None;
     }
-    let attempts = attempts(seen.operations, service, due, now);
+    let attempts = attempts(errand, seen.operations, service, due, now);
     let (id, begins) = match attempts.last() {
         None => {
             let window = interval.map_or(rules.spread, |i| rules.spread.min(i / PART));
-            (name(service, due, ""), due + share(service.name(), window))
+            (name(errand, service, due, ""), due + share(service.name(), window))
         }
         Some(last) => {
-            if attempts.iter().any(|o| !has_failed(o)) {
+            if attempts.iter().any(|o| !errand.is_worth_another(o)) {
                 return None;
             }
             let begins = ended(last) + RETRIES[(attempts.len() - 1).min(RETRIES.len() - 1)];
-            (name(service, begins, last.id.as_str()), begins)
+            (name(errand, service, begins, last.id.as_str()), begins)
         }
     };
-    (begins <= now).then_some(Run { due, begins, service, id })
+    (begins <= now).then_some(Run { errand, due, begins, service, id })
 }
 
 /// What this schedule has already asked for, for this due time or a later one of an earlier schedule; in the order in
 /// which it ended.
 fn attempts<'a>(
+    errand: Errand,
     operations: &'a [Operation],
     service: &Service,
     due: Timestamp,
@@ -169,7 +267,7 @@ fn attempts<'a>(
 ) -> Vec<&'a Operation> {
     let is_one = |o: &&Operation| match &o.intent.trigger {
         Trigger::Schedule { key, due: d } => {
-            key == KEY && o.intent.service_id == service.id && (due..=now).contains(d)
+            key == errand.key() && o.intent.service_id == service.id && (due..=now).contains(d)
         }
         Trigger::Person { .. } | Trigger::Alert { .. } | Trigger::Operation { .. } => false,
     };
@@ -178,18 +276,13 @@ fn attempts<'a>(
     attempts
 }
 
-/// Worth another attempt: not so what a person has cancelled.
-fn has_failed(op: &Operation) -> bool {
-    matches!(op.journal.state, State::Failed | State::RolledBack)
-}
-
 fn ended(op: &Operation) -> Timestamp {
     op.journal.ended.unwrap_or(op.intent.created)
 }
 
 /// The same from whoever computes it: `at` is the due time, or follows from the record of the attempt before.
-fn name(service: &Service, at: Timestamp, before: &str) -> OpId {
-    OpId::new(at, &format!("{KEY} {} {at} {before}", service.name()))
+fn name(errand: Errand, service: &Service, at: Timestamp, before: &str) -> OpId {
+    OpId::new(at, &format!("{} {} {at} {before}", errand.key(), service.name()))
 }
 
 /// A service's own share of a window, always the same.

@@ -12,7 +12,7 @@ use super::*;
 use crate::operation::catalogue::{Entry, Origin};
 use crate::operation::record::Journal;
 
-const NO_SPREAD: Rules = Rules { at_once: 2, spread: Duration::ZERO };
+const NO_SPREAD: Rules = Rules { at_once: 2, drills_at_once: 1, spread: Duration::ZERO };
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -26,6 +26,15 @@ fn database(name: &str, schedule: &str) -> Service {
     let mut service = testing::service(name);
     service.spec["Labels"] =
         json!({ "skep.enable": "true", "skep.data": "postgres", "skep.backup.schedule": schedule });
+    service
+}
+
+/// A database for which `errand` is asked for, and nothing else.
+fn asking(errand: Errand, name: &str, schedule: &str) -> Service {
+    let mut service = database(name, schedule);
+    let labels = service.spec["Labels"].as_object_mut().unwrap();
+    labels.remove(Errand::Backup.key());
+    labels.insert(errand.key().to_owned(), json!(schedule));
     service
 }
 
@@ -53,6 +62,7 @@ fn backup(service: &str, taken: Timestamp, purpose: Purpose) -> Backup {
         entry,
         verified: Some(taken),
         proved: None,
+        loaded: None,
         restore_seconds: None,
         drill_failed: None,
         removing: None,
@@ -75,6 +85,13 @@ impl Swarm {
 
     fn one(schedule: &str) -> Swarm {
         Swarm::of(vec![database("shop_db", schedule)])
+    }
+
+    /// A database with a backup of long ago, which is drilled.
+    fn drilled(schedule: &str) -> Swarm {
+        let mut swarm = Swarm::of(vec![asking(Errand::Drill, "shop_db", schedule)]);
+        swarm.backups.push(backup("shop_db", Timestamp::UNIX_EPOCH, Purpose::Regular));
+        swarm
     }
 
     fn due(&self, now: Timestamp) -> Vec<(OpId, Intent)> {
@@ -103,7 +120,22 @@ impl Swarm {
             if state == State::Succeeded && op.intent.work == Work::Backup {
                 self.backups.push(backup(&op.intent.service, op.intent.created, Purpose::Regular));
             }
+            if state == State::Succeeded && matches!(op.intent.work, Work::Drill { .. }) {
+                let own = self.backups.iter_mut().filter(|b| b.entry.service == op.intent.service);
+                if let Some(newest) = own.max_by_key(|b| b.entry.taken) {
+                    newest.proved = Some(now);
+                }
+            }
         }
+    }
+
+    /// What is under way gives way to something else.
+    fn give_way(&mut self, now: Timestamp) {
+        let live = |o: &&mut Operation| !o.journal.state.is_terminal();
+        self.operations.iter_mut().filter(live).for_each(|op| {
+            op.journal.cancel = Some("operation x (backup of shop_db), to which it gave way".to_owned());
+        });
+        self.end(State::Cancelled, now);
     }
 
     /// One look: asks, and lets what was asked for succeed.
@@ -327,7 +359,7 @@ fn fifty_services_of_one_time_are_spread_and_begin_few_at_a_time() {
     let midnight = at("2026-03-02T00:00:00Z");
     let begun = |at_once: usize, end: i64| {
         let mut swarm = Swarm::of(names.iter().map(|n| database(n, "@daily")).collect());
-        swarm.rules = Rules { at_once, spread: Duration::from_secs(300) };
+        swarm.rules = Rules { at_once, spread: Duration::from_secs(300), ..NO_SPREAD };
         swarm.backups = names.iter().map(|n| backup(n, midnight - minutes(1), Purpose::Regular)).collect();
         let mut begun = Vec::new();
         for second in (0..end).step_by(20) {
@@ -372,6 +404,129 @@ fn the_spread_is_never_more_than_a_tenth_of_the_interval() {
         swarm.operations.clear();
         assert_eq!(swarm.due(at("2026-03-02T00:01:00Z")).len(), 1, "db{n}");
     }
+}
+
+#[test]
+fn a_drill_begins_when_it_is_due_and_what_failed_is_not_repeated_before_the_next_time() {
+    let due = at("2026-03-02T03:00:00Z");
+    for (state, what) in [
+        (State::Succeeded, "proved"),
+        (State::Failed, "failed"),
+        (State::RolledBack, "went back"),
+        (State::Cancelled, "a person cancelled it"),
+    ] {
+        let mut swarm = Swarm::drilled("0 3 * * *");
+        swarm.look(at("2026-03-01T12:00:00Z"));
+        assert!(swarm.due(at("2026-03-02T02:59:59Z")).is_empty());
+        assert_eq!(swarm.due(due)[0].0, swarm.due(at("2026-03-02T03:00:19Z"))[0].0, "two leaders");
+        let (_, intent) = swarm.due(due).remove(0);
+        assert_eq!(intent.work, Work::Drill { backup: None });
+        assert_eq!(swarm.ask(due), [due]);
+        assert!(swarm.due(due + minutes(1)).is_empty(), "it is under way");
+        swarm.end(state, due + minutes(2));
+        for later in 2..24 * 60 - 1 {
+            assert!(swarm.due(due + minutes(later)).is_empty(), "{what}: again after {later} minutes");
+        }
+        assert_eq!(swarm.ask(due + minutes(24 * 60)).len(), 1, "{what}");
+    }
+}
+
+#[test]
+fn a_drill_that_gave_way_is_made_up_later_and_not_while_the_other_has_the_service() {
+    let due = at("2026-03-02T03:00:00Z");
+    let mut swarm = Swarm::drilled("0 3 * * *");
+    assert_eq!(swarm.ask(due), [due]);
+    swarm.give_way(due + minutes(1));
+    for minute in 1..16 {
+        assert!(swarm.due(due + minutes(minute)).is_empty(), "{minute}");
+    }
+    let restore = Work::Restore { backup: None, before: None, in_place: None, quiesce: None };
+    swarm.operations.push(testing::op("shop_db", restore, "2026-03-02T03:01:00Z", State::Running));
+    assert!(swarm.due(due + minutes(60)).is_empty(), "the restore goes on");
+    swarm.operations.last_mut().unwrap().journal.state = State::Succeeded;
+    assert_eq!(swarm.ask(due + minutes(60)), [due]);
+    swarm.end(State::Succeeded, due + minutes(61));
+    assert!(swarm.due(due + minutes(400)).is_empty(), "it is made up once");
+}
+
+#[test]
+fn of_a_backup_and_a_drill_that_are_both_due_the_backup_goes_first() {
+    let mut swarm = Swarm::one("@daily");
+    swarm.services[0].spec["Labels"][Errand::Drill.key()] = json!("@daily");
+    let midnight = at("2026-03-02T00:00:00Z");
+    let works = |due: Vec<(OpId, Intent)>| due.into_iter().map(|(_, i)| i.work).collect::<Vec<_>>();
+    assert_eq!(works(swarm.due(midnight)), [Work::Backup]);
+    // Also while there is no room for that.
+    for name in ["a_db", "b_db"] {
+        swarm.operations.push(testing::op(name, Work::Backup, "2026-03-02T00:00:00Z", State::Running));
+    }
+    assert!(swarm.due(midnight).is_empty());
+    swarm.end(State::Succeeded, midnight);
+    assert_eq!(swarm.ask(midnight), [midnight]);
+    assert!(swarm.due(midnight + minutes(5)).is_empty(), "never while a backup is under way");
+    swarm.end(State::Succeeded, midnight + minutes(5));
+    assert_eq!(works(swarm.due(midnight + minutes(5))), [Work::Drill { backup: None }]);
+    // One that fails keeps no drill from trying what there is.
+    swarm.backups.retain(|b| b.entry.taken < midnight);
+    swarm.operations.iter_mut().for_each(|o| o.journal.state = State::Failed);
+    assert_eq!(works(swarm.due(midnight + minutes(5))), [Work::Drill { backup: None }]);
+}
+
+#[test]
+fn what_the_catalogue_says_of_the_backup_that_was_the_newest_stands_for_a_drill() {
+    let due = at("2026-03-02T03:00:00Z");
+    let now = due + minutes(600);
+    let old = || backup("shop_db", due - minutes(2000), Purpose::Regular);
+    let new = || backup("shop_db", due - minutes(60), Purpose::Regular);
+    let after = || backup("shop_db", due + minutes(300), Purpose::Regular);
+    let proved = |b: Backup, minute: i64| Backup { proved: Some(due + minutes(minute)), ..b };
+    let failed = |b: Backup, minute: i64| {
+        let finding =
+            crate::operation::catalogue::Finding { at: due + minutes(minute), why: "no".to_owned() };
+        Backup { drill_failed: Some(finding), ..b }
+    };
+    for (what, backups, is_made) in [
+        ("nothing is known", vec![old(), new()], false),
+        ("the newest is proved", vec![old(), proved(new(), 5)], true),
+        ("the newest failed", vec![old(), failed(new(), 5)], true),
+        ("before it was due", vec![old(), proved(new(), -5)], false),
+        ("an older one is proved", vec![proved(old(), 5), new()], false),
+        ("it was the newest at that time", vec![proved(new(), 5), after()], true),
+        ("a newer one was there", vec![proved(new(), 301), after()], false),
+        (
+            "another service's",
+            vec![Backup { entry: Entry { service: "x".into(), ..new().entry }, ..proved(new(), 5) }],
+            false,
+        ),
+    ] {
+        let mut swarm = Swarm::drilled("0 3 * * *");
+        swarm.backups = backups;
+        assert_eq!(swarm.due(now).is_empty(), is_made, "{what}");
+    }
+}
+
+#[test]
+fn drills_of_one_time_are_spread_and_begin_one_at_a_time() {
+    let midnight = at("2026-03-02T00:00:00Z");
+    let names: Vec<String> = (0..20).map(|i| format!("stack{i}_db")).collect();
+    let mut swarm = Swarm::of(names.iter().map(|n| asking(Errand::Drill, n, "@daily")).collect());
+    swarm.rules.spread = Duration::from_secs(300);
+    let mut begun = Vec::new();
+    for second in (0..900).step_by(20) {
+        let now = midnight + SignedDuration::from_secs(second);
+        begun.extend(swarm.ask(now).iter().map(|_| second));
+        let under_way = swarm.operations.iter().filter(|o| o.journal.state.is_live()).count();
+        assert!(under_way <= 1, "{under_way} at once");
+        swarm.end(State::Succeeded, now);
+    }
+    assert_eq!(begun.len(), 20, "each of them once");
+    assert!(begun.last().is_some_and(|last| *last > 60), "they all began at once");
+    // A drill that a person asked for counts; backups have their own room.
+    let mut swarm = Swarm::of(vec![asking(Errand::Drill, "a_db", "@daily"), database("b_db", "@daily")]);
+    let drill = Work::Drill { backup: Some("b".to_owned()) };
+    swarm.operations.push(testing::op("other_db", drill, "2026-03-02T00:00:00Z", State::Running));
+    let due = swarm.due(midnight);
+    assert_eq!(due.iter().map(|(_, i)| i.service.as_str()).collect::<Vec<_>>(), ["b_db"]);
 }
 
 /// When a run at this reading of the clock is due, from the clock itself: a reading is due as soon as the clock shows it
@@ -421,13 +576,15 @@ proptest! {
         nth in 0_usize..4,
         (hour, minute) in prop_oneof![(0_i8..4, 0_i8..60), (0_i8..24, 0_i8..60)],
         pauses in prop::collection::vec(1_i64..30, 500),
+        errand in prop_oneof![Just(Errand::Backup), Just(Errand::Drill)],
     ) {
         let clock = TimeZone::get(&zone).unwrap();
         let january = format!("{year}-01-01T00:00:00Z").parse::<Timestamp>().unwrap();
         let change = clock.following(january).nth(nth).map_or(january, |t| t.timestamp());
         let change = change.round(Unit::Minute).unwrap();
         let (from, to) = (change - minutes(36 * 60), change + minutes(36 * 60));
-        let mut swarm = Swarm::one(&format!("CRON_TZ={zone} {minute} {hour} * * *"));
+        let mut swarm = Swarm::drilled("@daily");
+        swarm.services[0] = asking(errand, "shop_db", &format!("CRON_TZ={zone} {minute} {hour} * * *"));
         swarm.services[0].created = from;
         let (mut now, mut runs) = (from, Vec::new());
         for pause in pauses {
@@ -448,8 +605,10 @@ proptest! {
             Just("CRON_TZ=Europe/Paris */40 * * * *"),
         ],
         looks in prop::collection::vec((1_i64..600, 0_u8..4), 1..60),
+        errand in prop_oneof![Just(Errand::Backup), Just(Errand::Drill)],
     ) {
-        let mut swarm = Swarm::one(schedule);
+        let mut swarm = Swarm::drilled(schedule);
+        swarm.services[0] = asking(errand, "shop_db", schedule);
         swarm.rules.spread = Duration::from_secs(300);
         let mut now = at("2026-03-27T00:00:00Z");
         swarm.services[0].created = now;
@@ -469,9 +628,9 @@ proptest! {
             // Nothing is owed, unless an attempt failed, the spread is not over, or the next run is near.
             let policies = Policies::of(&swarm.services);
             let policy = &policies.get("shop_db").unwrap().policy;
-            if let Some(due) = missed(&swarm.services[0], policy, &swarm.backups, now) {
-                let failed = attempts(&swarm.operations, &swarm.services[0], due, now).last().is_some_and(|o| has_failed(o));
-                let next = schedules(policy).iter().filter_map(|s| s.next_after(now)).min().unwrap();
+            if let Some(due) = missed(errand, &swarm.services[0], policy, &swarm.backups, now) {
+                let failed = attempts(errand, &swarm.operations, &swarm.services[0], due, now).last().is_some_and(|o| o.journal.state == State::Failed);
+                let next = errand.schedules(policy).iter().filter_map(|s| s.next_after(now)).min().unwrap();
                 let interval = next.duration_since(due);
                 prop_assert!(failed || now < due + interval / 10 || next < now + interval / 10, "{due} is owed at {now}");
             }

@@ -11,8 +11,8 @@ use skep_runner::task::Expect;
 use super::probe::{Body, Url};
 use super::schedule::Schedule;
 use super::types::{
-    Backup, Check, CheckProbe, Data, Engine, Keep, Limit, Maintenance, MaintenanceMode, Restore, RestoreMode,
-    Strategy,
+    Backup, Check, CheckProbe, Data, Drill, Engine, Keep, Limit, Maintenance, MaintenanceMode, Restore,
+    RestoreMode, Strategy,
 };
 
 /// All labels of one service that were understood.
@@ -25,6 +25,7 @@ pub struct Draft {
     pub(super) maintenance: MaintenanceDraft,
     pub(super) data: DataDraft,
     pub(super) backup: BackupDraft,
+    pub(super) drill: DrillDraft,
     pub(super) restore: RestoreDraft,
     pub(super) checks: BTreeMap<String, CheckDraft>,
 }
@@ -50,6 +51,11 @@ pub(super) struct BackupDraft {
     pub(super) schedules: Option<Vec<Schedule>>,
     pub(super) store: Option<String>,
     pub(super) keep: Option<Vec<Keep>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct DrillDraft {
+    pub(super) schedules: Option<Vec<Schedule>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -119,6 +125,12 @@ impl BackupDraft {
         let schedules = self.schedules.unwrap_or_default();
         let keep = self.keep.or_else(|| (!schedules.is_empty()).then(Keep::of_schedules));
         Some(Backup { schedules, store: self.store, keep: keep.unwrap_or_default() })
+    }
+}
+
+impl DrillDraft {
+    pub(super) fn build(self) -> Drill {
+        Drill { schedules: self.schedules.unwrap_or_default() }
     }
 }
 

@@ -153,7 +153,8 @@ pub static KEYS: &[KeySpec] = &[
         .into(|d, _, t| put(&mut d.backup.keep, t, value::keep)),
     key("skep.backup.encrypt", Section::Backup, Kind::Recipient, "age1…", "Encrypts backups for this recipient.").later(),
     // --- drill
-    key("skep.drill.schedule", Section::Drill, Kind::Schedules, "@daily", "When the newest backup is restored on the side, to prove that it can be.").later(),
+    key("skep.drill.schedule", Section::Drill, Kind::Schedules, "@daily", "When the newest backup is restored on the side, checked there and removed again, to prove that it can be restored. By the clock of its zone, as backups are. It gives way to anything else that is asked of the service, and is then made up later; one that was missed is made up once; one that failed is not repeated before its next time. By hand only, where absent.")
+        .into(|d, _, t| put(&mut d.drill.schedules, t, value::schedules)),
     // --- restore
     key("skep.restore.on-alert", Section::Restore, Kind::Alerts, "PostgresCorrupted", "Alerts that ask for a restore. The alert must name the service in turn, in its label `skep_service`.")
         .into(|d, _, t| put(&mut d.restore.on_alert, t, value::alerts)),

@@ -191,6 +191,7 @@ fn build(draft: Draft, works: impl Fn(Section) -> bool) -> Policy {
         notify: draft.notify.unwrap_or_default(),
         maintenance: draft.maintenance.build().filter(|_| works(Section::Maintenance)),
         backup: draft.backup.build().filter(|_| has_data && works(Section::Backup)),
+        drill: Some(draft.drill.build()).filter(|_| has_data && works(Section::Drill)),
         restore: draft.restore.build().filter(|_| has_data && works(Section::Restore)),
         checks: checks.collect(),
         data,

@@ -48,6 +48,7 @@ fn a_fully_labelled_database_is_understood() {
         ("skep.backup.schedule", "CRON_TZ=Europe/Paris 15 2 * * *; CRON_TZ=Europe/Paris 0 14 * * 1-5"),
         ("skep.backup.store", "nas"),
         ("skep.backup.keep", "7 daily, 4 weekly"),
+        ("skep.drill.schedule", "30 4 * * *; @weekly"),
         ("skep.restore.on-alert", "PostgresCorrupted, ShopRowsGone"),
         ("skep.restore.mode", "auto"),
         ("skep.restore.lookback", "10m"),
@@ -64,6 +65,7 @@ fn a_fully_labelled_database_is_understood() {
     let backup = policy.backup.unwrap();
     assert_eq!(backup.schedules.len(), 2);
     assert_eq!(backup.keep[0], Keep { count: 7, per: Period::Daily });
+    assert_eq!(policy.drill.unwrap().schedules.len(), 2);
     let restore = policy.restore.unwrap();
     assert_eq!(restore.on_alert, ["PostgresCorrupted", "ShopRowsGone"]);
     assert_eq!((restore.mode, restore.lookback), (RestoreMode::Auto, Duration::from_secs(600)));
@@ -115,8 +117,16 @@ fn data_alone_gives_backups_and_restores_by_hand() {
     let policy = database(&[]).policy;
     assert_eq!(policy.backup, Some(Backup::default()));
     assert_eq!(policy.restore, Some(Restore::default()));
+    assert_eq!(policy.drill, Some(Drill { schedules: Vec::new() }));
     assert_eq!(Backup::default().schedules, []);
     assert_eq!((Restore::default().mode, Restore::default().on_alert.len()), (RestoreMode::Approve, 0));
+}
+
+#[test]
+fn a_faulty_drill_schedule_turns_off_drills_alone() {
+    let parsed = database(&[("skep.drill.schedule", "0 25 * * *"), ("skep.backup.schedule", "@daily")]);
+    assert_eq!(codes(&parsed), [("skep.drill.schedule", Code::BadSchedule)]);
+    assert!(parsed.policy.drill.is_none() && parsed.policy.backup.is_some());
 }
 
 #[test]

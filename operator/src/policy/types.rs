@@ -25,6 +25,8 @@ pub struct Policy {
     pub data: Option<Data>,
     /// Backups: there whenever there is data, so that backups by hand work too; none where its labels are faulty.
     pub backup: Option<Backup>,
+    /// Drills: there whenever there is data, so that drills by hand work too; none where its labels are faulty.
+    pub drill: Option<Drill>,
     /// Restore: there whenever there is data, with the defaults; none where its labels are faulty.
     pub restore: Option<Restore>,
     /// Checks by name.
@@ -91,6 +93,13 @@ pub struct Backup {
     pub store: Option<String>,
     /// Retention: which backups stay; nothing is removed where empty, since nobody asked for it.
     pub keep: Vec<Keep>,
+}
+
+/// The `drill` section.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drill {
+    /// Schedules; none where drills are asked for by hand only.
+    pub schedules: Vec<Schedule>,
 }
 
 /// One retention rule, `7 daily`.

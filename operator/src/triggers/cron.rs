@@ -1,4 +1,4 @@
-//! Asks for the operations that time itself asks for: scheduled backups, and dropping what restores kept.
+//! Asks for the operations that time itself asks for: scheduled backups and drills, and dropping what restores kept.
 //!
 //! Everything is read anew, so the leader that does this needs to know nothing of what another one did before.
 

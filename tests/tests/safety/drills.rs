@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use skep::operation::catalogue::Backup;
 use skep::operation::desk;
-use skep::operation::drill::{gave_way, scratch_name};
+use skep::operation::drill::{gave_way, scratch_name, scratch_side};
 use skep::operation::drive::{self, Again};
 use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
 use skep::operation::saga::Env;
@@ -15,9 +15,9 @@ use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions, USER};
 
 use super::{beside, driven, failed_with, live, remarks, step, with_labels};
 
-const DRILL: Work = Work::Drill { backup: None };
+pub(super) const DRILL: Work = Work::Drill { backup: None };
 
-async fn backups(shop: &Shop) -> Vec<Backup> {
+pub(super) async fn backups(shop: &Shop) -> Vec<Backup> {
     let engine = connect(shop, "looker").await;
     let configs = engine.configs(Kind::Backup, &[]).await.unwrap();
     let mut all: Vec<Backup> = configs.iter().filter_map(Backup::read).collect();
@@ -25,13 +25,16 @@ async fn backups(shop: &Shop) -> Vec<Backup> {
     all
 }
 
-fn scratch(shop: &Shop) -> bool {
-    shop.data.databases("shop_db").contains(&scratch_name("shop_db"))
+/// Whether what a drill loads is there.
+pub(super) fn scratch(shop: &Shop) -> bool {
+    let side = scratch_side("shop_db");
+    let beside = shop.data.with(|w| w.files.get("shop_db").is_some_and(|f| f.side_names().contains(&side)));
+    beside || shop.data.databases("shop_db").contains(&scratch_name("shop_db"))
 }
 
 /// A shop with two backups, the newer one of broken data: intact by its checksums, and its checks fail.
-async fn with_a_backup_of_broken_data() -> Shop {
-    let shop = Scene::back_up(Shop::start(ShopOptions::default()).await).await;
+pub(super) async fn with_a_backup_of_broken_data(options: ShopOptions) -> Shop {
+    let shop = Scene::back_up(Shop::start(options).await).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     shop.data.drop_table("shop_db", DATABASE, "users");
     let shop = Scene::back_up(shop).await;
@@ -40,7 +43,7 @@ async fn with_a_backup_of_broken_data() -> Shop {
 }
 
 /// Asks for one more operation, while another one is driven.
-async fn also(shop: &Shop, work: Work, approval: bool) -> OpId {
+pub(super) async fn also(shop: &Shop, work: Work, approval: bool) -> OpId {
     also_on(shop, "shop_db", work, approval).await
 }
 
@@ -66,7 +69,7 @@ async fn operation(shop: &Shop, id: &OpId) -> Operation {
     desk::find(&connect(shop, "looker").await, id).await.unwrap()
 }
 
-async fn drive_to_rest(shop: &Shop, env: &Env, id: &OpId) -> Operation {
+pub(super) async fn drive_to_rest(shop: &Shop, env: &Env, id: &OpId) -> Operation {
     for _ in 0..100_000 {
         match drive::poll(env, id).await {
             Ok(Again::Idle) => break,
@@ -78,7 +81,7 @@ async fn drive_to_rest(shop: &Shop, env: &Env, id: &OpId) -> Operation {
 }
 
 /// Drives until the scratch database is there, no further.
-async fn driven_until_loading(scene: &Scene) -> Env {
+pub(super) async fn driven_until_loading(scene: &Scene) -> Env {
     let env = scene.driver("driver").await;
     for _ in 0..100_000 {
         if scratch(&scene.shop) {
@@ -128,7 +131,7 @@ async fn s16_a_drill_proves_the_newest_backup_and_no_job_of_it_names_anything_li
 
 #[tokio::test(start_paused = true)]
 async fn s16_a_backup_that_is_intact_and_does_not_pass_its_checks_is_caught() {
-    let shop = with_a_backup_of_broken_data().await;
+    let shop = with_a_backup_of_broken_data(ShopOptions::default()).await;
     let scene = Scene::ask(shop, DRILL).await;
     let op = driven(&scene).await;
     assert_eq!(scene.check("drill of broken data").await, State::Failed);
@@ -140,7 +143,7 @@ async fn s16_a_backup_that_is_intact_and_does_not_pass_its_checks_is_caught() {
 
 #[tokio::test(start_paused = true)]
 async fn s9_a_restore_prefers_a_backup_whose_drill_did_not_fail_and_proves_it() {
-    let shop = with_a_backup_of_broken_data().await;
+    let shop = with_a_backup_of_broken_data(ShopOptions::default()).await;
     let scene = Scene::ask(shop, DRILL).await;
     driven(&scene).await;
     scene.check("drill").await;
@@ -190,7 +193,7 @@ async fn a_drill_whose_jobs_are_killed_blames_no_backup() {
 
 #[tokio::test(start_paused = true)]
 async fn a_drill_that_is_proved_again_is_no_failure_any_more() {
-    let shop = with_a_backup_of_broken_data().await;
+    let shop = with_a_backup_of_broken_data(ShopOptions::default()).await;
     let scene = Scene::ask(shop, DRILL).await;
     driven(&scene).await;
     // The check was wrong, not the data.
@@ -344,6 +347,33 @@ async fn without_a_check_a_drill_says_what_it_does_not_prove() {
     let op = driven(&scene).await;
     assert_eq!(scene.check("no check").await, State::Succeeded);
     assert!(remarks(&op, "no SQL check is defined"), "{:?}", op.journal.remarks);
+    let [backup] = backups(&scene.shop).await.try_into().unwrap();
+    assert_eq!(backup.proved, None, "only that it loads was shown");
+    assert!(backup.loaded.is_some() && backup.restore_seconds.is_some(), "{backup:?}");
+    assert_eq!(op.journal.step("record").unwrap().out["shown"], "loads");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_lacks_is_not_noted_on_a_backup() {
+    let shop = Shop::start(ShopOptions::default()).await;
+    let server = |shop: &Shop, change: fn(&mut skep_tests::sim::postgres::Server)| {
+        shop.data.with(|world| change(world.servers.get_mut("shop_db").unwrap()));
+    };
+    server(&shop, |server| {
+        server.roles.push("reporting".to_owned());
+        server.databases.get_mut(DATABASE).unwrap().properties.roles.push("reporting".to_owned());
+    });
+    let shop = Scene::back_up(shop).await;
+    server(&shop, |server| server.roles.retain(|role| role != "reporting"));
+    let scene = Scene::ask(shop, DRILL).await;
+    let op = driven(&scene).await;
+    assert!(failed_with(&op, "was not proved: role `reporting` does not exist"), "{:#?}", op.journal);
+    assert_eq!(scene.check("a role is missing").await, State::Failed);
+    let [backup] = backups(&scene.shop).await.try_into().unwrap();
+    assert_eq!((backup.drill_failed, backup.proved), (None, None));
+    // For a restore it stands against it all the same.
+    let restore = Scene::ask(scene.shop, beside()).await;
+    assert!(failed_with(&driven(&restore).await, "role `reporting` does not exist"));
 }
 
 #[tokio::test(start_paused = true)]

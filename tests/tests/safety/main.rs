@@ -11,6 +11,7 @@ mod alerts;
 mod clients;
 mod data;
 mod drills;
+mod drills_files;
 mod files;
 mod jobs;
 mod places;

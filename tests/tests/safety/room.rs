@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use skep::operation::desk;
-use skep::operation::record::State;
+use skep::operation::drill::scratch_name;
+use skep::operation::record::{State, Work};
 use skep_runner::Task;
 use skep_tests::saga::{Scene, connect};
-use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
+use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions, USER};
 
 use super::{
     app_runs, beside, driven, exists, failed_with, live, remarks, restore, spec, step, with_settings,
@@ -163,4 +164,37 @@ async fn s17_room_is_needed_also_for_a_database_that_is_gone() {
     let op = driven(&scene).await;
     assert!(failed_with(&op, "no room"), "{:#?}", op.journal);
     assert_eq!(step(&op, "beside"), None);
+}
+
+/// The least that must stay free, and half of what the database takes.
+const TIGHT: (u64, u64) = ((2 << 30) + (5 << 20), 10 << 30);
+
+#[tokio::test(start_paused = true)]
+async fn s17_what_an_earlier_restore_kept_counts_as_free() {
+    let first = Scene::restore(ShopOptions::default(), beside()).await;
+    assert_eq!(driven(&first).await.journal.state, State::Succeeded);
+    first.shop.data.with(|world| world.room = TIGHT);
+    let again = Scene::ask(first.shop, beside()).await;
+    let op = driven(&again).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s17_what_a_drill_left_counts_as_free_where_it_is_dropped() {
+    for (work, is_dropped) in
+        [(beside(), true), (Work::Drill { backup: None }, true), (restore(true, None), false)]
+    {
+        let (shop, _) = Scene::broken(ShopOptions::default()).await;
+        let mended = shop.data.content_of("shop_db", DATABASE).unwrap();
+        shop.data.add_server("shop_db", &scratch_name("shop_db"), USER, &mended);
+        shop.data.with(|world| world.room = TIGHT);
+        let scene = Scene::ask(shop, work.clone()).await;
+        let op = driven(&scene).await;
+        if is_dropped {
+            assert_eq!(op.journal.state, State::Succeeded, "{work:?}: {:#?}", op.journal);
+            assert!(!scene.shop.data.databases("shop_db").contains(&scratch_name("shop_db")), "{work:?}");
+        } else {
+            assert!(failed_with(&op, "no room"), "in place nothing is dropped: {:#?}", op.journal);
+        }
+    }
 }

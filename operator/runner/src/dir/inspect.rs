@@ -34,7 +34,9 @@ pub(crate) fn inspect(job: &Job, task: &DirInspect) -> Result<Report> {
         ..DirInspection::default()
     };
     for stored in backups {
-        found.backups.insert(stored.id.clone(), reasons(job, *engine, stored, version)?);
+        let (itself, here) = reasons(job, *engine, stored, version)?;
+        found.backups.insert(stored.id.clone(), itself);
+        found.lacking.extend(here.map(|why| (stored.id.clone(), vec![why])));
     }
     let (server_version, settings): (Option<String>, Option<ServerSettings>) = server.unzip();
     Ok(Report::DirInspect(Box::new(DirInspection { server_version, settings, ..found })))
@@ -53,11 +55,17 @@ fn sides(root: &Root) -> Result<Vec<SideFound>> {
     Ok(found)
 }
 
-/// What stands against a backup: everything but its content, which takes a full read.
-fn reasons(job: &Job, engine: DataEngine, stored: &Stored, live: Option<&str>) -> Result<Vec<String>> {
+/// What is wrong with a backup (everything but its content, which takes a full read), and what it needs that the server
+/// has not.
+fn reasons(
+    job: &Job,
+    engine: DataEngine,
+    stored: &Stored,
+    live: Option<&str>,
+) -> Result<(Vec<String>, Option<String>)> {
     let backup = match opened(job, engine, stored) {
         Ok(backup) => backup,
-        Err(Error::Refused(why)) => return Ok(vec![why]),
+        Err(Error::Refused(why)) => return Ok((vec![why], None)),
         Err(error) => return Err(error),
     };
     let mut reasons = Vec::new();
@@ -73,12 +81,9 @@ fn reasons(job: &Job, engine: DataEngine, stored: &Stored, live: Option<&str>) -
         }
     }
     let theirs = backup.manifest.server_version.as_str();
-    if let Some(live) = live
-        && series(theirs) > series(live)
-    {
-        reasons.push(format!("it is of version {theirs}, the server is older: {live}"));
-    }
-    Ok(reasons)
+    let newer = live.filter(|live| series(theirs) > series(live));
+    let newer = newer.map(|live| format!("it is of version {theirs}, the server is older: {live}"));
+    Ok((reasons, newer))
 }
 
 /// The first two numbers of a version, which decide what a server can read.

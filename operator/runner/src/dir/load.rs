@@ -61,7 +61,6 @@ pub(crate) fn load(job: &Job, task: &DirLoad) -> Result<Report> {
     let root = Root::open(root)?;
     let _lock = root.lock()?;
     let owner = root.owner()?;
-    root.has_room(whole.size)?;
     let made = Side::create(&root, side, owner)?;
     let new = made.inner("new")?;
     let manifest = &backup.manifest;
@@ -87,6 +86,8 @@ pub(crate) fn load(job: &Job, task: &DirLoad) -> Result<Report> {
 
 impl Build<'_> {
     fn run(&self) -> Result<Built> {
+        // What an earlier attempt, or drill, left is gone by now.
+        self.root.has_room(self.whole.size)?;
         match self.task.engine {
             DataEngine::Volume => {
                 let entries = volume::load(self.job, self.root, self.whole, self.new)?;

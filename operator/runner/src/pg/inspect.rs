@@ -29,6 +29,15 @@ struct Offer {
     live_exists: bool,
 }
 
+/// What stands against a backup.
+#[derive(Default)]
+struct Reasons {
+    /// What is wrong with it.
+    itself: Vec<String>,
+    /// What the server lacks.
+    here: Vec<String>,
+}
+
 /// Name, OID and size of a database.
 #[derive(Deserialize)]
 struct Sized(String, u32, u64);
@@ -53,7 +62,11 @@ pub(crate) fn inspect(job: &Job, task: &PgInspect) -> Result<Report> {
     let offer = offer(&mut admin, found.live.is_some())?;
     for stored in backups {
         job.out.progress("inspect", found.backups.len() as u64, Some(backups.len() as u64));
-        found.backups.insert(stored.id.clone(), reasons(job, stored, &offer)?);
+        let Reasons { itself, here } = reasons(job, stored, &offer)?;
+        found.backups.insert(stored.id.clone(), itself);
+        if !here.is_empty() {
+            found.lacking.insert(stored.id.clone(), here);
+        }
     }
     Ok(Report::PgInspect(Box::new(found)))
 }
@@ -143,18 +156,20 @@ fn offer(admin: &mut Admin<'_>, live_exists: bool) -> Result<Offer> {
 }
 
 /// What stands against a backup; a store that cannot be read is an error, not a reason.
-fn reasons(job: &Job, stored: &Stored, offer: &Offer) -> Result<Vec<String>> {
+fn reasons(job: &Job, stored: &Stored, offer: &Offer) -> Result<Reasons> {
     let backup = match Backup::open(job, stored) {
         Ok(backup) => backup,
-        Err(Error::Refused(why)) => return Ok(vec![why]),
+        Err(Error::Refused(why)) => return Ok(Reasons { itself: vec![why], ..Reasons::default() }),
         Err(error) => return Err(error),
     };
     let mut reasons = against(&backup.manifest, offer);
     for artefact in &backup.manifest.artefacts {
         match backup.folder.size_of(&artefact.file)? {
-            None => reasons.push(format!("{} is missing", artefact.file)),
+            None => reasons.itself.push(format!("{} is missing", artefact.file)),
             Some(size) if size != artefact.size => {
-                reasons.push(format!("{} has {size} bytes instead of {}", artefact.file, artefact.size));
+                reasons
+                    .itself
+                    .push(format!("{} has {size} bytes instead of {}", artefact.file, artefact.size));
             }
             Some(_) => {}
         }
@@ -162,23 +177,28 @@ fn reasons(job: &Job, stored: &Stored, offer: &Offer) -> Result<Vec<String>> {
     Ok(reasons)
 }
 
-fn against(manifest: &Manifest, offer: &Offer) -> Vec<String> {
-    let mut reasons = Vec::new();
+fn against(manifest: &Manifest, offer: &Offer) -> Reasons {
+    let mut reasons = Reasons::default();
     if manifest.engine != "postgres" {
-        reasons.push(format!("it is a backup of {}", manifest.engine));
+        reasons.itself.push(format!("it is a backup of {}", manifest.engine));
     }
     let major = |version: u32| version / 10_000;
     match manifest.server_version.parse().map(major) {
-        Err(_) => reasons.push(format!("`{}` is not a version of PostgreSQL", manifest.server_version)),
+        Err(_) => {
+            let version = &manifest.server_version;
+            reasons.itself.push(format!("`{version}` is not a version of PostgreSQL"));
+        }
         Ok(dumped) if dumped > major(offer.version) => {
-            reasons.push(format!("it is of PostgreSQL {dumped}, the server is {}", major(offer.version)));
+            reasons
+                .here
+                .push(format!("it is of PostgreSQL {dumped}, the server is {}", major(offer.version)));
         }
         Ok(_) => {}
     }
     let Some(database) = &manifest.database else {
         // A dump that Skep did not make: the live database tells what the dump does not.
         if !offer.live_exists {
-            reasons.push(
+            reasons.here.push(
                 "its manifest does not tell the database's properties, and there is no live database that would"
                     .to_owned(),
             );
@@ -186,16 +206,18 @@ fn against(manifest: &Manifest, offer: &Offer) -> Vec<String> {
         return reasons;
     };
     for role in database.roles.iter().filter(|role| !offer.roles.contains(role)) {
-        reasons.push(format!("role `{role}` does not exist"));
+        reasons.here.push(format!("role `{role}` does not exist"));
     }
     if !offer.live_exists && !offer.tablespaces.contains(&database.tablespace) {
-        reasons.push(format!("tablespace `{}` does not exist", database.tablespace));
+        reasons.here.push(format!("tablespace `{}` does not exist", database.tablespace));
     }
     for (name, version) in &database.extensions {
         match offer.extensions.get(name) {
-            None => reasons.push(format!("extension `{name}` is not available")),
+            None => reasons.here.push(format!("extension `{name}` is not available")),
             Some(offered) if is_older(offered, version) => {
-                reasons.push(format!("extension `{name}` is available in {offered}, it needs {version}"));
+                reasons
+                    .here
+                    .push(format!("extension `{name}` is available in {offered}, it needs {version}"));
             }
             Some(_) => {}
         }

@@ -166,8 +166,11 @@ pub struct DirInspection {
     pub mounts: Vec<String>,
     /// What is left of earlier restores.
     pub sides: Vec<SideFound>,
-    /// What stands against each backup asked about, by id. Empty list = usable.
+    /// What is wrong with each backup asked about, by id. Empty list = nothing that shows before it is read in full.
     pub backups: std::collections::BTreeMap<String, Vec<String>>,
+    /// What is missing here for those that need it, by id: nothing against the backup itself.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub lacking: std::collections::BTreeMap<String, Vec<String>>,
 }
 
 /// What is left of an earlier restore.

@@ -201,9 +201,13 @@ pub struct PgInspection {
     pub free: u64,
     /// Size in bytes of the file system where the data is, 0 where the data is not mounted.
     pub capacity: u64,
-    /// What stands against each backup asked about, by id: missing roles, missing or older extension versions,
-    /// wrong checksum, newer server. Empty list = usable.
+    /// What is wrong with each backup asked about, by id, such as a wrong checksum. Empty list = nothing that shows before
+    /// it is read in full.
     pub backups: BTreeMap<String, Vec<String>>,
+    /// What this server lacks for those that need it, by id: roles, extensions in that version, a new enough version of
+    /// its own. Nothing against the backup itself.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lacking: BTreeMap<String, Vec<String>>,
     /// Kept databases that exist.
     pub kept: Vec<KeptDatabase>,
 }

@@ -10,6 +10,7 @@ use skep_runner::{Report, Task};
 use super::preflight::{Preflight, inspected};
 use super::prepare::{Beside, Checked, check, done};
 use super::trial::{Tried, check_clients};
+use crate::operation::catalogue::Shown;
 use crate::operation::data::unexpected;
 use crate::operation::frozen::{self, Frozen, Kept, KeptForm, Target};
 use crate::operation::record::Operation;
@@ -245,14 +246,12 @@ pub(super) async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if checks == 0 {
         cx.remark("no check is defined (skep.check.…): that the restored data is right was not verified beyond the restore itself");
     }
-    if checks > 0 {
-        let beside = cx.op.journal.step("beside").map(|r| r.out.clone());
-        let seconds = beside.as_ref().and_then(|out| out["seconds"].as_f64());
-        let used = beside.map(|out| out["backup"].clone());
-        let used = used.or_else(|| cx.op.journal.step("replace").map(|r| r.out["backup"].clone()));
-        catalogue::mark_proved(cx, used.as_ref().and_then(Value::as_str).unwrap_or_default(), seconds)
-            .await?;
-    }
+    let beside = cx.op.journal.step("beside").map(|r| r.out.clone());
+    let seconds = beside.as_ref().and_then(|out| out["seconds"].as_f64());
+    let used = beside.map(|out| out["backup"].clone());
+    let used = used.or_else(|| cx.op.journal.step("replace").map(|r| r.out["backup"].clone()));
+    let used = used.as_ref().and_then(Value::as_str).unwrap_or_default();
+    catalogue::mark_shown(cx, used, Shown::of(&frozen.target.data, checks), seconds).await?;
     Ok(Progress::Done(json!({ "checks": checks })))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skep_runner::task::PgInspection;
+use skep_runner::task::{KeptDatabase, PgInspection};
 
 /// Verdict of preflight.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +33,12 @@ pub fn judge(seen: &PgInspection, known: &Known<'_>, needed: u64) -> Judgement {
     strangers(seen, known, &mut judgement);
     casualties(seen, &mut judgement);
     judgement
+}
+
+/// Counts as free what is dropped before anything is built.
+pub fn reckon_with(seen: &mut PgInspection, goes: impl Fn(&KeptDatabase) -> bool) {
+    let freed: u64 = seen.kept.iter().filter(|kept| goes(kept)).map(|kept| kept.size).sum();
+    seen.free = seen.free.saturating_add(freed);
 }
 
 /// S17: room for 1.2 × the size, and the write-ahead log that loading makes; and so that loading never comes near to the

@@ -9,7 +9,7 @@ use skep_runner::task::{Named, PgInspect, PgInspection};
 use skep_runner::{Fault as JobFault, Report, Task};
 
 use super::Way;
-use super::judge::{Judgement, Known, judge};
+use super::judge::{self, Judgement, Known, judge};
 use super::prepare::{NO_WAY_BACK, done};
 use crate::operation::catalogue::Entry;
 use crate::operation::data::{examined, unexpected};
@@ -39,7 +39,7 @@ pub(super) struct Preflight {
 /// Looks at the backups and the server, and judges.
 pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
-    let (inspection, unread) = match inspect(cx, &frozen).await? {
+    let (mut inspection, unread) = match inspect(cx, &frozen).await? {
         Looked::Wait(progress) => return Ok(progress),
         Looked::Seen { inspection, unread } => (inspection, unread),
     };
@@ -47,12 +47,16 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if inspection.live.is_none() && Way::of(cx.op) == Way::InPlace {
         return Err(Fault::failed(NO_WAY_BACK));
     }
-    let against = standing(&inspection.backups, &unread);
+    let against = standing(&inspection.backups, &inspection.lacking, &unread);
     let (usable, manifest) = match usable(cx, &frozen, &against).await? {
         Candidates::Wait(progress) => return Ok(progress),
         Candidates::Usable { ids, first } => (ids, first),
     };
     // S17: a table that is lost makes the live database small, and one that is gone has no size at all.
+    if Way::of(cx.op) != Way::InPlace {
+        // Dropped before anything is built.
+        judge::reckon_with(&mut inspection, |kept| kept.slots.is_empty());
+    }
     let live = inspection.properties.as_ref().map_or(0, |p| p.size);
     let size = live.max(manifest.database.as_ref().map_or(0, |d| d.size));
     let judgement = judge(&inspection, &known(cx, &frozen).await?, size);
@@ -174,7 +178,10 @@ pub async fn inspect(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Looked, Fault> 
             Look::Wait(wait) => return Ok(Looked::Wait(Progress::Wait(wait))),
             Look::Seen(found) => match &mut seen {
                 None => seen = Some(found),
-                Some(seen) => seen.backups.extend(found.backups),
+                Some(seen) => {
+                    seen.backups.extend(found.backups);
+                    seen.lacking.extend(found.lacking);
+                }
             },
             Look::Failed(fault) => {
                 let why = format!(
@@ -207,13 +214,20 @@ pub(super) fn inspected(op: &Operation) -> Option<PgInspection> {
     })
 }
 
-/// What is known against backups, by id: what was found, or why nothing could be.
+/// What is known against backups, by id: what was found, what is lacking here, or why nothing could be looked at.
 pub(super) fn standing(
     found: &BTreeMap<String, Vec<String>>,
+    lacking: &BTreeMap<String, Vec<String>>,
     unread: &BTreeMap<String, String>,
 ) -> BTreeMap<String, Vec<String>> {
-    let unread = unread.iter().map(|(id, why)| (id.clone(), vec![why.clone()]));
-    found.iter().map(|(id, why)| (id.clone(), why.clone())).chain(unread).collect()
+    let mut standing = found.clone();
+    for (id, why) in lacking {
+        standing.entry(id.clone()).or_default().extend(why.iter().cloned());
+    }
+    for (id, why) in unread {
+        standing.entry(id.clone()).or_default().push(why.clone());
+    }
+    standing
 }
 
 /// The key of the job that looks at the server without any store.

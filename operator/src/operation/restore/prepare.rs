@@ -313,7 +313,7 @@ fn side_name(cx: &Cx<'_>, candidate: usize) -> String {
 }
 
 /// A finished step with its journal entry.
-pub(super) fn done<T: Serialize>(cx: &Cx<'_>, out: &T) -> Result<Progress, Fault> {
+pub(in crate::operation) fn done<T: Serialize>(cx: &Cx<'_>, out: &T) -> Result<Progress, Fault> {
     let value = serde_json::to_value(out);
     value.map(Progress::Done).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })
 }

@@ -128,6 +128,15 @@ impl Files {
     }
 }
 
+// === impl Side ===
+
+impl Side {
+    /// What is left where a load was killed.
+    pub fn half_loaded(content: &Content) -> Side {
+        Side { state: SideState::Loading, new: half_of(content), old: Content::new(), is_forward: true }
+    }
+}
+
 fn half_of(content: &Content) -> Content {
     content.iter().take(content.len().div_ceil(2)).map(|(t, n)| (t.clone(), *n)).collect()
 }

@@ -55,26 +55,27 @@ impl PgJob {
         };
         for stored in &task.backups {
             self.needs_store(false)?;
-            let against = against(world, stored, version, &roles);
-            inspection.backups.insert(stored.id.clone(), against);
+            let (itself, here) = against(world, stored, version, &roles);
+            inspection.backups.insert(stored.id.clone(), itself);
+            inspection.lacking.insert(stored.id.clone(), here);
         }
         Ok(Next::Done(Box::new(Report::PgInspect(Box::new(inspection)))))
     }
 }
 
-/// What stands against a backup.
-fn against(world: &World, stored: &Stored, version: u32, roles: &[String]) -> Vec<String> {
+/// What is wrong with a backup, and what the server lacks for it.
+fn against(world: &World, stored: &Stored, version: u32, roles: &[String]) -> (Vec<String>, Vec<String>) {
     let manifest = match world.store.open(stored) {
         Ok(manifest) => manifest,
-        Err(why) => return vec![why],
+        Err(why) => return (vec![why], Vec::new()),
     };
-    let mut reasons = Vec::new();
+    let (mut reasons, mut here) = (Vec::new(), Vec::new());
     let dumped: u32 = manifest.server_version.parse().unwrap_or(0);
     if dumped / 10_000 > version / 10_000 {
-        reasons.push(format!("it is of PostgreSQL {}", dumped / 10_000));
+        here.push(format!("it is of PostgreSQL {}", dumped / 10_000));
     }
     for role in manifest.database.iter().flat_map(|d| &d.roles).filter(|r| !roles.contains(r)) {
-        reasons.push(format!("role `{role}` does not exist"));
+        here.push(format!("role `{role}` does not exist"));
     }
     for artefact in &manifest.artefacts {
         match world.store.file(&stored.dir, &artefact.file).map(|b| length(b)) {
@@ -83,7 +84,7 @@ fn against(world: &World, stored: &Stored, version: u32, roles: &[String]) -> Ve
             Some(_) => {}
         }
     }
-    reasons
+    (reasons, here)
 }
 
 /// The properties with the size of this content.

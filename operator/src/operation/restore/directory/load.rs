@@ -1,11 +1,12 @@
 //! The part that touches nothing live: removing what earlier restores left, the safety backup, the new data beside.
 
 use serde::{Deserialize, Serialize};
-use skep_runner::task::{DirLoad, DirRemove};
-use skep_runner::{Report, Task};
+use skep_runner::line::FaultKind;
+use skep_runner::task::{DirLoad, DirRemove, ServerSettings};
+use skep_runner::{Fault as JobFault, Report, Task};
 
 use super::preflight::{Preflight, directory};
-use crate::engines::{DirectoryEngine, Volume};
+use crate::engines::{Directory, DirectoryEngine};
 use crate::operation::backup::Place;
 use crate::operation::catalogue::Entry;
 use crate::operation::data::unexpected;
@@ -102,14 +103,15 @@ pub(super) async fn beside(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     };
     let entry = frozen.candidates.iter().find(|e| e.id == *id);
     let entry = entry.ok_or_else(|| Fault::failed(format!("backup {id} is not in the plan")))?;
-    let why = match load(cx, &frozen, &seen, entry, state.candidate).await? {
+    let (side, key) = (side_name(cx, state.candidate), format!("l{}", state.candidate));
+    let why = match load(cx, &frozen, seen.settings.clone(), entry, (&side, &key)).await? {
         Loaded::Wait(wait) => return Ok(Progress::Wait(wait)),
         Loaded::Built { seconds } => {
-            let side = side_name(cx, state.candidate);
             let backup = entry.id.clone();
             return done(cx, &Beside { candidate: state.candidate, backup, side, seconds });
         }
-        Loaded::Unusable(why) => why,
+        Loaded::Failed(why) => why,
+        Loaded::Unusable(fault) => fault.message,
     };
     cx.remark(format!("backup {} was not used: {why}", entry.id));
     let sides = vec![vec![side_name(cx, state.candidate)]; directory(&frozen)?.volumes.len()];
@@ -126,38 +128,61 @@ pub(super) async fn beside(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
 }
 
 /// How building the data of one backup went.
-enum Loaded {
+pub(in crate::operation) enum Loaded {
+    /// Not yet.
     Wait(Wait),
+    /// It is there, and passed the checks.
     Built {
+        /// Seconds that it took.
         seconds: f64,
     },
-    /// Why this backup cannot be used; the next older one may.
-    Unusable(String),
+    /// It could be built, and did not pass the checks.
+    Failed(String),
+    /// Why it cannot be built.
+    Unusable(JobFault),
 }
 
-async fn load(
+/// Builds the data of a backup in a side beside the live files and runs the checks there, by one job a volume of the
+/// current step; their keys begin with `key`. Whatever has to happen to a backup before it can be loaded belongs here:
+/// restores and drills both come this way.
+///
+/// # Errors
+/// What the engine says.
+pub(in crate::operation) async fn load(
     cx: &mut Cx<'_>,
     frozen: &Frozen,
-    seen: &Preflight,
+    settings: Option<ServerSettings>,
     entry: &Entry,
-    candidate: usize,
+    (side, key): (&str, &str),
 ) -> Result<Loaded, Fault> {
     let target = match whereabouts::beside_data(cx, &frozen.target, entry).await? {
         Ok(target) => target,
-        Err(why) => return Ok(Loaded::Unusable(why)),
+        Err(message) => {
+            return Ok(Loaded::Unusable(JobFault { kind: FaultKind::Circumstance, message }));
+        }
     };
+    let Directory { engine, volumes } = directory(frozen)?;
     let mut seconds = 0.0;
-    for (nth, volume) in directory(frozen)?.volumes.iter().enumerate() {
-        let task = Task::DirLoad(load_task(cx, frozen, seen, entry, (candidate, volume))?);
-        let key = format!("l{candidate}v{nth}");
+    for (nth, volume) in volumes.iter().enumerate() {
+        let task = Task::DirLoad(DirLoad {
+            engine: engine.runner(),
+            stored: entry.stored(),
+            file: (*engine == DirectoryEngine::Volume).then(|| format!("{}.tar", volume.name)),
+            root: volume.root.clone(),
+            side: side.to_owned(),
+            settings: settings.clone(),
+            checks: frozen.checks.clone(),
+            database: database(&frozen.target.database),
+        });
+        let key = format!("{key}v{nth}");
         let order = Order { key: &key, target: &target, task, store: Some(Access::Read), data: false };
         match work::run(cx, &order).await? {
             Outcome::Wait(wait) => return Ok(Loaded::Wait(wait)),
-            Outcome::Failed(fault) => return Ok(Loaded::Unusable(fault.message)),
+            Outcome::Failed(fault) => return Ok(Loaded::Unusable(fault)),
             Outcome::Done(report) => match *report {
                 Report::DirLoad(loaded) => {
                     if let Some(why) = failures(&loaded.checks) {
-                        return Ok(Loaded::Unusable(why));
+                        return Ok(Loaded::Failed(why));
                     }
                     seconds += loaded.seconds;
                 }
@@ -166,26 +191,6 @@ async fn load(
         }
     }
     Ok(Loaded::Built { seconds })
-}
-
-fn load_task(
-    cx: &Cx<'_>,
-    frozen: &Frozen,
-    seen: &Preflight,
-    entry: &Entry,
-    (candidate, volume): (usize, &Volume),
-) -> Result<DirLoad, Fault> {
-    let engine = directory(frozen)?.engine;
-    Ok(DirLoad {
-        engine: engine.runner(),
-        stored: entry.stored(),
-        file: (engine == DirectoryEngine::Volume).then(|| format!("{}.tar", volume.name)),
-        root: volume.root.clone(),
-        side: side_name(cx, candidate),
-        settings: seen.settings.clone(),
-        checks: frozen.checks.clone(),
-        database: database(&frozen.target.database),
-    })
 }
 
 /// Removes whatever this step has made; but not what users have written since it was live.

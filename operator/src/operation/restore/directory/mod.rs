@@ -13,7 +13,8 @@ mod exchange;
 mod load;
 mod preflight;
 
-pub(in crate::operation) use load::{Removed, remove_sides};
+pub(in crate::operation) use load::{Loaded, Removed, load, remove_sides};
+pub(in crate::operation) use preflight::{Looked, Looks, against, directory, look_at_all};
 
 use super::{cut, prepare, trial};
 use crate::operation::journal::Compensation;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use skep_runner::manifest::Manifest;
-use skep_runner::task::{DirInspect, DirInspection, ServerSettings, SideState};
+use skep_runner::task::{DirInspect, DirInspection, ServerSettings, SideFound, SideState};
 use skep_runner::{Report, Task};
 
 use crate::engines::{Directory, Volume};
@@ -33,29 +33,25 @@ pub(super) struct Preflight {
 }
 
 /// The directory that the operation restores.
-pub(super) fn directory(frozen: &Frozen) -> Result<&Directory, Fault> {
+pub(in crate::operation) fn directory(frozen: &Frozen) -> Result<&Directory, Fault> {
     frozen.target.data.directory().ok_or_else(|| Fault::failed("the data in the plan is no directory"))
 }
 
 /// Looks and judges.
 pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
-    let directory = directory(&frozen)?;
-    let (shelves, unread) = whereabouts::by_store(cx, &frozen.target, &frozen.candidates).await?;
-    let mut looks = Looks { unread, ..Looks::default() };
-    for (nth, volume) in directory.volumes.iter().enumerate() {
-        let shelves = if nth == 0 { shelves.as_slice() } else { &[] };
-        if let Some(wait) = looks.at(cx, &frozen, nth, volume, shelves).await? {
-            return Ok(Progress::Wait(wait));
-        }
-    }
-    let Looks { seen, unread } = looks;
+    let Looks { seen, unread } = match look_at_all(cx, &frozen).await? {
+        Looked::Wait(wait) => return Ok(Progress::Wait(wait)),
+        Looked::Seen(looks) => looks,
+    };
     let first = seen.first().cloned().unwrap_or_default();
-    let (ids, manifest) = match usable(cx, &frozen, &standing(&first.backups, &unread)).await? {
+    let standing = standing(&first.backups, &first.lacking, &unread);
+    let (ids, manifest) = match usable(cx, &frozen, &standing).await? {
         Candidates::Wait(progress) => return Ok(progress),
         Candidates::Usable { ids, first } => (ids, first),
     };
-    let refuse = against(directory, &seen, &manifest);
+    // What earlier restores and drills left goes first.
+    let refuse = against(directory(&frozen)?, &seen, &manifest, |_| true);
     if !refuse.is_empty() {
         return Err(Fault::failed(refuse.join("; ")));
     }
@@ -72,13 +68,37 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     done(cx, &out)
 }
 
-/// What was seen so far.
+/// What a look at the volumes came to.
+pub(in crate::operation) enum Looked {
+    /// Not yet.
+    Wait(Wait),
+    /// This.
+    Seen(Looks),
+}
+
+/// What was seen.
 #[derive(Default)]
-struct Looks {
+pub(in crate::operation) struct Looks {
     /// Each volume; with the first, what was found against the backups that could be looked at.
-    seen: Vec<DirInspection>,
+    pub(in crate::operation) seen: Vec<DirInspection>,
     /// Why the others could not be, by id.
-    unread: BTreeMap<String, String>,
+    pub(in crate::operation) unread: BTreeMap<String, String>,
+}
+
+/// Looks at each volume; with the first one at the server and at the backups of the plan. Changes nothing.
+///
+/// # Errors
+/// When a volume cannot be looked at, or what the engine says.
+pub(in crate::operation) async fn look_at_all(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Looked, Fault> {
+    let (shelves, unread) = whereabouts::by_store(cx, &frozen.target, &frozen.candidates).await?;
+    let mut looks = Looks { unread, ..Looks::default() };
+    for (nth, volume) in directory(frozen)?.volumes.iter().enumerate() {
+        let shelves = if nth == 0 { shelves.as_slice() } else { &[] };
+        if let Some(wait) = looks.at(cx, frozen, nth, volume, shelves).await? {
+            return Ok(Looked::Wait(wait));
+        }
+    }
+    Ok(Looked::Seen(looks))
 }
 
 /// How far a look is.
@@ -107,7 +127,10 @@ impl Looks {
                 Look::Wait(wait) => return Ok(Some(wait)),
                 Look::Seen(found) => match &mut seen {
                     None => seen = Some(*found),
-                    Some(seen) => seen.backups.extend(found.backups),
+                    Some(seen) => {
+                        seen.backups.extend(found.backups);
+                        seen.lacking.extend(found.lacking);
+                    }
                 },
                 Look::Failed(why) => {
                     let why = format!("it cannot be looked at in the store `{}`: {why}", shelf.target.store);
@@ -186,8 +209,14 @@ async fn runs(cx: &Cx<'_>, frozen: &Frozen) -> Result<bool, Fault> {
     Ok(tasks.iter().any(|t| t.state == TaskState::Running && t.desired == TaskState::Running))
 }
 
-/// What stands against exchanging these volumes, given the backup that would be used. Pure.
-fn against(directory: &Directory, seen: &[DirInspection], manifest: &Manifest) -> Vec<String> {
+/// What stands against exchanging these volumes, given the backup that would be used; `goes` tells what of the sides that
+/// are there is removed before anything is built. Pure.
+pub(in crate::operation) fn against(
+    directory: &Directory,
+    seen: &[DirInspection],
+    manifest: &Manifest,
+    goes: impl Fn(&SideFound) -> bool,
+) -> Vec<String> {
     let mut refuse = Vec::new();
     for (volume, found) in directory.volumes.iter().zip(seen) {
         for mount in &found.mounts {
@@ -204,13 +233,18 @@ fn against(directory: &Directory, seen: &[DirInspection], manifest: &Manifest) -
             ));
         }
     }
-    refuse.extend(too_little_room(directory, seen, manifest));
+    refuse.extend(too_little_room(directory, seen, manifest, goes));
     refuse
 }
 
-/// S17: beside each other, old and new must fit, with a tenth left free. What earlier restores left goes first. Volumes
-/// whose file systems have the same size are taken for one.
-fn too_little_room(directory: &Directory, seen: &[DirInspection], manifest: &Manifest) -> Option<String> {
+/// S17: beside each other, old and new must fit, with a tenth left free. Volumes whose file systems have the same size are
+/// taken for one.
+fn too_little_room(
+    directory: &Directory,
+    seen: &[DirInspection],
+    manifest: &Manifest,
+    goes: impl Fn(&SideFound) -> bool,
+) -> Option<String> {
     let recorded = manifest.contents.as_ref().map_or(0, |contents| contents.size);
     let archived = |volume: &Volume| {
         let file = format!("{}.tar", volume.name);
@@ -222,7 +256,7 @@ fn too_little_room(directory: &Directory, seen: &[DirInspection], manifest: &Man
         for (volume, found) in same {
             let size = found.size.max(archived(volume));
             need = need.saturating_add(size).saturating_add(size / 5);
-            freed = freed.saturating_add(found.sides.iter().map(|s| s.size).sum());
+            freed = freed.saturating_add(found.sides.iter().filter(|s| goes(s)).map(|s| s.size).sum());
         }
         let least = one.capacity / 10;
         if one.free.saturating_add(freed) < need.saturating_add(least) {
@@ -241,7 +275,6 @@ fn too_little_room(directory: &Directory, seen: &[DirInspection], manifest: &Man
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use skep_runner::task::SideFound;
 
     use super::*;
     use crate::engines::DirectoryEngine;
@@ -278,7 +311,7 @@ mod tests {
     fn the_larger_of_what_is_live_and_what_is_backed_up_must_fit_beside_with_a_tenth_left() {
         let mib = |n: u64| n << 20;
         let fits = |live, backup, free| {
-            against(&volume(), &[seen(mib(live), mib(free))], &manifest(mib(backup))).is_empty()
+            against(&volume(), &[seen(mib(live), mib(free))], &manifest(mib(backup)), |_| true).is_empty()
         };
         assert!(fits(100, 100, 220));
         assert!(!fits(100, 100, 219));
@@ -286,9 +319,14 @@ mod tests {
         let left = SideFound { side: "s".into(), state: SideState::Forward, size: mib(1) };
         let with_side = DirInspection { sides: vec![left], ..seen(mib(100), mib(219)) };
         assert_eq!(
-            against(&volume(), &[with_side], &manifest(0)),
+            against(&volume(), &[with_side.clone()], &manifest(0), |_| true),
             [] as [String; 0],
             "what goes first makes room"
+        );
+        assert_eq!(
+            against(&volume(), &[with_side], &manifest(0), |side| side.side == "other").len(),
+            1,
+            "what stays makes none"
         );
     }
 
@@ -296,6 +334,6 @@ mod tests {
     fn a_half_done_move_and_a_mount_inside_are_refused() {
         let side = SideFound { side: "s".into(), state: SideState::Moving, size: 0 };
         let found = DirInspection { sides: vec![side], mounts: vec!["inner".into()], ..seen(0, 1000 << 20) };
-        assert_eq!(against(&volume(), &[found], &manifest(0)).len(), 2);
+        assert_eq!(against(&volume(), &[found], &manifest(0), |_| true).len(), 2);
     }
 }

@@ -2,41 +2,42 @@
 //!
 //! ```text
 //! claim ↩ plan ↩ preflight · load ↩ check · drop · record · release
-//!                              └ into a scratch database that nobody else knows, on the same server
+//!                              └ into a scratch that nobody else knows: a database on the same server ([`database`]),
+//!                                or a directory on the same volumes, with a scratch server on it ([`directory`])
 //! ```
 //! It loads by the very job that a restore loads by, so that what it proves, and the time that it measures, are a
 //! restore's.
 //!
-//! Invariants: the live database is only read; the scratch database bears a name of its own, one for each service, and
-//! whatever happens it is dropped: by the drill, by its undo, by the next drill, or by the next restore. A drill gives
-//! way to every other operation that has or wants its service, at each poll, and begins only where there is none. That a
-//! backup failed is noted on it before the drill fails, and only where the backup is to blame; it is proved only after
-//! every check has passed.
+//! Invariants: live data is only read; the scratch bears a name of its own, one for each service, and whatever happens it
+//! is removed: by the drill, by its undo, by the next drill, or by the next restore. A drill gives way to every other
+//! operation that has or wants its service, at each poll, and begins only where there is none. That a backup failed is
+//! noted on it before the drill fails, and only where the backup is to blame. It is proved only where a check has looked at
+//! what was loaded, and every check has passed; where there is no check, it is noted that it loads, and no more (S16).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use skep_runner::Fault as JobFault;
 use skep_runner::line::FaultKind;
-use skep_runner::task::{Named, PgDrop};
-use skep_runner::{Fault as JobFault, Task};
+use skep_runner::task::Named;
 use tracing::info;
 
-use super::catalogue::{self, Entry};
+use super::catalogue::{self, Entry, Shown};
 use super::frozen::{self, Frozen};
 use super::journal::Compensation;
 use super::record::{Operation, STATE, State, Work};
-use super::restore::judge;
-use super::restore::preflight::{Examined, Looked, examine, inspect};
-use super::restore::prepare::{Checked, Restored, check, load};
+use super::restore::directory::Removed;
+use super::restore::preflight::{Examined, examine};
+use super::restore::prepare::done;
 use super::saga::{Cx, Fault, Progress, Saga, Wait};
-use super::work::{self, Order, Outcome};
-use super::{backup, claim, freeze};
+use super::{backup, claim, freeze, work};
 use crate::engines::Data;
 use crate::swarm::object::{Kind, short_hash};
 
-/// Why data that is a directory has no drill.
-pub const NOT_YET: &str = "this version drills PostgreSQL only; a restore checks what it builds from any other backup before it touches live data";
+mod database;
+mod directory;
 
 /// The saga.
 pub struct Drill;
@@ -48,15 +49,15 @@ pub enum Step {
     Claim,
     /// Backup and checks are frozen.
     Plan,
-    /// The backup is read in full; room, roles and extensions are looked at.
+    /// The backup is read in full; room, and whether it fits the server, are looked at.
     Preflight,
-    /// The backup is loaded into the scratch database.
+    /// The backup is loaded on the side.
     Load,
     /// The checks run there.
     Check,
-    /// The scratch database is dropped.
+    /// What was loaded is removed.
     Drop,
-    /// The catalogue learns that the backup is proved.
+    /// The catalogue learns what was shown.
     Record,
     /// The service is given back.
     Release,
@@ -78,10 +79,37 @@ const STEPS: [Step; 8] = [
 struct Loaded {
     /// The backup.
     backup: String,
-    /// The scratch database.
-    scratch: Named,
+    /// The scratch database, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scratch: Option<Named>,
     /// Seconds that loading took.
     seconds: f64,
+}
+
+/// What stands in the way of a backup.
+enum Against {
+    /// What is wrong with itself.
+    Itself(Vec<String>),
+    /// What the place lacks.
+    Here(Vec<String>),
+}
+
+impl Against {
+    /// What was found against a backup, what it lacks here, and why it could not be looked at, each by id.
+    fn of(
+        entry: &Entry,
+        found: &BTreeMap<String, Vec<String>>,
+        lacking: &BTreeMap<String, Vec<String>>,
+        unread: &BTreeMap<String, String>,
+    ) -> Against {
+        match found.get(&entry.id).filter(|reasons| !reasons.is_empty()) {
+            Some(reasons) => Against::Itself(reasons.clone()),
+            None => {
+                let lacking = lacking.get(&entry.id).into_iter().flatten();
+                Against::Here(lacking.chain(unread.get(&entry.id)).cloned().collect())
+            }
+        }
+    }
 }
 
 /// How the note ends of who called a drill off that gave way.
@@ -182,6 +210,14 @@ pub fn scratch_name(service: &str) -> String {
     format!("skep_drill_{}", short_hash(service))
 }
 
+/// As [`scratch_name`], of a directory: the side's name, which is `.skep-<side>` on each volume.
+pub fn scratch_side(service: &str) -> String {
+    format!("drill-{}", short_hash(service))
+}
+
+/// What is to be said where [`Shown::Loads`] is all that a drill can show.
+pub const NO_CHECK: &str = "no SQL check is defined (skep.check.<name>.sql): a drill shows that the backup loads, and does not prove that its data is right";
+
 fn step_name(step: Step) -> &'static str {
     super::journal::Step::name(step)
 }
@@ -240,11 +276,8 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         return Err(Fault::failed("this is not a drill"));
     };
     let frozen = freeze::drill(cx, backup.as_deref()).await?;
-    if frozen.target.data != Data::Postgres {
-        return Err(Fault::failed(NOT_YET));
-    }
-    if frozen.checks.is_empty() {
-        cx.remark("no SQL check is defined (skep.check.<name>.sql): that the backup loads is proved, not that its data is right");
+    if Shown::of(&frozen.target.data, frozen.checks.len()) == Shown::Loads {
+        cx.remark(NO_CHECK);
     }
     for remark in frozen.remarks.clone() {
         cx.remark(remark);
@@ -261,80 +294,77 @@ fn chosen(frozen: &Frozen) -> Result<&Entry, Fault> {
 async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
     let entry = chosen(&frozen)?;
-    let mut seen = match inspect(cx, &frozen).await? {
-        Looked::Wait(progress) => return Ok(progress),
-        Looked::Seen { inspection, unread } => match unread.get(&entry.id) {
-            Some(why) => return Err(Fault::failed(format!("backup {} was not proved: {why}", entry.id))),
-            None => inspection,
-        },
-    };
-    let scratch = scratch_name(&frozen.target.name);
-    // What an earlier drill left goes before anything is loaded.
-    seen.free += seen.kept.iter().filter(|k| k.database.name == scratch).map(|k| k.size).sum::<u64>();
-    let reasons = seen.backups.get(&entry.id).cloned().unwrap_or_default();
-    if !reasons.is_empty() {
-        return Err(disproved(cx, entry, &reasons.join("; ")).await?);
+    match frozen.target.data {
+        Data::Postgres | Data::None => database::preflight(cx, &frozen, entry).await,
+        Data::Directory(_) => directory::preflight(cx, &frozen, entry).await,
     }
-    let recorded = match examine(cx, &frozen, entry, "read").await? {
-        Examined::Wait(wait) => return Ok(Progress::Wait(wait)),
-        Examined::Unusable(fault) => return Err(failed(cx, entry, "it cannot be read", &fault).await?),
-        Examined::Whole(manifest) => manifest.database.as_ref().map_or(0, |d| d.size),
-    };
-    let size = seen.properties.as_ref().map_or(0, |p| p.size).max(recorded);
-    let mut judgement = judge::Judgement::default();
-    judge::room(&seen, size, &mut judgement);
-    for remark in judgement.remarks {
-        cx.remark(remark);
+}
+
+/// Reads the backup in full. `against` is what a look at it has found.
+async fn read_in_full(
+    cx: &mut Cx<'_>,
+    frozen: &Frozen,
+    entry: &Entry,
+    against: Against,
+) -> Result<Examined, Fault> {
+    match against {
+        Against::Itself(reasons) if !reasons.is_empty() => {
+            return Err(disproved(cx, entry, &reasons.join("; ")).await?);
+        }
+        Against::Here(reasons) if !reasons.is_empty() => return Err(unproved(entry, &reasons.join("; "))),
+        Against::Itself(_) | Against::Here(_) => {}
     }
-    match judgement.refuse.is_empty() {
-        true => Ok(Progress::Done(json!({ "size": size }))),
-        false => Err(Fault::failed(judgement.refuse.join("; "))),
+    match examine(cx, frozen, entry, "read").await? {
+        Examined::Unusable(fault) => Err(failed(cx, entry, "it cannot be read", &fault).await?),
+        other => Ok(other),
     }
 }
 
 async fn load_scratch(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
     let entry = chosen(&frozen)?;
-    let scratch = scratch_name(&frozen.target.name);
-    match load(cx, &frozen, entry, &scratch, "load").await? {
-        Restored::Wait(wait) => Ok(Progress::Wait(wait)),
-        Restored::Unusable(fault) => Err(failed(cx, entry, "it does not load", &fault).await?),
-        Restored::Built { live: _, side, seconds } => {
-            let loaded = Loaded { backup: entry.id.clone(), scratch: side, seconds };
-            let value = serde_json::to_value(loaded);
-            value.map(Progress::Done).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })
-        }
+    match frozen.target.data {
+        Data::Postgres | Data::None => database::load(cx, &frozen, entry).await,
+        Data::Directory(_) => directory::load(cx, &frozen, entry).await,
     }
 }
 
 async fn run_checks(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
-    let entry = chosen(&frozen)?;
-    let loaded: Loaded = cx.out("load")?;
-    match check(cx, &frozen, &loaded.scratch.name, "check").await? {
-        Checked::Wait(progress) => Ok(progress),
-        Checked::Passed => Ok(Progress::Done(json!({ "checks": frozen.checks.len() }))),
-        Checked::Failed(why) => Err(disproved(cx, entry, &why).await?),
-        Checked::Unable(fault) => Err(failed(cx, entry, "its checks cannot be run", &fault).await?),
+    match frozen.target.data {
+        Data::Postgres | Data::None => database::check(cx, &frozen, chosen(&frozen)?).await,
+        // The scratch server was there while its data was built, and no longer.
+        Data::Directory(_) => Ok(Progress::Done(json!({ "checks": frozen.checks.len() }))),
     }
 }
 
 async fn drop_scratch(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
-    let loaded: Loaded = cx.out("load")?;
-    match run_drop(cx, &frozen, loaded.scratch, "drop").await? {
-        Outcome::Wait(wait) => Ok(Progress::Wait(wait)),
-        Outcome::Done(_) => Ok(Progress::done()),
-        Outcome::Failed(fault) => {
-            Err(Fault::failed(format!("the scratch database cannot be dropped: {}", fault.message)))
+    let dropped = match frozen.target.data {
+        Data::Postgres | Data::None => {
+            let loaded: Loaded = cx.out("load")?;
+            let scratch = loaded.scratch.unwrap_or_else(|| database::scratch(&frozen));
+            database::drop(cx, &frozen, scratch, "drop").await?
         }
+        Data::Directory(_) => directory::drop(cx, &frozen, "drop").await?,
+    };
+    match dropped {
+        Removed::Wait(wait) => Ok(Progress::Wait(wait)),
+        Removed::Done => Ok(Progress::done()),
+        Removed::Failed(why) => Err(Fault::failed(format!("what was loaded cannot be removed: {why}"))),
     }
 }
 
 async fn record(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let frozen = frozen::load(cx).await?;
     let loaded: Loaded = cx.out("load")?;
-    catalogue::note_proved(cx, &loaded.backup, Some(loaded.seconds)).await?;
-    Ok(Progress::Done(json!({ "backup": loaded.backup, "seconds": loaded.seconds })))
+    let shown = Shown::of(&frozen.target.data, frozen.checks.len());
+    catalogue::note_shown(cx, &loaded.backup, shown, Some(loaded.seconds)).await?;
+    Ok(Progress::Done(json!({ "backup": loaded.backup, "seconds": loaded.seconds, "shown": shown })))
+}
+
+fn loaded(cx: &Cx<'_>, entry: &Entry, scratch: Option<Named>, seconds: f64) -> Result<Progress, Fault> {
+    done(cx, &Loaded { backup: entry.id.clone(), scratch, seconds })
 }
 
 /// What ended a job: noted on the backup only where that is to blame.
@@ -342,10 +372,13 @@ async fn failed(cx: &mut Cx<'_>, entry: &Entry, what: &str, fault: &JobFault) ->
     let why = format!("{what}: {}", fault.message);
     match fault.kind {
         FaultKind::Final => disproved(cx, entry, &why).await,
-        FaultKind::Transient | FaultKind::Circumstance => {
-            Ok(Fault::failed(format!("backup {} was not proved: {why}", entry.id)))
-        }
+        FaultKind::Transient | FaultKind::Circumstance => Ok(unproved(entry, &why)),
     }
+}
+
+/// The fault that ends the drill and says nothing about the backup.
+fn unproved(entry: &Entry, why: &str) -> Fault {
+    Fault::failed(format!("backup {} was not proved: {why}", entry.id))
 }
 
 /// Notes on a backup that it does not restore; the fault that ends the drill.
@@ -358,8 +391,8 @@ async fn abandon(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait))
 }
 
-/// Drops the scratch database if there is one. Tried for as long as it may help, but not while others wait: the next
-/// drill or restore drops it as well.
+/// Removes the scratch if there is one. Tried for as long as it may help, but not while others wait: the next drill or
+/// restore removes it as well.
 async fn drop_whatever_is_there(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if let Some(wait) = work::abandon(cx).await? {
         return Ok(Progress::Wait(wait));
@@ -368,31 +401,35 @@ async fn drop_whatever_is_there(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         return Ok(Progress::done());
     }
     let frozen = frozen::load(cx).await?;
-    let scratch = Named { name: scratch_name(&frozen.target.name), oid: 0 };
-    let left =
-        format!("the scratch database `{}` is left for the next drill or restore to drop", scratch.name);
-    match run_drop(cx, &frozen, scratch, "undo").await? {
-        Outcome::Done(_) => Ok(Progress::done()),
-        Outcome::Failed(fault) => {
-            cx.remark(format!("{left}: {}", fault.message));
-            Ok(Progress::done())
+    let (dropped, name) = match frozen.target.data {
+        Data::Postgres | Data::None => {
+            let scratch = database::scratch(&frozen);
+            let name = format!("database `{}`", scratch.name);
+            (database::drop(cx, &frozen, scratch, "undo").await?, name)
         }
-        Outcome::Wait(wait) => {
-            let attempt = cx.record().jobs.get("undo").map_or(0, |job| job.attempt);
-            if attempt < 2 || rival(cx).await?.is_none() {
+        Data::Directory(_) => {
+            let name = format!("directory `.skep-{}`", scratch_side(&frozen.target.name));
+            (directory::drop(cx, &frozen, "u").await?, name)
+        }
+    };
+    let why = match dropped {
+        Removed::Done => return Ok(Progress::done()),
+        Removed::Failed(why) => why,
+        Removed::Wait(wait) => {
+            let undoing: Vec<String> =
+                cx.record().jobs.keys().filter(|key| work::is_undo(key)).cloned().collect();
+            let attempts = undoing.iter().filter_map(|key| Some(cx.record().jobs.get(key)?.attempt)).max();
+            if attempts.unwrap_or(0) < 2 || rival(cx).await?.is_none() {
                 return Ok(Progress::Wait(wait));
             }
-            if let Some(wait) = work::give_up(cx, "undo").await? {
-                return Ok(Progress::Wait(wait));
+            for key in undoing {
+                if let Some(wait) = work::give_up(cx, &key).await? {
+                    return Ok(Progress::Wait(wait));
+                }
             }
-            cx.remark(format!("{left}: {}", wait.why));
-            Ok(Progress::done())
+            wait.why
         }
-    }
-}
-
-async fn run_drop(cx: &mut Cx<'_>, frozen: &Frozen, scratch: Named, key: &str) -> Result<Outcome, Fault> {
-    let connect = frozen.target.access.connect.clone();
-    let task = Task::PgDrop(PgDrop { connect, databases: vec![scratch] });
-    work::run(cx, &Order { key, target: &frozen.target, task, store: None, data: false }).await
+    };
+    cx.remark(format!("the scratch {name} is left for the next drill or restore to remove: {why}"));
+    Ok(Progress::done())
 }
