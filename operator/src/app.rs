@@ -10,8 +10,9 @@ mod desk;
 mod driver;
 mod keeper;
 pub mod ledger;
-mod mailer;
+pub mod mailer;
 mod show;
+pub mod weekly;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

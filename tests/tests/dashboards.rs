@@ -17,6 +17,7 @@ use skep::http::view::{
     Backups, Condition, GuardView, OperationView, ProblemView, Restored, ServiceView, View,
 };
 use skep::notify::Reading;
+use skep::operation::catalogue::Finding;
 use skep::operation::record::{OpId, State};
 use skep::swarm::transport::Observed;
 use skep_tests::grafana::{Query, dashboard, metrics_of, panels, queries, repository, substituted};
@@ -269,6 +270,11 @@ fn view(restore: State, backup: State) -> View {
             missed: Some(at(-2_400)),
             interval: Some(Duration::from_secs(3_600)),
             wanted_since: Some(at(-700_000)),
+            last_loaded: Some(at(-90_000)),
+            expected_s: Some(38.4),
+            drill_failed: Some(Finding { at: at(-1_000), why: "check `orders`: 0".to_owned() }),
+            drill_interval: Some(Duration::from_secs(86_400)),
+            ..Backups::default()
         }),
         restored: Some(Restored {
             at: at(-80_000),

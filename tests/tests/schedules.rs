@@ -175,7 +175,9 @@ fn nothing_is_left(farm: &Farm) {
 }
 
 /// Backups and drills of two services that are all due at the same time.
-const NIGHTLY: [(&str, &str); 2] = [("skep.backup.schedule", "@daily"), ("skep.drill.schedule", "@daily")];
+const NIGHTLY: [(&str, &str); 3] =
+    [("skep.backup.schedule", "@daily"), ("skep.drill.schedule", "@daily"), CHECK];
+const CHECK: (&str, &str) = ("skep.check.users.sql", "SELECT count(*) FROM users");
 
 #[tokio::test(start_paused = true)]
 async fn every_night_the_backup_of_that_night_is_drilled_once_whoever_leads() {
@@ -184,13 +186,13 @@ async fn every_night_the_backup_of_that_night_is_drilled_once_whoever_leads() {
     one.lead("2026-03-02T12:00:00Z").await;
     let mut two = farm.leader("two").await;
     tokio::join!(one.lead("2026-03-03T00:00:01Z"), two.lead("2026-03-03T12:00:00Z"));
-    // The second dies in the middle of a drill, and nobody leads until noon.
+    // The second dies in the middle of a drill, and nobody leads for a while.
     two.looks_every = Duration::from_secs(20);
     two.lead("2026-03-04T00:00:10Z").await;
     let writes = farm.sim.faults().writes("two");
     farm.sim.faults().on("two", sim::Trigger::Write(writes + 60), Fault::Kill(Cut::After));
     two.lead("2026-03-04T02:00:00Z").await;
-    farm.leaderless("2026-03-04T12:00:00Z").await;
+    farm.leaderless("2026-03-04T02:30:00Z").await;
     let mut three = farm.leader("three").await;
     three.lead("2026-03-04T13:00:00Z").await;
     let operations = farm.operations().await;
@@ -205,19 +207,22 @@ async fn every_night_the_backup_of_that_night_is_drilled_once_whoever_leads() {
 
 #[tokio::test(start_paused = true)]
 async fn a_drill_that_gave_way_is_made_up_when_the_other_operation_has_ended() {
-    let farm =
-        Farm::start("2026-03-01T12:00:00Z", &[("shop_db", &[("skep.drill.schedule", "0 3 * * *")])]).await;
+    let labels = [("skep.drill.schedule", "0 3 * * *"), CHECK];
+    let farm = Farm::start("2026-03-01T12:00:00Z", &[("shop_db", &labels)]).await;
     let mut leader = farm.leader("leader").await;
     farm.ask("shop_db", Work::Backup).await;
-    leader.lead("2026-03-02T02:59:00Z").await;
-    leader.looks_every = Duration::from_secs(5);
-    leader.lead("2026-03-02T03:00:01Z").await;
-    assert_eq!(drills(&farm).await, [("02 03:00".to_owned(), State::Running)], "it is under way");
+    leader.lead("2026-03-02T02:59:59Z").await;
+    let loads = |ops: &[Operation]| ops.iter().any(|o| o.journal.step("load").is_some());
+    while !loads(&farm.operations().await) {
+        leader.lead_for(Duration::from_millis(500)).await;
+    }
+    let begun = farm.operations().await.pop().unwrap().intent.created;
+    assert_eq!(drills(&farm).await.len(), 1, "it is under way");
     let restore = Work::Restore { backup: None, before: None, in_place: None, quiesce: None };
     let asked = farm.ask_approval("shop_db", restore).await;
-    leader.looks_every = Duration::from_secs(300);
     leader.lead("2026-03-02T08:00:00Z").await;
-    assert_eq!(drills(&farm).await, [("02 03:00".to_owned(), State::Cancelled)], "the restore waits");
+    let gave_way = (begun.strftime("%d %H:%M").to_string(), State::Cancelled);
+    assert_eq!(drills(&farm).await, [gave_way], "the restore waits, and the drill for it");
     desk::cancel(&leader.env.engine, &asked, "somebody").await.unwrap();
     skep::operation::drive::poll(&leader.env, &asked).await.unwrap();
     leader.lead("2026-03-03T02:00:00Z").await;

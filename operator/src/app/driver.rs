@@ -44,6 +44,7 @@ pub(super) async fn feed(
     let mut snapshots = parts.snapshots.clone();
     let mut heat = None;
     Chore::ALL.into_iter().for_each(|chore| keeper.add(chore));
+    mail.add(Topic::Weekly);
     let mut world = tokio::select! {
         world = snapshots.ready() => world,
         () = stop.cancelled() => None,
@@ -60,6 +61,7 @@ pub(super) async fn feed(
             outbox.retain(|topic| match topic {
                 Topic::Operation(id) => known.iter().any(|op| op.id == *id),
                 Topic::Alerts(service) => untold.contains(service),
+                Topic::Weekly => true,
             });
         }
         let moving = live.iter().any(|op| op.journal.state.is_live());

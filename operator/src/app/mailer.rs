@@ -1,4 +1,5 @@
-//! Tells stakeholders what is due: one key an operation, and one a service whose alerts were not acted on. Mail never
+//! Tells stakeholders what is due: one key an operation, one a service whose alerts were not acted on, and one for the
+//! backups of the week. Mail never
 //! blocks what it tells; its failures only back off here.
 
 use std::collections::BTreeSet;
@@ -10,6 +11,7 @@ use tracing::warn;
 
 use super::Parts;
 use super::ledger::Told;
+use super::weekly;
 use crate::notify::expect::expected_end;
 use crate::notify::outbox::{Audience, DeadLetters, Delivery, Outbox, Undelivered};
 use crate::notify::topic::Topic;
@@ -37,7 +39,7 @@ pub(super) struct Mailer {
 
 /// Mail that could not be sent yet.
 #[derive(Debug, Error)]
-pub(super) enum Unmailed {
+pub enum Unmailed {
     /// The mail server.
     #[error(transparent)]
     Undelivered(#[from] Undelivered),
@@ -167,7 +169,7 @@ impl Mailer {
     }
 }
 
-fn lament(topic: &Topic, rejected: DeadLetters) {
+pub(super) fn lament(topic: &Topic, rejected: DeadLetters) {
     for (recipient, why) in rejected {
         warn!(about = %topic, recipient, "will never get this mail: {why}");
     }
@@ -194,6 +196,7 @@ impl Reconcile for Mailer {
         match key {
             Topic::Operation(id) => self.tell_operation(outbox, id).await,
             Topic::Alerts(service) => self.tell_alerts(outbox, service).await,
+            Topic::Weekly => Ok(weekly::tell(&self.engine, outbox, clock::now()).await?),
         }
     }
 }

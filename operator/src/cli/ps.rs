@@ -9,11 +9,11 @@ use super::progress::{current, title};
 use super::session::Session;
 use super::table::{Cell, Table};
 use crate::http::view::{Condition, OperationView};
-use crate::operation::catalogue::Purpose;
+use crate::operation::catalogue::Finding;
 use crate::operation::record::{OpId, State};
 use crate::plan::words::ago;
-use crate::plan::{World, step_names};
-use crate::policy::{Level, Policies, Policy};
+use crate::plan::{World, standing, step_names};
+use crate::policy::{Level, Policies};
 use crate::swarm::object::{OP, Service};
 
 /// `ps`
@@ -40,8 +40,16 @@ struct Row {
     last_backup: Option<Timestamp>,
     last_verified: Option<Timestamp>,
     last_proved: Option<Timestamp>,
+    /// When a backup was last loaded where no check could prove anything.
+    last_loaded: Option<Timestamp>,
+    /// How the newest backup failed its drill, if it was not proved since.
+    drill_failed: Option<Finding>,
+    /// How many seconds a restore is expected to load.
+    expected_restore_s: Option<f64>,
     /// When the next scheduled backup is due; none while the service is paused.
     next_backup: Option<Timestamp>,
+    /// When the next scheduled drill is due; none while the service is paused.
+    next_drill: Option<Timestamp>,
     problems: usize,
     warnings: usize,
 }
@@ -77,11 +85,8 @@ fn rows(world: &World, stack: Option<&str>, now: Timestamp) -> Vec<Row> {
     let services = managed.filter_map(|(name, parsed)| Some((world.service(name)?, parsed)));
     let rows = services.filter(|(s, _)| stack.is_none_or(|stack| s.stack() == Some(stack)));
     rows.map(|(service, parsed)| {
-        let newest = |time: fn(&crate::operation::catalogue::Backup) -> Option<Timestamp>| {
-            let own =
-                world.backups.iter().filter(|b| b.entry.service == service.name() && b.removing.is_none());
-            own.filter(|b| b.entry.purpose == Purpose::Regular).filter_map(time).max()
-        };
+        let backups = standing::backups(service, parsed, &world.backups, &world.operations, now);
+        let backups = backups.unwrap_or_default();
         let problems = parsed.problems.iter().filter(|p| p.code.level() == Level::Problem).count();
         Row {
             service: service.name().to_owned(),
@@ -94,20 +99,19 @@ fn rows(world: &World, stack: Option<&str>, now: Timestamp) -> Vec<Row> {
                 Holder { id: op.id.clone(), title: title(&view), state: view.state, step: current(&view) }
             }),
             engine: parsed.policy.data.as_ref().map(|d| d.engine.as_str()),
-            last_backup: newest(|b| Some(b.entry.taken)),
-            last_verified: newest(|b| b.verified),
-            last_proved: newest(|b| b.proved),
-            next_backup: next(&parsed.policy, now),
+            last_backup: backups.last_success,
+            last_verified: backups.last_verified,
+            last_proved: backups.last_proved,
+            last_loaded: backups.last_loaded,
+            drill_failed: backups.drill_failed,
+            expected_restore_s: backups.expected_s,
+            next_backup: backups.next.filter(|_| !parsed.policy.paused),
+            next_drill: backups.next_drill.filter(|_| !parsed.policy.paused),
             problems,
             warnings: parsed.problems.len() - problems,
         }
     })
     .collect()
-}
-
-fn next(policy: &Policy, now: Timestamp) -> Option<Timestamp> {
-    let schedules = policy.backup.iter().filter(|_| !policy.paused).flat_map(|b| &b.schedules);
-    schedules.filter_map(|s| s.next_after(now)).min()
 }
 
 fn condition(world: &World, service: &Service) -> Condition {
@@ -157,12 +161,21 @@ fn table(rows: &[Row], now: Timestamp) -> Table {
             operation.unwrap_or_default().trim_end().into(),
             time(row.last_backup),
             time(row.last_verified),
-            row.last_proved.map_or_else(|| Cell::from(""), |at| ago(at, now).into()),
+            proved(row, now),
             row.next_backup.map_or_else(|| Cell::from(""), |at| ago(at, now).into()),
             problems(row),
         ]);
     }
     table
+}
+
+fn proved(row: &Row, now: Timestamp) -> Cell {
+    match (&row.drill_failed, row.last_proved, row.last_loaded) {
+        (Some(failed), _, _) => Cell::new(Tone::Bad, format!("drill failed {}", ago(failed.at, now))),
+        (None, Some(at), _) => ago(at, now).into(),
+        (None, None, Some(at)) => Cell::new(Tone::Mind, format!("no; loaded {}", ago(at, now))),
+        (None, None, None) => "".into(),
+    }
 }
 
 fn problems(row: &Row) -> Cell {

@@ -181,6 +181,10 @@ fn database(name: &str, condition: Condition, last: i64, count: u64, size: u64) 
             missed: None,
             interval: Some(Duration::from_hours(1)),
             wanted_since: Some(at(-86_400 * 40)),
+            expected_s: Some(38.4),
+            next_drill: Some(at(7_200)),
+            drill_interval: Some(Duration::from_hours(24)),
+            ..Backups::default()
         }),
         restored: Some(Restored {
             at: at(-86_400 * 9),

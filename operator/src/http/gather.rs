@@ -5,21 +5,18 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::view::{
-    Backups, Condition, GuardView, LONGEST, LONGEST_NAME, OperationView, ProblemView, Restored, ServiceView,
-    View, between,
+    Condition, GuardView, LONGEST, LONGEST_NAME, OperationView, ProblemView, Restored, ServiceView, View,
+    between,
 };
 use crate::notify::scrub;
-use crate::operation::catalogue::{Backup, Purpose};
+use crate::operation::catalogue::Backup;
 use crate::operation::clients;
 use crate::operation::record::{Operation, State, StepState, Work};
 use crate::operation::settings::Settings;
-use crate::plan::scheduled::{Errand, missed};
-use crate::policy::{Level, Parsed, Policies, Policy, Problem, Schedule, Section};
+use crate::plan::standing;
+use crate::policy::{Level, Parsed, Policies, Policy, Problem};
 use crate::swarm::object::{Config, ENABLE, OP, Service, Task, TaskState};
 use crate::triggers::guard::History;
-
-/// How many times of a schedule are looked at for the longest pause: a week of working days and more.
-const FIRINGS: usize = 30;
 
 /// What a view is made of.
 #[derive(Clone, Copy)]
@@ -104,7 +101,7 @@ fn service_view(s: &Sources<'_>, service: &Service) -> ServiceView {
         desired,
         running,
         engine: parsed.policy.data.as_ref().map(|d| d.engine.as_str()),
-        backups: backups(s, service, parsed),
+        backups: standing::backups(service, parsed, s.backups, s.operations, s.taken),
         restored: restored(s.operations, name),
         guard: guard(s.guards, name, &parsed.policy),
         problems: parsed.problems.iter().map(problem).collect(),
@@ -156,45 +153,6 @@ fn is_held_at_zero(op: &Operation, service: &Service, desired: Option<u64>) -> b
 
 fn is_maintenance(op: &Operation) -> bool {
     matches!(op.intent.work, Work::Maintenance { .. })
-}
-
-fn backups(s: &Sources<'_>, service: &Service, parsed: &Parsed) -> Option<Backups> {
-    let policy = &parsed.policy;
-    let wanted = policy.backup.is_some() || parsed.is_off(Section::Backup);
-    let of_it = |b: &&Backup| b.entry.service == service.name() && b.removing.is_none();
-    let all: Vec<&Backup> = s.backups.iter().filter(of_it).collect();
-    if all.is_empty() && !wanted {
-        return None;
-    }
-    let good = || all.iter().filter(|b| b.verified.is_some() && b.entry.purpose == Purpose::Regular);
-    let newest = good().max_by_key(|b| b.entry.taken);
-    let attempts =
-        s.operations.iter().filter(|o| o.intent.work == Work::Backup && o.intent.service == service.name());
-    let attempts = attempts.filter_map(|o| o.journal.steps.first().map(|(_, r)| r.began));
-    let last_success = newest.map(|b| b.entry.taken);
-    let schedules = policy.backup.as_ref().map_or(&[][..], |b| &b.schedules);
-    let (next, interval) = rhythm(schedules, s.taken);
-    Some(Backups {
-        count: u64::try_from(all.len()).unwrap_or(u64::MAX),
-        last_success,
-        last_attempt: attempts.max().max(last_success),
-        last_verified: all.iter().filter_map(|b| b.verified.max(b.proved)).max(),
-        last_proved: all.iter().filter_map(|b| b.proved).max(),
-        last_size: newest.map(|b| b.entry.size),
-        oldest: good().map(|b| b.entry.taken).min(),
-        next,
-        missed: missed(Errand::Backup, service, policy, s.backups, s.taken),
-        interval,
-        wanted_since: wanted.then_some(service.created),
-    })
-}
-
-/// When schedules are due next, and the longest pause between two times that they are due.
-fn rhythm(schedules: &[Schedule], now: Timestamp) -> (Option<Timestamp>, Option<Duration>) {
-    let due = |after: Timestamp| schedules.iter().filter_map(|s| s.next_after(after)).min();
-    let firings: Vec<Timestamp> = std::iter::successors(due(now), |t| due(*t)).take(FIRINGS).collect();
-    let pauses = firings.windows(2).map(|pair| between(pair[0], pair[1]));
-    (firings.first().copied(), pauses.max())
 }
 
 /// The last restore that succeeded. Users could not work from the first client's stop to the last one's start, or,

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::http::fixture::{RESTORE, at, intent, operation, restore_work, running_restore};
-use crate::operation::catalogue::{Entry, Origin};
+use crate::operation::catalogue::{Entry, Origin, Purpose};
 use crate::operation::record::{OpId, Trigger};
 use crate::triggers::guard::fixture::SERVICE;
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 pub use super::operation_view::{OperationView, Progress, StepView};
 use crate::notify::scrub;
 use crate::operation::record::OpId;
+pub use crate::plan::standing::Backups;
 use crate::policy::RestoreMode;
 use crate::triggers::guard::History;
 use crate::triggers::guard::history::Phase;
@@ -85,33 +86,6 @@ pub enum Condition {
     Asleep,
     /// An operation on it is stuck: a person is needed.
     Stuck,
-}
-
-/// The backups of a service.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Backups {
-    /// How many are registered.
-    pub count: u64,
-    /// When the newest one was taken.
-    pub last_success: Option<Timestamp>,
-    /// When the last attempt to take one began.
-    pub last_attempt: Option<Timestamp>,
-    /// When one was last read back in full or restored.
-    pub last_verified: Option<Timestamp>,
-    /// When one was last proved by a restore that passed its checks.
-    pub last_proved: Option<Timestamp>,
-    /// Size of the newest in bytes.
-    pub last_size: Option<u64>,
-    /// When the oldest was taken.
-    pub oldest: Option<Timestamp>,
-    /// When the next one is due, where there is a schedule.
-    pub next: Option<Timestamp>,
-    /// When the newest one was due, where there is no backup from that time or later yet.
-    pub missed: Option<Timestamp>,
-    /// Longest time between two that the schedule allows, where there is one.
-    pub interval: Option<Duration>,
-    /// Since when the service exists: what "never" is measured from.
-    pub wanted_since: Option<Timestamp>,
 }
 
 /// How a restore went.

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use lettre::Address;
 use thiserror::Error;
 
+use super::digest::{self, Digest};
 use super::message::{self, Letter, render};
 use super::meter::Meter;
 use super::notice;
@@ -20,6 +21,7 @@ use super::settings::Mail;
 use super::smtp::{Fault, Smtp, Unusable};
 use super::topic::Topic;
 use crate::operation::record::Operation;
+use crate::policy::Schedule;
 use crate::runtime::{self, Disposition};
 use crate::swarm;
 use crate::triggers::guard::Notice;
@@ -193,6 +195,26 @@ impl Outbox {
         let topic = Topic::Alerts(service.to_owned());
         let letter = notice::render(service, notice, &self.mail);
         Box::pin(self.tell(&topic, notice.at, letter, label, record, now)).await
+    }
+
+    /// Tells the operator's recipients of a week's backups, and then records it by awaiting `record`. Answers nothing where
+    /// there is nobody to tell.
+    ///
+    /// # Errors
+    /// When it is still to be told; call again, later each time.
+    pub async fn give_digest(
+        &self,
+        digest: &Digest,
+        record: impl Future<Output = Result<(), swarm::error::Error>>,
+        now: Timestamp,
+    ) -> Result<Option<DeadLetters>, Undelivered> {
+        let letter = digest::render(digest, &self.mail);
+        Box::pin(self.tell(&Topic::Weekly, digest.due, letter, &[], record, now)).await
+    }
+
+    /// When the weekly message is due; never where nobody wants it.
+    pub fn weekly(&self) -> Option<&Schedule> {
+        self.mail.weekly.as_ref()
     }
 
     /// Sends a message about something since `since` to everybody, then records it. Answers nothing where there is nobody.

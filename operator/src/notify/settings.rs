@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::phase::Routine;
+use crate::policy::Schedule;
 
 /// Where and how to send mail. Without a host no mail is sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
@@ -85,6 +86,10 @@ pub struct MailSettings {
         default_value_t
     )]
     pub routine: Routine,
+    /// When the message about all backups is sent: a schedule as in labels, by the readers' zone where it names none, or
+    /// `off`. `0 8 * * MON` where absent.
+    #[arg(id = "mail-weekly", long = "mail-weekly", env = "SKEP_MAIL_WEEKLY", value_name = "SCHEDULE")]
+    pub weekly: Option<String>,
     /// Longest time for one answer of the server; 30s where absent.
     #[arg(id = "mail-timeout", long = "mail-timeout", env = "SKEP_MAIL_TIMEOUT", value_name = "DURATION")]
     pub timeout: Option<SignedDuration>,
@@ -137,6 +142,8 @@ pub struct Mail {
     pub status_url: Option<String>,
     /// What routine operations tell.
     pub routine: Routine,
+    /// When the message about all backups is sent; never where absent.
+    pub weekly: Option<Schedule>,
     /// Longest time for one answer.
     pub timeout: Duration,
     /// Name to greet with.
@@ -165,6 +172,11 @@ pub enum Invalid {
     /// Not a time zone.
     #[error("`--mail-time-zone`: `{0}` is not a time zone, want a name such as `Europe/Paris`")]
     Zone(String),
+    /// Not a schedule.
+    #[error(
+        "`--mail-weekly`: `{0}` is neither `off` nor a schedule, want five fields such as `0 8 * * MON`, or `@weekly`"
+    )]
+    Weekly(String),
     /// Not an address of a page.
     #[error("`--status-url`: `{0}` does not begin with http:// or https://")]
     Url(String),
@@ -203,6 +215,7 @@ impl MailSettings {
             zone: self.zone()?,
             status_url: self.status_url()?,
             routine: self.routine,
+            weekly: self.weekly()?,
             timeout: Duration::try_from(timeout).ok().filter(|_| fine).ok_or(Invalid::Timeout(timeout))?,
             hello: self.hello.clone(),
         }))
@@ -224,6 +237,21 @@ impl MailSettings {
     fn zone(&self) -> Result<TimeZone, Invalid> {
         let Some(name) = &self.time_zone else { return Ok(TimeZone::UTC) };
         TimeZone::get(name).map_err(|_| Invalid::Zone(name.clone()))
+    }
+
+    fn weekly(&self) -> Result<Option<Schedule>, Invalid> {
+        const MONDAY_MORNING: &str = "0 8 * * MON";
+        let text = self.weekly.as_deref().map(str::trim).filter(|text| !text.is_empty());
+        let text = text.unwrap_or(MONDAY_MORNING);
+        if text == "off" {
+            return Ok(None);
+        }
+        let wrong = |_| Invalid::Weekly(text.to_owned());
+        let schedule = Schedule::parse(text).map_err(wrong)?;
+        let Some(zone) = self.time_zone.as_ref().filter(|_| !schedule.is_zoned()) else {
+            return Ok(Some(schedule));
+        };
+        Schedule::parse(&format!("CRON_TZ={zone} {text}")).map(Some).map_err(wrong)
     }
 
     fn status_url(&self) -> Result<Option<String>, Invalid> {
@@ -321,6 +349,10 @@ mod tests {
                 "`--status-url`: `javascript:alert(1)` does not begin with http:// or https://",
             ),
             (
+                MailSettings { weekly: Some("sometimes".to_owned()), ..settings() },
+                "`--mail-weekly`: `sometimes` is neither `off` nor a schedule, want five fields such as `0 8 * * MON`, or `@weekly`",
+            ),
+            (
                 MailSettings { timeout: Some(SignedDuration::ZERO), ..settings() },
                 "`--mail-timeout`: `0s` is not between 1s and 10m",
             ),
@@ -328,6 +360,24 @@ mod tests {
         for (settings, message) in wrong {
             assert_eq!(settings.validate().unwrap_err().to_string(), message);
         }
+    }
+
+    #[test]
+    fn the_weekly_message_comes_on_monday_morning_of_its_readers_unless_told_otherwise() {
+        let next = |weekly: Option<&str>, zone: Option<&str>| {
+            let (weekly, time_zone) = (weekly.map(str::to_owned), zone.map(str::to_owned));
+            let mail = MailSettings { weekly, time_zone, ..settings() }.validate().unwrap().unwrap();
+            let thursday = "2026-07-02T00:00:00Z".parse().unwrap();
+            mail.weekly.and_then(|schedule| schedule.next_after(thursday)).map(|at| at.to_string())
+        };
+        assert_eq!(next(None, None).unwrap(), "2026-07-06T08:00:00Z");
+        assert_eq!(next(None, Some("Europe/Paris")).unwrap(), "2026-07-06T06:00:00Z");
+        assert_eq!(
+            next(Some("CRON_TZ=America/New_York 0 7 * * FRI"), Some("Europe/Paris")).unwrap(),
+            "2026-07-03T11:00:00Z"
+        );
+        assert_eq!(next(Some("@weekly"), None).unwrap(), "2026-07-05T00:00:00Z");
+        assert_eq!(next(Some("off"), None), None);
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub enum Topic {
     Operation(OpId),
     /// Alerts about a service, by its full name.
     Alerts(String),
+    /// The backups of a week.
+    Weekly,
 }
 
 impl fmt::Display for Topic {
@@ -18,6 +20,7 @@ impl fmt::Display for Topic {
         match self {
             Topic::Operation(id) => write!(f, "operation `{id}`"),
             Topic::Alerts(service) => write!(f, "alerts of `{service}`"),
+            Topic::Weekly => f.write_str("the backups of the week"),
         }
     }
 }

@@ -4,6 +4,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::digest::{Digest, Report};
 use super::notice;
 use super::outbox::Audience;
 use super::phase::{self, Phase};
@@ -11,6 +12,8 @@ use super::scrub;
 use super::settings::Mail;
 use super::words::{self, Tone};
 use crate::operation::record::{Operation, State, StepRecord, StepState, Trigger, Work};
+use crate::plan::standing::Backups;
+use crate::plan::words::{ago, exact, size};
 use crate::triggers::guard::Notice;
 
 /// Everything that a message shows.
@@ -18,12 +21,14 @@ use crate::triggers::guard::Notice;
 pub(super) struct View {
     title: String,
     cluster: String,
-    badge: &'static str,
+    badge: String,
     colour: Colour,
     lead: String,
     /// Said where the start is told together with the end.
     late: bool,
     facts: Vec<Fact>,
+    /// The services of a weekly message.
+    services: Vec<Stand>,
     cause: Option<Cause>,
     next: String,
     commands: Vec<Command>,
@@ -41,6 +46,16 @@ pub(super) struct View {
 struct Fact {
     name: &'static str,
     value: String,
+}
+
+/// How one service stands.
+#[derive(Debug, Serialize)]
+struct Stand {
+    name: String,
+    badge: String,
+    colour: Colour,
+    facts: Vec<Fact>,
+    concerns: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -104,11 +119,12 @@ impl View {
         View {
             title: words::title(work, &service),
             cluster: scrub::line(&mail.cluster, 60),
-            badge: words::badge(head),
+            badge: words::badge(head).to_owned(),
             colour: words::tone(head).into(),
             lead: words::lead(work, head, &service),
             late: phases.len() > 1,
             facts: facts(operation, head, &mail.zone, audience.expected_end, now),
+            services: Vec::new(),
             cause: cause(operation, head, audience.why),
             next: words::next(operation, head),
             commands: commands(operation, head),
@@ -135,7 +151,7 @@ impl View {
         View {
             title: notice::title(&notice.alert, &service),
             cluster: scrub::line(&mail.cluster, 60),
-            badge: notice::badge(kind),
+            badge: notice::badge(kind).to_owned(),
             colour: notice::tone(kind).into(),
             lead: notice::lead(kind, &service),
             late: false,
@@ -143,6 +159,7 @@ impl View {
                 fact("Impact", notice::impact(kind, &service)),
                 fact("Decided", moment(notice.at, &mail.zone)),
             ],
+            services: Vec::new(),
             cause: Some(Cause {
                 title: "Why".to_owned(),
                 note: scrub::line(&notice.sentence, LONGEST),
@@ -156,6 +173,88 @@ impl View {
             link: mail.status_url.clone().map(|url| Link { text: "Open the status page", url }),
             about: notice::title(&notice.alert, &service).replacen('A', "a", 1),
             zone: mail.zone.iana_name().unwrap_or("UTC").to_owned(),
+        }
+    }
+}
+
+impl View {
+    /// What to show about the backups of a week.
+    pub(super) fn of_digest(digest: &Digest, mail: &Mail) -> View {
+        let stands: Vec<Stand> =
+            digest.services.iter().map(|r| Stand::of(r, &mail.zone, digest.now)).collect();
+        let all = stands.len();
+        let concerning = stands.iter().filter(|s| !s.concerns.is_empty()).count();
+        let proved = digest.services.iter().filter(|r| r.backups.last_proved.is_some()).count();
+        let (badge, tone) = match (concerning, all) {
+            (0, _) if proved == all => ("All proved".to_owned(), Tone::Good),
+            (0, _) => (format!("{proved} of {all} proved"), Tone::Info),
+            (_, _) => (format!("{concerning} of {all} to look at"), Tone::Caution),
+        };
+        let fact = |name, value| Fact { name, value };
+        View {
+            title: "Backups of the week".to_owned(),
+            cluster: scrub::line(&mail.cluster, 60),
+            badge,
+            colour: tone.into(),
+            lead: match all {
+                0 => "No service keeps data of which backups are wanted.".to_owned(),
+                _ => format!("{proved} of {all} services have a backup that is proved to restore."),
+            },
+            late: false,
+            facts: vec![
+                fact("From", moment(digest.since, &mail.zone)),
+                fact("To", moment(digest.now, &mail.zone)),
+            ],
+            services: stands,
+            cause: None,
+            next: match concerning {
+                0 => "Nothing to do.".to_owned(),
+                _ => "Please look at the services with an exclamation mark.".to_owned(),
+            },
+            commands: vec![
+                Command { purpose: "List the backups", line: "skep backups".to_owned() },
+                Command { purpose: "See what failed", line: "skep ops list".to_owned() },
+            ],
+            acts: concerning > 0,
+            remarks: Vec::new(),
+            timeline: Vec::new(),
+            link: mail.status_url.clone().map(|url| Link { text: "Open the status page", url }),
+            about: "the backups of the week".to_owned(),
+            zone: mail.zone.iana_name().unwrap_or("UTC").to_owned(),
+        }
+    }
+}
+
+// === impl Stand ===
+
+impl Stand {
+    fn of(report: &Report, zone: &TimeZone, now: Timestamp) -> Stand {
+        let Backups { last_success, last_proved, last_loaded, expected_s, last_size, .. } = &report.backups;
+        let concerns = report.concerns(zone, now);
+        let (badge, tone) = report.badge(concerns.len());
+        let fact = |name, value| Fact { name, value };
+        let at = |at: Timestamp| format!("{}, {}", moment(at, zone), ago(at, now));
+        let backup = last_success.map(|taken| match last_size {
+            Some(bytes) => format!("{}, {}", at(taken), size(*bytes)),
+            None => at(taken),
+        });
+        let proved = match (last_proved, last_loaded) {
+            (Some(proved), _) => at(*proved),
+            (None, Some(loaded)) => format!("never; loaded without a check {}", ago(*loaded, now)),
+            (None, None) => "never".to_owned(),
+        };
+        let expected = expected_s.and_then(|s| std::time::Duration::try_from_secs_f64(s).ok());
+        let expected = expected.map(|took| format!("loads in about {}", exact(took)));
+        Stand {
+            name: scrub::line(&report.service, 80),
+            badge: if report.paused { format!("{badge}, paused") } else { badge.to_owned() },
+            colour: tone.into(),
+            facts: vec![
+                fact("Last backup", backup.unwrap_or_else(|| "none".to_owned())),
+                fact("Last proved", proved),
+                fact("A restore", expected.unwrap_or_else(|| "never measured".to_owned())),
+            ],
+            concerns,
         }
     }
 }
@@ -174,7 +273,7 @@ impl From<Tone> for Colour {
 }
 
 /// A time in the readers' zone and in UTC.
-fn moment(at: Timestamp, zone: &TimeZone) -> String {
+pub(super) fn moment(at: Timestamp, zone: &TimeZone) -> String {
     let (here, utc) = (at.to_zoned(zone.clone()), at.to_zoned(TimeZone::UTC));
     let local = here.strftime("%a %-d %b %Y, %H:%M:%S %Z");
     if here.offset().is_zero() {
@@ -287,6 +386,12 @@ const fn until(work: &Work) -> Option<Timestamp> {
         | Work::Point { .. }
         | Work::Rollback { .. } => None,
     }
+}
+
+/// Why an operation failed, in a line.
+pub(super) fn reason(operation: &Operation) -> String {
+    cause(operation, Phase::Failed, None)
+        .map_or_else(|| "no reason is on record".to_owned(), |cause| cause.note)
 }
 
 /// Why the operation did not go well, or why it asks.

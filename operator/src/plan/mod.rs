@@ -20,6 +20,7 @@ mod restore;
 mod retention;
 mod rollback;
 pub mod scheduled;
+pub mod standing;
 pub mod steps;
 mod store;
 pub mod sweep;

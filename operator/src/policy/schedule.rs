@@ -120,7 +120,7 @@ impl Schedule {
     }
 
     /// Whether it carries a time zone, or needs none.
-    pub(super) fn is_zoned(&self) -> bool {
+    pub fn is_zoned(&self) -> bool {
         match self {
             Schedule::Cron(cron) => cron.zone.is_some(),
             Schedule::Every(_) => true,

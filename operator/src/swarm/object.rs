@@ -41,6 +41,8 @@ pub enum Kind {
     Lease,
     /// A page or nginx configuration that Skep delivers.
     Page,
+    /// What the weekly mail has told.
+    Digest,
     /// A client's task that tries restored data, out of reach of users. A service, not a config.
     Canary,
 }
@@ -288,7 +290,7 @@ pub fn short_hash(text: &str) -> String {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Operation,
         Kind::Plan,
         Kind::Ticket,
@@ -300,6 +302,7 @@ impl Kind {
         Kind::Claim,
         Kind::Lease,
         Kind::Page,
+        Kind::Digest,
         Kind::Canary,
     ];
 
@@ -317,6 +320,7 @@ impl Kind {
             Kind::Claim => "claim",
             Kind::Lease => "lease",
             Kind::Page => "page",
+            Kind::Digest => "digest",
             Kind::Canary => "canary",
         }
     }

@@ -178,7 +178,7 @@ impl World {
             Kind::Claim => &self.claims,
             Kind::Guard => &self.guards,
             Kind::Page => &self.pages,
-            Kind::Runner | Kind::Lease | Kind::Canary | Kind::Point | Kind::PointPart => &[],
+            Kind::Runner | Kind::Lease | Kind::Digest | Kind::Canary | Kind::Point | Kind::PointPart => &[],
         }
     }
 

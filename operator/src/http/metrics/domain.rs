@@ -50,6 +50,10 @@ struct BackupGauges {
     last_attempt: GaugeVec,
     last_verified: GaugeVec,
     last_proved: GaugeVec,
+    last_loaded: GaugeVec,
+    drill_failed: GaugeVec,
+    drill_interval: GaugeVec,
+    expected: GaugeVec,
     oldest: GaugeVec,
     last_size: GaugeVec,
     next: GaugeVec,
@@ -327,7 +331,27 @@ impl BackupGauges {
             ),
             last_proved: time(
                 "last_proved",
-                "When a backup last passed the checks in a restore; 0 where none did.",
+                "When a backup last passed the checks in a drill or a restore; 0 where none did.",
+            ),
+            last_loaded: time(
+                "last_loaded",
+                "When a backup was last loaded where no check could prove anything; 0 where none was.",
+            ),
+            drill_failed: time(
+                "drill_failed",
+                "When the newest backup last failed its drill; 0 where it did not, or was proved since.",
+            ),
+            drill_interval: gauges(
+                r,
+                "drill_schedule_interval_seconds",
+                "Longest time between two drills that the schedule allows; absent without one.",
+                &["service"],
+            ),
+            expected: gauges(
+                r,
+                "restore_expected_seconds",
+                "How long a restore is expected to load: as long as the newest backup took that was proved; absent where none was loaded.",
+                &["service"],
             ),
             oldest: time("oldest_restorable", "When the oldest backup was taken; 0 where there is none."),
             next: time("next_run", "When the next backup is due; absent without a schedule."),
@@ -353,6 +377,10 @@ impl BackupGauges {
             last_attempt,
             last_verified,
             last_proved,
+            last_loaded,
+            drill_failed,
+            drill_interval,
+            expected,
             oldest,
             last_size,
             next,
@@ -366,6 +394,10 @@ impl BackupGauges {
             last_attempt,
             last_verified,
             last_proved,
+            last_loaded,
+            drill_failed,
+            drill_interval,
+            expected,
             oldest,
             last_size,
             next,
@@ -387,12 +419,20 @@ impl BackupGauges {
         time(&self.last_attempt, backups.last_attempt);
         time(&self.last_verified, backups.last_verified);
         time(&self.last_proved, backups.last_proved);
+        time(&self.last_loaded, backups.last_loaded);
+        time(&self.drill_failed, backups.drill_failed.as_ref().map(|f| f.at));
         time(&self.oldest, backups.oldest);
         self.count.with_label_values(name).set(i64::try_from(backups.count).unwrap_or(i64::MAX));
         self.last_size.with_label_values(name).set(backups.last_size.unwrap_or(0) as f64);
         if let Some(next) = backups.next {
             time(&self.next, Some(next));
             time(&self.missed, backups.missed);
+        }
+        if let Some(seconds) = backups.expected_s {
+            self.expected.with_label_values(name).set(seconds);
+        }
+        if let Some(interval) = backups.drill_interval {
+            self.drill_interval.with_label_values(name).set(interval.as_secs_f64());
         }
         if let Some(interval) = backups.interval {
             self.interval.with_label_values(name).set(interval.as_secs_f64());

@@ -80,6 +80,11 @@ fn a_fresh_process_knows_when_the_last_backup_was() {
     let last = "skep_backup_last_success_timestamp_seconds{service=\"shop_db\"}";
     assert_eq!(value(&text, last), Some(seconds(at(-3_925))));
     assert_eq!(value(&text, "skep_backups{service=\"shop_db\"}"), Some(27.0));
+    assert_eq!(value(&text, "skep_restore_expected_seconds{service=\"shop_db\"}"), Some(38.4));
+    let rhythm = "skep_drill_schedule_interval_seconds{service=\"shop_db\"}";
+    assert_eq!(value(&text, rhythm), Some(86_400.0));
+    let failed = "skep_backup_drill_failed_timestamp_seconds{service=\"shop_db\"}";
+    assert_eq!(value(&text, failed), Some(0.0), "it did not fail");
     assert_eq!(value(&text, "skep_restore_last_downtime_seconds{service=\"shop_db\"}"), Some(2.9));
     assert_eq!(value(&text, "skep_remediation_circuit_open{service=\"blog_db\"}"), Some(1.0));
     assert_eq!(value(&text, "skep_label_problems{code=\"L007\",service=\"blog_db\"}"), Some(1.0));

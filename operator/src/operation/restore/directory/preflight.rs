@@ -319,7 +319,7 @@ mod tests {
         let left = SideFound { side: "s".into(), state: SideState::Forward, size: mib(1) };
         let with_side = DirInspection { sides: vec![left], ..seen(mib(100), mib(219)) };
         assert_eq!(
-            against(&volume(), &[with_side.clone()], &manifest(0), |_| true),
+            against(&volume(), std::slice::from_ref(&with_side), &manifest(0), |_| true),
             [] as [String; 0],
             "what goes first makes room"
         );
