@@ -44,7 +44,7 @@ impl Rig {
         let mut spec = file(spec, "Config", &config, &name, skep_runner::TICKET_PATH);
         spec["TaskTemplate"]["ContainerSpec"]["Command"] = json!([skep_runner::RUNNER_PATH, "task"]);
         spec["TaskTemplate"]["ContainerSpec"]["Mounts"] = json!([
-            { "Type": "bind", "Source": "/backups", "Target": skep_runner::STORE_PATH },
+            { "Type": "volume", "Source": "skep-backups", "Target": skep_runner::STORE_PATH },
             { "Type": "volume", "Source": "shop_data", "Target": skep_runner::DATA_PATH, "ReadOnly": true },
         ]);
         self.post("/services/create", &spec).await;
