@@ -31,7 +31,7 @@ make_base() {
     mmdebstrap -q --variant=apt --include=passwd --mode=root --format=directory \
         --keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
         --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Languages "none"' \
-        --aptopt='APT::Install-Recommends "false"' --dpkgopt=force-unsafe-io \
+        --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Retries "5"' --dpkgopt=force-unsafe-io \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
         --skip=cleanup/apt/lists \

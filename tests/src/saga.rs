@@ -6,7 +6,8 @@
 //! neither the application's nor the page; no application ever saw a half-restored database.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -641,6 +642,25 @@ async fn env(shop: &Shop, name: &str) -> Env {
 /// Bytes that stand for the runners, which the simulation's jobs do not start.
 pub fn runners() -> Runners {
     Runners { databases: Arc::from(&b"runner"[..]), directories: Arc::from(&b"runner-dir"[..]) }
+}
+
+/// [`runners`] as files in a directory, for command lines; the path of the first. Written once a process: another test may be
+/// reading them.
+///
+/// # Panics
+/// When the directory cannot be written to.
+pub fn runner_files(dir: &str) -> &'static Path {
+    static FIRST: OnceLock<PathBuf> = OnceLock::new();
+    FIRST.get_or_init(|| {
+        let (Runners { databases, directories }, dir) = (runners(), Path::new(dir));
+        let dir = dir.join(std::process::id().to_string());
+        std::fs::create_dir_all(&dir).expect("the directory of the test can be written to");
+        let first = dir.join("skep-runner");
+        for (path, bytes) in [(&first, databases), (&dir.join("skep-runner-dir"), directories)] {
+            std::fs::write(path, bytes).expect("the directory of the test can be written to");
+        }
+        first
+    })
 }
 
 /// The specs of the users' services, without what only the engine changes.

@@ -20,7 +20,7 @@ use skep::triggers::guard::History;
 use skep::triggers::guard::history::Circuit;
 use skep::triggers::intake::Port as _;
 use skep::triggers::port::AlertPort;
-use skep_tests::saga::{connect, runners};
+use skep_tests::saga::{connect, runner_files, runners};
 use skep_tests::sim::Unhealthy;
 use skep_tests::sim::postgres::Application;
 use skep_tests::sim::shop::{DATABASE, PAGE_IMAGE, Shop, ShopOptions};
@@ -95,9 +95,7 @@ impl Desk {
         let minute = Duration::from_secs(60);
         tokio::time::sleep(Duration::from_secs(5)).await;
         shop.sim.until(minute, "the shop answers again", |_| shop.sees_only_app()).await;
-        let runner = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("runner");
-        std::fs::write(&runner, b"runner").unwrap();
-        std::fs::write(runner.with_file_name("skep-runner-dir"), b"runner-dir").unwrap();
+        let runner = runner_files(env!("CARGO_TARGET_TMPDIR")).to_owned();
         Desk { shop, runner, printed: Arc::default() }
     }
 

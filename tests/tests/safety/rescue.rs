@@ -8,16 +8,14 @@ use skep::operation::record::{State, Work};
 use skep::swarm::lease::{HOLDER, NAME, TERM_LABEL};
 use skep::swarm::object::{KIND, Kind, Labels};
 use skep::swarm::transport::Endpoint;
-use skep_tests::saga::{Scene, connect};
+use skep_tests::saga::{Scene, connect, runner_files};
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
 
 use super::{app_runs, beside, exists, page_runs, spec};
 
 /// Somebody at the command line of a machine that reaches the Swarm.
 async fn say(shop: &Shop, words: &[&str]) -> Exit {
-    let runner = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("rescue-runner");
-    std::fs::write(&runner, b"runner").unwrap();
-    std::fs::write(runner.with_file_name("skep-runner-dir"), b"runner-dir").unwrap();
+    let runner = runner_files(env!("CARGO_TARGET_TMPDIR"));
     let more = ["--runner", runner.to_str().unwrap()];
     let line = ["skep"].into_iter().chain(words.iter().copied()).chain(more);
     let cli = cli::parse(line.map(Into::into)).unwrap_or_else(|_| panic!("no command: {words:?}"));
