@@ -1,6 +1,6 @@
-//! Volumes, a Redis with append-only files, and a MariaDB on a real Swarm: backed up, spoilt, restored; and the same when
-//! the driver dies in the middle, and when what is restored fails a check once it is live. And drilled: what a drill proves
-//! and catches, and that nothing of it stays.
+//! Volumes, a Redis with append-only files, a MariaDB, and what only commands dump and load on a real Swarm: backed up,
+//! spoilt, restored; and the same when the driver dies in the middle, and when what is restored fails a check once it is
+//! live. And drilled: what a drill proves and catches, and that nothing of it stays.
 //!
 //! Run by: `make runner && cargo test -p skep-tests --test real_engines -- --ignored --test-threads 1`. Needs root and the
 //! Debian packages of `make setup`; it fails without them.
@@ -28,7 +28,7 @@ use skep_tests::stage::Stage;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the stack holds: for each service how its content is read, and how it is spoilt.
-const SERVICES: [Kept; 3] = [
+const SERVICES: [Kept; 5] = [
     Kept {
         service: "files",
         // Owners, permissions, times and targets of links as well as what is in the files.
@@ -38,6 +38,7 @@ const SERVICES: [Kept; 3] = [
         spoil: "cd /srv/uploads && rm -r a && echo other >b/two && touch new",
         root: "/srv/uploads",
         breaks: None,
+        cut: "move",
     },
     Kept {
         service: "cache",
@@ -46,6 +47,7 @@ const SERVICES: [Kept; 3] = [
         spoil: "redis-cli del cart:7 && redis-cli set other 1 && redis-cli lpush list z",
         root: "/data",
         breaks: Some(("redis-cli flushall && redis-cli set other 1", "check `keys`")),
+        cut: "move",
     },
     Kept {
         service: "db",
@@ -53,11 +55,30 @@ const SERVICES: [Kept; 3] = [
                   && mariadb -u root -BN -e 'SELECT User, Host, Priv FROM mysql.global_priv ORDER BY 1, 2'",
         spoil: "export MYSQL_PWD=correct-horse; mariadb -u root shop -e \"DELETE FROM orders WHERE id < 50; \
                 DROP TABLE users; CREATE USER intruder\"",
+        cut: "move",
         root: "/var/lib/mysql",
         breaks: Some((
             "export MYSQL_PWD=correct-horse; mariadb -u root shop -e 'DELETE FROM orders WHERE id < 50'",
             "check `orders`",
         )),
+    },
+    // A server that its own tools reach over the network, with a password from the environment.
+    Kept {
+        service: "tool",
+        content: "export MYSQL_PWD=correct-horse; mariadb-dump -u root --skip-comments --skip-dump-date --databases shop",
+        spoil: "export MYSQL_PWD=correct-horse; mariadb -u root shop -e \"DELETE FROM orders WHERE id < 50; DROP TABLE users\"",
+        cut: "replace",
+        root: "",
+        breaks: None,
+    },
+    // Files that a command sees in the volume of its service.
+    Kept {
+        service: "tree",
+        content: "cd /srv/tree && find . -printf '%P %y %m %U %G %l\\n' | sort && find . -type f -print0 | sort -z | xargs -0 sha256sum",
+        spoil: "cd /srv/tree && rm -r a && echo other >b/two && touch new",
+        cut: "replace",
+        root: "",
+        breaks: None,
     },
 ];
 
@@ -71,6 +92,8 @@ struct Kept {
     root: &'static str,
     /// After which a backup is whole and does not pass its checks, and which one it fails.
     breaks: Option<(&'static str, &'static str)>,
+    /// The step in which the driver of the first restore dies.
+    cut: &'static str,
 }
 
 /// The stack on the sandbox's Swarm.
@@ -236,7 +259,7 @@ impl Place {
 }
 
 /// What is written into each service at the beginning.
-const FILLS: [(&str, &str); 3] = [
+const FILLS: [(&str, &str); 5] = [
     (
         "files",
         "cd /srv/uploads && rm -rf a b odd && mkdir -p a/deep b && seq 100000 >a/deep/one && echo two >b/two \
@@ -254,6 +277,17 @@ const FILLS: [(&str, &str); 3] = [
         "export MYSQL_PWD=correct-horse; mariadb -u root shop -e \"CREATE OR REPLACE TABLE orders (id INT PRIMARY KEY, what BLOB) \
          SELECT seq AS id, UNHEX(SHA2(seq, 256)) AS what FROM seq_1_to_500; CREATE OR REPLACE TABLE users (name VARCHAR(20)); \
          INSERT INTO users VALUES ('ä'), ('b'); CREATE OR REPLACE USER app IDENTIFIED BY 'x'\"",
+    ),
+    (
+        "tool",
+        "export MYSQL_PWD=correct-horse; mariadb -u root shop -e \"CREATE OR REPLACE TABLE orders (id INT PRIMARY KEY, what BLOB) \
+         SELECT seq AS id, UNHEX(SHA2(seq, 256)) AS what FROM seq_1_to_500; CREATE OR REPLACE TABLE users (name VARCHAR(20)); \
+         INSERT INTO users VALUES ('ä'), ('b')\"",
+    ),
+    (
+        "tree",
+        "cd /srv/tree && rm -rf a b && mkdir -p a/deep b && seq 100000 >a/deep/one && echo two >b/two && ln -s ../b/two a/link \
+         && chown -R 1234:5678 a && chmod 2750 a",
     ),
 ];
 
@@ -291,7 +325,34 @@ services:
         skep.data: mariadb
         skep.check.orders.sql: SELECT count(*) FROM orders
         skep.check.orders.expect: eq 500
-volumes: { uploads: {}, cache: {}, db: {} }
+  tool:
+    image: skep-test/mariadb:10
+    environment: { MARIADB_ROOT_PASSWORD: correct-horse, MARIADB_DATABASE: shop }
+    volumes: ["tool:/var/lib/mysql"]
+    deploy:
+      labels:
+        skep.enable: "true"
+        skep.data: command
+        skep.data.dump.command: |
+          export MYSQL_PWD="$$MARIADB_ROOT_PASSWORD"
+          mariadb-dump -h "$$SKEP_HOST" -u root --single-transaction --add-drop-database --databases shop
+        skep.data.load.command: MYSQL_PWD="$$MARIADB_ROOT_PASSWORD" mariadb -h "$$SKEP_HOST" -u root
+        skep.data.verify.command: "tail -n 1 | grep -q '^-- Dump completed'"
+        skep.check.answers.tcp: "3306"
+  tree:
+    image: skep-test/redis:7
+    command: ["sleep", "infinity"]
+    init: true
+    volumes: ["tree:/srv/tree"]
+    deploy:
+      labels:
+        skep.enable: "true"
+        skep.data: command
+        skep.data.volumes: tree
+        skep.data.dump.command: tar -C /srv/tree --numeric-owner -cf - .
+        skep.data.load.command: find /srv/tree -mindepth 1 -delete && tar -C /srv/tree --numeric-owner -xpf -
+        skep.data.verify.command: tar -tf - >/dev/null
+volumes: { uploads: {}, cache: {}, db: {}, tool: {}, tree: {} }
 "#
 }
 
@@ -313,11 +374,11 @@ async fn play(place: &Place, kept: Kept) {
     let op = place.run(kept.service, Work::Backup, PATIENCE).await;
     assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
 
-    // Whoever drives dies while files are being moved, and another one goes on.
+    // Whoever drives dies while the data is being exchanged, and another one goes on.
     place.try_sh(kept.service, kept.spoil).await.unwrap();
     assert_ne!(place.content(kept).await, good);
     let id = place.ask(kept.service, restore()).await;
-    place.drive(&id, Some("move"), PATIENCE).await;
+    place.drive(&id, Some(kept.cut), PATIENCE).await;
     let op = place.drive(&id, None, PATIENCE).await;
     assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
     assert_eq!(place.content(kept).await, good, "{service} after a restore: {}", told(&op));
@@ -400,10 +461,16 @@ async fn drills_prove_what_restores_catch_what_does_not_and_leave_nothing() {
 
 #[tokio::test]
 #[ignore = "needs the sandbox"]
-async fn volumes_redis_and_mariadb_come_back_exactly_and_go_back_exactly() {
+async fn every_engine_comes_back_exactly_and_goes_back_exactly() {
     let place = Place::set().await;
-    let [files, cache, db] = SERVICES;
-    tokio::join!(play(&place, files), play(&place, cache), play(&place, db));
+    let [files, cache, db, tool, tree] = SERVICES;
+    tokio::join!(
+        play(&place, files),
+        play(&place, cache),
+        play(&place, db),
+        play(&place, tool),
+        play(&place, tree)
+    );
     let left = place.engine.configs(Kind::Claim, &[]).await.unwrap().len()
         + place.engine.configs(Kind::Ticket, &[]).await.unwrap().len()
         + place.engine.configs(Kind::Plan, &[]).await.unwrap().len();

@@ -1,6 +1,6 @@
 //! Every kind of operation under every single failure: each write of a driver fails, is cut, is its last; two drivers at once.
 //!
-//! Every kind is tried at every write; a restore of a directory at every third and variants at every fifth, or at every one with
+//! Every kind is tried at every write; a restore of a directory or by a command at every third and variants at every fifth, or at every one with
 //! `SKEP_SAGA=all`.
 
 use std::time::Duration;
@@ -25,6 +25,8 @@ enum Kind {
     FilesBackup,
     Files,
     Volume,
+    CommandBackup,
+    Command,
     Verify,
     Import,
     Layout,
@@ -41,10 +43,12 @@ impl Kind {
             Kind::Verify | Kind::Import | Kind::Layout | Kind::Point | Kind::Rollback => 1,
             Kind::Files if !all => 3,
             Kind::Files => 1,
+            Kind::Command if !all => 3,
+            Kind::Command => 1,
             Kind::BesideZero | Kind::Hot | Kind::InPlace if all => 1,
-            Kind::FilesBackup | Kind::Volume | Kind::VolumeDrill if all => 1,
+            Kind::FilesBackup | Kind::Volume | Kind::VolumeDrill | Kind::CommandBackup if all => 1,
             Kind::BesideZero | Kind::Hot | Kind::InPlace => 5,
-            Kind::FilesBackup | Kind::Volume | Kind::VolumeDrill => 5,
+            Kind::FilesBackup | Kind::Volume | Kind::VolumeDrill | Kind::CommandBackup => 5,
         }
     }
 }
@@ -63,6 +67,8 @@ const KINDS: [Kind; 18] = [
     Kind::FilesBackup,
     Kind::Files,
     Kind::Volume,
+    Kind::CommandBackup,
+    Kind::Command,
     Kind::Verify,
     Kind::Import,
     Kind::Layout,
@@ -95,6 +101,8 @@ async fn scene(kind: Kind) -> Scene {
         Kind::FilesBackup => Scene::backup(ShopOptions::files("mariadb")).await,
         Kind::Files => Scene::restore(ShopOptions::files("mariadb"), restore(false, None)).await,
         Kind::Volume => Scene::restore(ShopOptions::files("volume"), restore(false, None)).await,
+        Kind::CommandBackup => Scene::backup(ShopOptions::files("command")).await,
+        Kind::Command => Scene::restore(ShopOptions::files("command"), restore(true, None)).await,
         Kind::Verify => Scene::verify(ShopOptions::default(), false).await,
         Kind::Import => Scene::import(ShopOptions::default()).await,
         Kind::Layout => Scene::layout(ShopOptions::default()).await.0,
@@ -220,6 +228,12 @@ for_each_kind! {
     a_restore_of_a_directory_goes_back_when_any_write_fails: Kind::Files, fails;
     a_restore_of_a_volume_survives_death_after_every_write: Kind::Volume, dies_after;
     a_restore_of_a_volume_goes_back_when_any_write_fails: Kind::Volume, fails;
+    a_backup_by_a_command_survives_death_after_every_write: Kind::CommandBackup, dies_after;
+    a_backup_by_a_command_goes_back_when_any_write_fails: Kind::CommandBackup, fails;
+    a_restore_by_a_command_survives_death_before_every_write: Kind::Command, dies_before;
+    a_restore_by_a_command_survives_death_after_every_write: Kind::Command, dies_after;
+    a_restore_by_a_command_survives_every_write_twice: Kind::Command, repeats;
+    a_restore_by_a_command_goes_back_when_any_write_fails: Kind::Command, fails;
     an_expiry_survives_death_before_every_write: Kind::Expire, dies_before;
     an_expiry_survives_death_after_every_write: Kind::Expire, dies_after;
     an_expiry_survives_every_write_twice: Kind::Expire, repeats;

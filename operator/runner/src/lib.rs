@@ -9,6 +9,7 @@
 //! Invariants: a ticket carries no secret, only the paths of files that hold them; every task may run
 //! twice, also half of it; the exit code decides, a `Report` only describes what was done.
 
+mod command;
 mod death;
 mod dir;
 pub mod error;
@@ -46,5 +47,9 @@ pub const COPY_PATH: &str = "/skep/copy";
 /// Where a job finds the data volume of the service that it works for: read-only to measure room and to dump,
 /// read-write to load and to move.
 pub const DATA_PATH: &str = "/skep/data";
+/// How the names of Redis's own configuration files end: where one stands for a password, its line `requirepass` is meant.
+pub const REDIS_CONF: &str = ".conf";
+/// What a command of a service (`skep.data=command`) finds the host name of the service's tasks in.
+pub const HOST_VARIABLE: &str = "SKEP_HOST";
 /// Version of the ticket, line and manifest formats. A reader refuses what is newer.
 pub const SCHEMA: u32 = 1;

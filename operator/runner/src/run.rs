@@ -16,11 +16,12 @@ use crate::job::Job;
 use crate::line::FaultKind;
 use crate::output::Output;
 use crate::task::{
-    DataChecks, DirDump, DirExamine, DirInspect, DirLoad, DirMove, DirRemove, DirSeal, Discard, LayoutCopy,
-    LayoutScan, NetChecks, PgDrop, PgDump, PgFence, PgInPlace, PgInspect, PgRestore, PgSeal, PgSwap,
-    RedisFlush, Report, SqlChecks, StoreScan, StoreVerify, Stored, Ticket,
+    CommandDump, CommandExamine, CommandLoad, CommandSeal, DataChecks, DirDump, DirExamine, DirInspect,
+    DirLoad, DirMove, DirRemove, DirSeal, Discard, LayoutCopy, LayoutScan, NetChecks, PgDrop, PgDump,
+    PgFence, PgInPlace, PgInspect, PgRestore, PgSeal, PgSwap, RedisFlush, Report, SqlChecks, StoreScan,
+    StoreVerify, Stored, Ticket,
 };
-use crate::{dir, net, pg, redis, stop, store};
+use crate::{command, dir, net, pg, redis, stop, store};
 
 const USAGE: &str = "usage: runner --version | runner task [--ticket PATH]";
 
@@ -55,7 +56,7 @@ enum Databases {
     LayoutCopy(LayoutCopy),
 }
 
-/// Engines whose data is a directory.
+/// Engines whose data is a directory, and those that have commands only.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Directories {
@@ -68,6 +69,10 @@ enum Directories {
     DirMove(DirMove),
     DirRemove(DirRemove),
     DataChecks(DataChecks),
+    CommandDump(CommandDump),
+    CommandSeal(Box<CommandSeal>),
+    CommandExamine(CommandExamine),
+    CommandLoad(CommandLoad),
     Discard(Discard),
 }
 
@@ -164,6 +169,10 @@ impl Family for Directories {
             Directories::DirMove(task) => dir::moves::run(job, task),
             Directories::DirRemove(task) => dir::remove::remove(job, task),
             Directories::DataChecks(task) => dir::checks::run(job, task),
+            Directories::CommandDump(task) => command::dump(job, task),
+            Directories::CommandSeal(task) => command::seal(job, task),
+            Directories::CommandExamine(task) => command::examine(job, task),
+            Directories::CommandLoad(task) => command::load(job, task),
             Directories::Discard(task) => discard(job, task),
         }
     }

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! spec, labels ─▶ Data ┬ Postgres            one database of a server: jobs speak to it
-//!                      └ Directory           files: jobs get its volumes
-//!                          ├ volume          each volume at /skep/volumes/<name>
-//!                          └ redis, mysql    the server's data directory at or below /skep/data
+//!                      ├ Directory           files: jobs get its volumes
+//!                      │   ├ volume          each volume at /skep/volumes/<name>
+//!                      │   └ redis, mysql    the server's data directory at or below /skep/data
+//!                      └ Command             whatever the service's own commands print and read
 //! ```
 //! What a job may do to live files follows from its task, never from who asks for it: it sees those volumes that the task
 //! names and no others, and may write only where the task is one that writes.
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use skep_runner::task::{DataEngine, VolumeRoot};
 use skep_runner::{DATA_PATH, Task};
+
+use crate::policy;
 
 /// What a service keeps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -25,6 +28,17 @@ pub enum Data {
     Postgres,
     /// Files in volumes, with a server on them or without.
     Directory(Directory),
+    /// What the service's own commands dump and load.
+    Command(Commands),
+}
+
+/// Data that is dumped and loaded by commands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Commands {
+    /// What they are.
+    pub commands: policy::Commands,
+    /// The service's mounts that they see, where the service has them.
+    pub mounts: Vec<Value>,
 }
 
 /// Data that is a directory.
@@ -81,6 +95,7 @@ impl Data {
             Data::None => "",
             Data::Postgres => "postgres",
             Data::Directory(directory) => directory.engine.word(),
+            Data::Command(_) => "command",
         }
     }
 
@@ -88,7 +103,25 @@ impl Data {
     pub fn directory(&self) -> Option<&Directory> {
         match self {
             Data::Directory(directory) => Some(directory),
-            Data::None | Data::Postgres => None,
+            Data::None | Data::Postgres | Data::Command(_) => None,
+        }
+    }
+}
+
+// === impl Commands ===
+
+impl Commands {
+    /// The mounts of live data that a task needs. Only the load command may write there.
+    pub fn mounts(&self, task: &Task) -> Vec<Value> {
+        let read_only = |mount: &Value| {
+            let mut mount = mount.clone();
+            mount["ReadOnly"] = json!(true);
+            mount
+        };
+        match task {
+            Task::CommandDump(_) => self.mounts.iter().map(read_only).collect(),
+            Task::CommandLoad(_) => self.mounts.clone(),
+            _ => Vec::new(),
         }
     }
 }
@@ -208,6 +241,10 @@ pub fn live_files(task: &Task) -> Option<(Vec<&str>, Use)> {
         | Task::StoreScan(_)
         | Task::LayoutScan(_)
         | Task::LayoutCopy(_)
+        | Task::CommandDump(_)
+        | Task::CommandSeal(_)
+        | Task::CommandExamine(_)
+        | Task::CommandLoad(_)
         | Task::Discard(_) => None,
     }
 }
@@ -253,6 +290,27 @@ mod tests {
         assert_eq!(mounts[0]["ReadOnly"], false);
         assert_eq!(mounts[0]["VolumeOptions"]["DriverConfig"]["Name"], "local", "options of the mount count");
         assert_eq!(data.mounts(&Task::Probe), Vec::<Value>::new());
+    }
+
+    #[test]
+    fn commands_see_the_mounts_that_were_asked_for_and_only_the_one_that_loads_writes() {
+        let mount = json!({"Type": "volume", "Source": "v", "Target": "/data"});
+        let commands = policy::Commands { dump: "d".into(), load: "l".into(), verify: None };
+        let data = Commands { commands, mounts: vec![mount.clone()] };
+        let command =
+            skep_runner::task::ShellCommand { text: "d".into(), host: String::new(), environment: None };
+        let dump = skep_runner::task::CommandDump { command: command.clone(), dir: "d".into() };
+        let seen = data.mounts(&Task::CommandDump(dump));
+        assert_eq!((seen[0]["Target"].as_str(), seen[0]["ReadOnly"].as_bool()), (Some("/data"), Some(true)));
+        let stored = Stored { id: String::new(), dir: String::new(), manifest_sha256: String::new() };
+        let examine = skep_runner::task::CommandExamine {
+            verify: None,
+            engine: "command".into(),
+            stored: stored.clone(),
+        };
+        assert_eq!(data.mounts(&Task::CommandExamine(examine)), Vec::<Value>::new());
+        let load = skep_runner::task::CommandLoad { command, engine: "command".into(), stored };
+        assert_eq!(data.mounts(&Task::CommandLoad(load)), [mount]);
     }
 
     #[test]

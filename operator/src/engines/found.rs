@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::data::{Data, Directory, DirectoryEngine, Volume};
-use super::{Access, NoAccess, Password, mysql, postgres, redis};
+use super::data::{Commands, Data, Directory, DirectoryEngine, Volume};
+use super::{Access, NoAccess, Password, by_environment, mysql, postgres, redis};
 use crate::policy::{self, Engine};
 
 /// What a service keeps, and how to reach it.
@@ -58,9 +58,19 @@ pub fn find(
                 database: String::new(),
             })
         }
-        later @ (Engine::Mongodb | Engine::Rabbitmq | Engine::Command) => {
-            Err(NoAccess::NotYet(later.as_str()))
+        Engine::Command => {
+            let commands = asked.commands.clone().ok_or(NoAccess::NoCommands)?;
+            let mounts = match asked.volumes.as_slice() {
+                [] => Vec::new(),
+                named => volumes(named, stack, spec)?.into_iter().map(|volume| volume.mount).collect(),
+            };
+            Ok(Found {
+                data: Data::Command(Commands { commands, mounts }),
+                access: by_environment(service, spec),
+                database: String::new(),
+            })
         }
+        later @ (Engine::Mongodb | Engine::Rabbitmq) => Err(NoAccess::NotYet(later.as_str())),
     }
 }
 
@@ -167,7 +177,7 @@ mod tests {
 
     fn asked(engine: Engine, volumes: &[&str]) -> policy::Data {
         let volumes = volumes.iter().map(|v| (*v).to_owned()).collect();
-        policy::Data { engine, database: None, volumes }
+        policy::Data { engine, database: None, volumes, commands: None }
     }
 
     fn names(volumes: &[&str]) -> Result<Vec<(String, String)>, NoAccess> {
@@ -182,6 +192,26 @@ mod tests {
         assert_eq!(names(&[]), Ok(vec![pair("shared"), pair("uploads")]));
         assert_eq!(names(&["uploads"]), Ok(vec![pair("uploads")]));
         assert_eq!(names(&["shop_uploads", "conf"]), Ok(vec![pair("conf"), pair("uploads")]));
+    }
+
+    #[test]
+    fn commands_see_the_volumes_that_are_named_and_find_what_the_environment_hides() {
+        let mut spec = spec();
+        spec["TaskTemplate"]["ContainerSpec"]["Env"] = json!(["ADDR=http://a", "VAULT_TOKEN=s.1"]);
+        let commands = policy::Commands { dump: "d".into(), load: "l".into(), verify: None };
+        let asked = |volumes: &[&str]| policy::Data {
+            commands: Some(commands.clone()),
+            ..asked(Engine::Command, volumes)
+        };
+        let found = find(&asked(&[]), "shop_app", Some("shop"), &spec).unwrap();
+        let Data::Command(data) = &found.data else { panic!("{found:?}") };
+        assert_eq!((data.mounts.len(), found.data.word()), (0, "command"));
+        assert_eq!(found.access.connect.host, "tasks.shop_app");
+        assert_eq!(found.access.password, Password::Environment);
+        let found = find(&asked(&["uploads"]), "shop_app", Some("shop"), &spec).unwrap();
+        let Data::Command(data) = &found.data else { panic!("{found:?}") };
+        assert_eq!(data.mounts[0]["Target"], "/srv/uploads", "where the service has it");
+        assert!(find(&asked(&["nope"]), "shop_app", Some("shop"), &spec).is_err());
     }
 
     #[test]

@@ -12,8 +12,8 @@ use serde_json::Value;
 use skep_runner::task::Connect;
 use thiserror::Error;
 
-pub use crate::swarm::spec::env;
-pub use data::{Data, Directory, DirectoryEngine, Use, Volume, live_files};
+pub use crate::swarm::spec::{env, secret_env};
+pub use data::{Commands, Data, Directory, DirectoryEngine, Use, Volume, live_files};
 
 /// How a job reaches a server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,13 @@ pub enum Password {
         /// Its name.
         variable: String,
     },
+    /// The word that follows this one in the service's command; reaches a job as a temporary Swarm secret (S15).
+    Command {
+        /// The word before it.
+        after: String,
+    },
+    /// Everything of the service's environment that looks secret; reaches a job as one temporary Swarm secret (S15).
+    Environment,
 }
 
 /// A service whose spec does not say how to reach its data.
@@ -77,6 +84,9 @@ pub enum NoAccess {
         /// The name.
         name: String,
     },
+    /// Data of commands, and no commands.
+    #[error("it names no commands (skep.data.dump.command, skep.data.load.command)")]
+    NoCommands,
     /// An engine without an implementation.
     #[error("this version of Skep does not handle `{0}`")]
     NotYet(&'static str),
@@ -84,6 +94,18 @@ pub enum NoAccess {
 
 /// File under which a job finds a temporary secret.
 pub const TEMPORARY_SECRET: &str = "skep_password";
+
+/// How the commands of a service reach it: they find its name and whatever of its environment is secret.
+pub fn by_environment(service: &str, spec: &Value) -> Access {
+    let has_secrets = !secret_env(spec).is_empty();
+    let connect = Connect {
+        host: format!("tasks.{service}"),
+        port: 0,
+        user: String::new(),
+        password_file: has_secrets.then(|| format!("/run/secrets/{TEMPORARY_SECRET}")),
+    };
+    Access { connect, password: if has_secrets { Password::Environment } else { Password::Nowhere } }
+}
 
 /// Whether one of the service's secrets is mounted at `path`.
 pub fn has_secret_at(spec: &Value, path: &str) -> bool {
@@ -105,6 +127,54 @@ pub fn argument<'a>(spec: &'a Value, name: &str) -> Option<&'a str> {
         None => None,
     };
     words.iter().enumerate().find_map(value)
+}
+
+/// What an option of the service's command is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// The word itself.
+    Word(String),
+    /// The value of this variable, which a shell puts there.
+    Variable(String),
+    /// What this file holds, which a shell puts there: `$(cat FILE)`.
+    File(String),
+}
+
+/// What follows `option` in the service's command, as a word of its own or in a line for a shell.
+pub fn given(spec: &Value, option: &str) -> Option<Given> {
+    let container = &spec["TaskTemplate"]["ContainerSpec"];
+    let words = ["Command", "Args"].into_iter().filter_map(|key| container[key].as_array()).flatten();
+    let words: Vec<&str> = words.filter_map(Value::as_str).collect();
+    if let Some(at) = words.iter().position(|word| *word == option) {
+        return words.get(at + 1).map(|word| Given::Word((*word).to_owned()));
+    }
+    words.iter().find_map(|line| in_shell(line, option))
+}
+
+/// As a shell reads it, as far as that can be told without one.
+fn in_shell(line: &str, option: &str) -> Option<Given> {
+    let mut after = line.match_indices(option).map(|(at, _)| &line[at + option.len()..]);
+    let rest = after.find(|rest| rest.starts_with(char::is_whitespace))?.trim_start();
+    let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''));
+    let inner = quote.map_or(rest, |_| &rest[1..]);
+    if let (Some(file), true) = (inner.strip_prefix("$("), quote != Some('\'')) {
+        let (command, _) = file.split_once(')')?;
+        let path = command.trim().strip_prefix("cat ").or_else(|| command.trim().strip_prefix('<'))?;
+        return Some(Given::File(path.trim().to_owned()));
+    }
+    let ends = |c: char| match quote {
+        Some(quote) => c == quote,
+        None => c.is_whitespace() || matches!(c, ';' | '&' | '|'),
+    };
+    let word = inner.split(ends).next().filter(|word| !word.is_empty())?;
+    match word.strip_prefix('$').filter(|_| quote != Some('\'')) {
+        None => Some(Given::Word(word.to_owned())),
+        Some(name) => {
+            let name = name.trim_start_matches('{').trim_end_matches('}');
+            let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            is_name.then(|| Given::Variable(name.to_owned()))
+        }
+    }
 }
 
 /// The password of `VARIABLE` or `VARIABLE_FILE`, and the path where a job will find it.
@@ -150,6 +220,24 @@ mod tests {
         assert_eq!(from, Password::Env { variable: "POSTGRES_PASSWORD".to_owned() });
         assert_eq!(path.as_deref(), Some("/run/secrets/skep_password"));
         assert_eq!(env(&variable, "POSTGRES_PASSWORD"), Some("a=b"));
+    }
+
+    #[test]
+    fn what_an_option_is_given_is_found_in_words_and_in_lines_for_a_shell() {
+        let args = |args: &[&str]| given(&json!({"TaskTemplate": {"ContainerSpec": {"Args": args}}}), "--pw");
+        let word = |text: &str| Some(Given::Word(text.to_owned()));
+        assert_eq!(args(&["server", "--pw", "a b", "--x"]), word("a b"));
+        assert_eq!(args(&["sh", "-c", "exec server --pwfile x --pw a;b"]), word("a"));
+        assert_eq!(args(&["sh", "-c", "server --pw 'a $b' --x"]), word("a $b"));
+        for line in ["server --pw $PASS", "server --pw \"${PASS}\" --x"] {
+            assert_eq!(args(&["sh", "-c", line]), Some(Given::Variable("PASS".to_owned())), "{line}");
+        }
+        for line in ["server --pw \"$(cat /run/secrets/pw)\" --x", "server --pw $(</run/secrets/pw)"] {
+            assert_eq!(args(&["sh", "-c", line]), Some(Given::File("/run/secrets/pw".to_owned())), "{line}");
+        }
+        assert_eq!(args(&["sh", "-c", "server --pw $(mytool)"]), None);
+        assert_eq!(args(&["server", "--pw"]), None);
+        assert_eq!(args(&["server"]), None);
     }
 
     #[test]

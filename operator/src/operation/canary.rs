@@ -76,6 +76,15 @@ pub fn net_checks(checks: &[Check]) -> Vec<NetCheck> {
     checks.collect()
 }
 
+/// The network checks of a service, put to its own tasks where they name no other host.
+pub fn checks_of(service: &Client) -> Vec<NetCheck> {
+    let mut checks = net_checks(&service.checks);
+    for check in checks.iter_mut().filter(|check| check.host.is_empty()) {
+        check.host = format!("tasks.{}", service.name);
+    }
+    checks
+}
+
 /// The names by which others on its networks reach a service.
 fn own_names(name: &str, base: &Value) -> Vec<String> {
     let mut names = vec![name.to_owned(), format!("tasks.{name}")];

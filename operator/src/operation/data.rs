@@ -6,13 +6,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use skep_runner::manifest::Manifest;
 use skep_runner::task::{
-    Connect, Contents, DatabaseProperties, DirDump, DirExamine, DirSeal, PgDump, PgSeal, Stored,
+    CommandDump, CommandExamine, CommandLoad, CommandSeal, Connect, Contents, DatabaseProperties, DirDump,
+    DirExamine, DirSeal, PgDump, PgSeal, ShellCommand, Stored,
 };
 use skep_runner::{Artefact, Report, Task};
 
 use super::frozen::Target;
 use super::saga::Fault;
-use crate::engines::Data;
+use crate::engines::{Commands, Data};
 use crate::swarm::spec::redacted;
 
 /// What a dump has told, as the journal keeps it.
@@ -51,7 +52,7 @@ impl Target {
     /// The server, where the data has one.
     pub fn server(&self) -> Option<Connect> {
         let has_server = match &self.data {
-            Data::None => false,
+            Data::None | Data::Command(_) => false,
             Data::Postgres => true,
             Data::Directory(directory) => directory.engine.has_server(),
         };
@@ -76,6 +77,9 @@ impl Target {
                 volumes: directory.dumped(),
                 dir,
             }),
+            Data::Command(data) => {
+                Task::CommandDump(CommandDump { command: self.command(&data.commands.dump), dir })
+            }
         })
     }
 
@@ -91,6 +95,9 @@ impl Target {
             Data::Directory(directory) => {
                 Task::DirSeal(DirSeal { engine: directory.engine.runner(), dir, manifest })
             }
+            Data::Command(data) => {
+                Task::CommandSeal(CommandSeal { verify: self.verify(data), dir, manifest })
+            }
         })
     }
 
@@ -105,7 +112,31 @@ impl Target {
             Data::Directory(directory) => {
                 Task::DirExamine(DirExamine { engine: directory.engine.runner(), stored })
             }
+            Data::Command(data) => Task::CommandExamine(CommandExamine {
+                verify: self.verify(data),
+                engine: self.data.word().to_owned(),
+                stored,
+            }),
         })
+    }
+
+    /// Hands a backup to the service's own load command.
+    pub fn load_by(&self, data: &Commands, stored: Stored) -> Task {
+        let engine = self.data.word().to_owned();
+        Task::CommandLoad(CommandLoad { command: self.command(&data.commands.load), engine, stored })
+    }
+
+    fn verify(&self, data: &Commands) -> Option<ShellCommand> {
+        data.commands.verify.as_ref().map(|text| self.command(text))
+    }
+
+    fn command(&self, text: &str) -> ShellCommand {
+        let connect = &self.access.connect;
+        ShellCommand {
+            text: text.to_owned(),
+            host: connect.host.clone(),
+            environment: connect.password_file.clone(),
+        }
     }
 
     /// The manifest of a backup with this id.

@@ -116,12 +116,11 @@ async fn end(env: &Env, op: &mut Operation, state: State) -> Result<Again, Error
 async fn advance_kind(env: &Env, op: &mut Operation) -> Result<Again, Error> {
     match op.intent.work.clone() {
         Work::Backup => advance(env, op, &Backup).await,
-        Work::Restore { in_place, .. } => {
-            if Way::of(op) == Way::Directory {
-                return advance(env, op, &RestoreDirectory).await;
-            }
-            advance(env, op, &Restore { in_place: in_place.unwrap_or(false) }).await
-        }
+        Work::Restore { .. } => match Way::of(op) {
+            Way::Beside => advance(env, op, &Restore { in_place: false }).await,
+            Way::InPlace => advance(env, op, &Restore { in_place: true }).await,
+            Way::Directory => advance(env, op, &RestoreDirectory).await,
+        },
         Work::Drill { .. } => advance(env, op, &Drill).await,
         Work::Maintenance { until } => advance(env, op, &Maintenance { until }).await,
         Work::Expire => advance(env, op, &Expire).await,

@@ -130,7 +130,7 @@ async fn drop_expired(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
                 Removed::Failed(why) => Err(Fault::failed(why)),
             }
         }
-        Data::None | Data::Postgres | Data::Directory(_) => Ok(Progress::done()),
+        Data::None | Data::Postgres | Data::Directory(_) | Data::Command(_) => Ok(Progress::done()),
     }
 }
 

@@ -129,6 +129,9 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
         let directory = directory.clone();
         frozen.holder = Some(holder(cx, &seen, &service, &directory).await?);
     }
+    if let Data::Command(_) = &frozen.target.data {
+        frozen.runs_on = Some(client_of(cx, &seen, &service).await?);
+    }
     frozen.quiesce = quiesce.unwrap_or(restore.quiesce);
     frozen.canary = restore.canary && frozen.quiesce;
     frozen.keep_old_s = restore.keep_old.as_secs();
@@ -153,14 +156,13 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
     Ok(frozen)
 }
 
-/// Whether the labels of the operation's service say that its data is a directory.
+/// What kind of data the labels of the operation's service say that it keeps.
 ///
 /// # Errors
 /// What the engine says.
-pub async fn is_directory(cx: &Cx<'_>) -> Result<bool, Fault> {
+pub async fn engine(cx: &Cx<'_>) -> Result<Option<crate::policy::Engine>, Fault> {
     let service = service(cx).await?;
-    let data = crate::policy::parse(&service.labels()).policy.data;
-    Ok(data.is_some_and(|data| data.engine != crate::policy::Engine::Postgres))
+    Ok(crate::policy::parse(&service.labels()).policy.data.map(|data| data.engine))
 }
 
 /// The data service as one that stops while its files are exchanged (S18).
@@ -258,7 +260,7 @@ async fn data_target(cx: &Cx<'_>, service: &Service, policy: &Policy) -> Result<
     }
     let target = match &data {
         Data::Directory(directory) => holding(cx, service, directory).await?,
-        Data::Postgres | Data::None => running(cx, service).await?,
+        Data::Postgres | Data::Command(_) | Data::None => running(cx, service).await?,
     };
     Ok(Target { data, access, database, store, ..target })
 }

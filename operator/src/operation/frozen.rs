@@ -37,6 +37,9 @@ pub struct Frozen {
     /// Services whose sessions are known and not stopped (S2).
     #[serde(default)]
     pub ignore: Vec<String>,
+    /// The data service itself, where it runs on while its data is replaced: then it is asked by its checks.
+    #[serde(default)]
+    pub runs_on: Option<Client>,
     /// The data service itself, where its files are exchanged: it stops after its clients and starts before them (S18).
     #[serde(default)]
     pub holder: Option<Client>,
@@ -241,6 +244,7 @@ impl Frozen {
             checks: Vec::new(),
             candidates: Vec::new(),
             ignore: Vec::new(),
+            runs_on: None,
             holder: None,
             quiesce: true,
             canary: true,

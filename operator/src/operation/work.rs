@@ -20,7 +20,9 @@ pub use abandon::{abandon, end_all_but};
 use super::frozen::Target;
 use super::record::{JobRecord, JobRecordState};
 use super::saga::{Cx, Fault, Wait};
-use crate::engines::{Data, Password, TEMPORARY_SECRET, Use, env, live_files, postgres};
+use crate::engines::{
+    Data, Given, Password, TEMPORARY_SECRET, Use, env, given, live_files, postgres, secret_env,
+};
 use crate::swarm::error::Error;
 use crate::swarm::job::{self, JobSpec, JobState, SecretFile};
 use crate::swarm::object::{Kind, RegistryAuth};
@@ -148,6 +150,17 @@ async fn open(
             let value = env(&order.target.spec, variable).unwrap_or_default().as_bytes().to_vec();
             Some(cx.engine().ensure_secret(&name, &labels, &value).await?)
         }
+        Password::Command { after } => {
+            let value = match given(&order.target.spec, after) {
+                Some(Given::Word(word)) => word,
+                Some(Given::Variable(_) | Given::File(_)) | None => String::new(),
+            };
+            Some(cx.engine().ensure_secret(&name, &labels, value.as_bytes()).await?)
+        }
+        Password::Environment => {
+            let entries = secret_env(&order.target.spec).join("\0");
+            Some(cx.engine().ensure_secret(&name, &labels, entries.as_bytes()).await?)
+        }
         Password::File | Password::Nowhere => None,
     };
     let ticket = job::ensure_ticket(cx.engine(), &name, &ticket, &labels).await?;
@@ -157,7 +170,7 @@ async fn open(
         secret,
         state: JobRecordState::Open,
         since: Some(cx.now()),
-        writes: order.store == Some(Access::Write) || changes_live_files(&order.task),
+        writes: order.store == Some(Access::Write) || changes_live_data(&order.task),
         lost: None,
         fault,
         report: None,
@@ -350,14 +363,15 @@ async fn create(cx: &mut Cx<'_>, order: &Order<'_>, record: &JobRecord, name: &s
     Ok(job::ensure(cx.engine(), &spec, RegistryAuth::Anonymous).await?)
 }
 
-/// Whether it writes where the live data is: there nothing fences it but its own end (S8).
-fn changes_live_files(task: &Task) -> bool {
-    live_files(task).is_some_and(|(_, how)| how == Use::Write)
+/// Whether it writes live data where nothing fences it but its own end (S8): files, or whatever a command writes to.
+fn changes_live_data(task: &Task) -> bool {
+    matches!(task, Task::CommandLoad(_)) || live_files(task).is_some_and(|(_, how)| how == Use::Write)
 }
 
 fn live_mounts(order: &Order<'_>) -> Vec<Value> {
     match &order.target.data {
         Data::Directory(directory) => directory.mounts(&order.task),
+        Data::Command(data) => data.mounts(&order.task),
         Data::Postgres if order.data => {
             let mount = postgres::data_mount(&order.target.spec).cloned();
             let mount = mount.map(|mut mount| {

@@ -391,6 +391,7 @@ pub(super) fn what(found: &Found) -> String {
         Data::None => return "the data".to_owned(),
         Data::Postgres => return format!("database `{}`", found.database),
         Data::Directory(directory) => directory,
+        Data::Command(_) => return "the data, with its own commands,".to_owned(),
     };
     let names: Vec<String> = directory.volumes.iter().map(|v| format!("`{}`", v.name)).collect();
     match directory.engine {

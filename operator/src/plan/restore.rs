@@ -5,13 +5,14 @@ use jiff::Timestamp;
 use super::explain::{Draft, Stopping, what};
 use super::words::{ago, list, size};
 use super::world::World;
+use crate::engines::Data;
 use crate::engines::found::Found;
 use crate::operation::catalogue::{Backup, Entry, MOST_CANDIDATES, candidates, unusable};
 use crate::operation::freeze::{kept_by, names_in, unflushed};
 use crate::operation::frozen::{Client, Kept};
 use crate::operation::record::Work;
-use crate::operation::restore::Way;
-use crate::policy::{CheckProbe, Policy, Restore, RestoreMode, duration};
+use crate::operation::restore::{Way, against};
+use crate::policy::{Check, CheckProbe, Policy, Restore, RestoreMode, duration};
 use crate::swarm::object::ENABLE;
 
 /// How a step is taken back that leaves nothing but jobs.
@@ -23,6 +24,8 @@ struct Choice<'a> {
     /// What is replaced.
     what: String,
     way: Way,
+    /// Whether the service's own commands do it.
+    is_command: bool,
     /// What users see where nothing else stops.
     alone: String,
     clients: Vec<Stopping<'a>>,
@@ -42,23 +45,26 @@ pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
     let restore = policy.restore.clone().unwrap_or_default();
     let backup = choose(draft, backup.as_deref(), *before);
     let quiesce = quiesce.unwrap_or(restore.quiesce);
-    let is_directory = found.data.directory().is_some();
-    let clients = clients(draft, &restore, quiesce, is_directory);
+    let itself = found.data.directory().is_some();
+    let clients = clients(draft, &restore, quiesce, itself);
     let caches = caches(draft, &restore, &clients);
-    let checks = checks(draft, &policy, &clients);
+    let checks = checks(draft, &policy, &clients, &found);
     let canary = canary(draft, &clients).filter(|_| restore.canary && quiesce);
     let way = way(draft, &found, in_place.unwrap_or(false), quiesce);
     let kept = kept(draft.world, &name);
+    let is_command = matches!(found.data, Data::Command(_));
     let what = match way {
         Way::Directory => what(&found),
+        Way::Beside | Way::InPlace if is_command => "the live data".to_owned(),
         Way::Beside | Way::InPlace if found.database.is_empty() => "the live one".to_owned(),
         Way::Beside | Way::InPlace => format!("`{}`", found.database),
     };
     let alone = match way {
         Way::Directory => format!("no answer from {name}"),
-        Way::Beside | Way::InPlace => "errors of whatever uses the database".to_owned(),
+        Way::Beside | Way::InPlace => "errors of whatever uses the data".to_owned(),
     };
-    let choice = Choice { backup, what, way, alone, clients, caches, kept, quiesce, canary, checks };
+    let choice =
+        Choice { backup, what, way, is_command, alone, clients, caches, kept, quiesce, canary, checks };
     if checks == 0 {
         draft.mind(
             "no check is defined (skep.check.…): that the restored data is right is not verified beyond the \
@@ -73,14 +79,16 @@ pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
 
 /// How the data is replaced; other data than PostgreSQL's in one way only.
 fn way(draft: &mut Draft<'_>, found: &Found, in_place: bool, quiesce: bool) -> Way {
-    if found.data.directory().is_none() {
-        return if in_place { Way::InPlace } else { Way::Beside };
+    let way = match &found.data {
+        Data::Directory(_) => Way::Directory,
+        Data::Command(_) => Way::InPlace,
+        Data::Postgres | Data::None => return if in_place { Way::InPlace } else { Way::Beside },
+    };
+    for why in against(way, in_place, quiesce) {
+        draft.refuse(why);
     }
-    if in_place {
-        draft.refuse("in place is for PostgreSQL: other data is built beside and then moved");
-    }
-    if !quiesce {
-        draft.refuse("clients cannot run on: while files are moved the data service itself is stopped");
+    if way == Way::InPlace {
+        return way;
     }
     let name = draft.service.name().to_owned();
     if draft.service.replicas() == Some(0) {
@@ -204,22 +212,29 @@ fn caches(draft: &mut Draft<'_>, restore: &Restore, clients: &[Stopping<'_>]) ->
     caches
 }
 
-fn checks(draft: &mut Draft<'_>, policy: &Policy, clients: &[Stopping<'_>]) -> usize {
+fn checks(draft: &mut Draft<'_>, policy: &Policy, clients: &[Stopping<'_>], found: &Found) -> usize {
     let mut lines: Vec<String> = policy
         .data_checks()
         .map(|c| format!("{} (SQL): in the restored data, before and after", c.name))
         .collect();
-    for client in clients {
-        let name = client.service.name();
-        let Some(policy) = draft.policy_of(name) else { continue };
-        lines.extend(policy.checks.iter().filter_map(|c| {
+    let over_network = |checks: &[Check], how: &str| -> Vec<String> {
+        let line = |c: &Check| {
             let kind = match &c.probe {
                 CheckProbe::Http { .. } => "HTTP",
                 CheckProbe::Tcp { .. } => "TCP",
                 CheckProbe::Sql { .. } | CheckProbe::Command { .. } => return None,
             };
-            Some(format!("{} ({kind}): through {name}, after its return", c.name))
-        }));
+            Some(format!("{} ({kind}): {how}", c.name))
+        };
+        checks.iter().filter_map(line).collect()
+    };
+    if let Data::Command(_) = found.data {
+        lines.extend(over_network(&policy.checks, "of the data service, once the data is loaded"));
+    }
+    for client in clients {
+        let name = client.service.name();
+        let Some(policy) = draft.policy_of(name) else { continue };
+        lines.extend(over_network(&policy.checks, &format!("through {name}, after its return")));
     }
     let count = lines.len();
     draft.fact("Checks", lines);
@@ -245,6 +260,16 @@ fn unknown(draft: &mut Draft<'_>, choice: &Choice<'_>) {
         ];
         return;
     }
+    let safety = "whether the safety backup succeeds; without one nothing is replaced".to_owned();
+    if choice.is_command {
+        draft.plan.unknown = vec![
+            "whether the backup is whole (its checksum, and the verify command where there is one)"
+                .to_owned(),
+            "what else uses the data, and how much room its load command needs".to_owned(),
+            safety,
+        ];
+        return;
+    }
     let mut unknown = vec![
         "whether the backup is whole (checksums, full read), and fits the server's roles and extensions"
             .to_owned(),
@@ -253,7 +278,7 @@ fn unknown(draft: &mut Draft<'_>, choice: &Choice<'_>) {
             .to_owned(),
     ];
     if choice.way == Way::InPlace {
-        unknown.push("whether the safety backup succeeds; without one nothing is replaced".to_owned());
+        unknown.push(safety);
     }
     draft.plan.unknown = unknown;
 }
@@ -334,6 +359,7 @@ fn words(step: &str, name: &str, choice: &Choice<'_>, restore: &Restore) -> (Str
         "preflight" if files => {
             ("read the backup in full; look at the files, the room and the server".to_owned(), JOBS)
         }
+        "preflight" if choice.is_command => ("read the backup in full".to_owned(), JOBS),
         "preflight" => {
             ("read the backup in full; look at roles, extensions, room and sessions".to_owned(), JOBS)
         }
@@ -354,6 +380,10 @@ fn words(step: &str, name: &str, choice: &Choice<'_>, restore: &Restore) -> (Str
         "beside" => {
             let does = format!("restore {id} into a new database, run the checks there; else the next older");
             (does, "the new database is dropped")
+        }
+        "replace" if choice.is_command => {
+            let does = format!("hand {id} to the load command, then run the checks{}", emptied(choice));
+            (does, "the safety backup is handed to it")
         }
         "replace" => {
             let does = format!("rebuild {what} from {id}, then run the checks{}", emptied(choice));

@@ -33,11 +33,43 @@ pub fn steps(work: &Work, way: Way) -> Vec<(&'static str, Compensation)> {
     }
 }
 
-/// Names of the steps of an operation, in order.
+/// Names of the steps of an operation, in order; as long as it is not settled which way a restore goes, those with which
+/// every way begins that it may go.
 pub fn step_names(op: &Operation) -> Vec<&'static str> {
-    steps(&op.intent.work, Way::of(op)).into_iter().map(|(name, _)| name).collect()
+    let names = |way: &Way| -> Vec<&'static str> {
+        steps(&op.intent.work, *way).into_iter().map(|(name, _)| name).collect()
+    };
+    let shared = |one: Vec<&'static str>, other: Vec<&'static str>| {
+        one.into_iter().zip(other).take_while(|(one, other)| one == other).map(|(name, _)| name).collect()
+    };
+    Way::possible(op).iter().map(names).reduce(shared).unwrap_or_default()
 }
 
 fn of<S: Saga>(saga: &S) -> Vec<(&'static str, Compensation)> {
     saga.steps().iter().map(|s| (s.name(), s.compensation())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::operation::record::{State, StepState};
+    use crate::plan::testing::op;
+
+    #[test]
+    fn no_step_is_shown_of_a_restore_that_it_may_never_come_to() {
+        let restore = |in_place| Work::Restore { backup: None, before: None, in_place, quiesce: None };
+        let asked = |in_place| op("shop_db", restore(in_place), "2026-03-02T10:00:00Z", State::Pending);
+        assert_eq!(step_names(&asked(None)), ["claim", "plan", "preflight"]);
+        let beside = ["claim", "plan", "preflight", "expire", "safety", "beside", "stop"];
+        assert_eq!(step_names(&asked(Some(false))), beside);
+        assert!(step_names(&asked(Some(true))).contains(&"replace"));
+        let mut claimed = asked(Some(false));
+        let now = claimed.intent.created;
+        claimed.journal.step_mut("claim", now).state = StepState::Done;
+        assert!(step_names(&claimed).contains(&"cut"));
+        claimed.journal.step_mut("claim", now).out = json!({ "directory": true });
+        assert!(step_names(&claimed).contains(&"move"));
+    }
 }

@@ -11,7 +11,7 @@ use skep_runner::task::Expect;
 use super::probe::{Body, Url};
 use super::schedule::Schedule;
 use super::types::{
-    Backup, Check, CheckProbe, Data, Drill, Engine, Keep, Limit, Maintenance, MaintenanceMode, Restore,
+    Backup, Check, CheckProbe, Commands, Data, Drill, Engine, Keep, Limit, Maintenance, MaintenanceMode, Restore,
     RestoreMode, Strategy,
 };
 
@@ -44,6 +44,9 @@ pub(super) struct DataDraft {
     pub(super) engine: Option<Engine>,
     pub(super) database: Option<String>,
     pub(super) volumes: Option<Vec<String>>,
+    pub(super) dump: Option<String>,
+    pub(super) load: Option<String>,
+    pub(super) verify: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -116,6 +119,11 @@ impl DataDraft {
             engine: self.engine?,
             database: self.database,
             volumes: self.volumes.unwrap_or_default(),
+            commands: self.dump.zip(self.load).map(|(dump, load)| Commands {
+                dump,
+                load,
+                verify: self.verify,
+            }),
         })
     }
 }

@@ -136,14 +136,18 @@ pub static KEYS: &[KeySpec] = &[
         .into(|d, _, t| put(&mut d.maintenance.retry_after, t, value::seconds)),
     key("skep.maintenance.window", Section::Maintenance, Kind::Window, "CRON_TZ=Europe/Paris 0 2 * * SUN for 2h", "Puts the page up on a schedule.").later(),
     // --- data
-    key("skep.data", Section::Data, Kind::Choice("`postgres`, `mysql`, `mariadb`, `redis` or `volume`"), "postgres", "What kind of data the service keeps. `volume` is files as they are. A restore of any but `postgres` stops the service itself for a moment, since its files are exchanged. The words `mongodb`, `rabbitmq` and `command` are known, but not done yet.")
+    key("skep.data", Section::Data, Kind::Choice("`postgres`, `mysql`, `mariadb`, `redis`, `volume` or `command`"), "postgres", "What kind of data the service keeps. `volume` is files as they are; a restore of it, and of `mysql`, `mariadb` and `redis`, stops the service itself for a moment, since its files are exchanged. `command` is anything that commands of your own can dump and load. The words `mongodb` and `rabbitmq` are known, but not done yet.")
         .into(|d, _, t| put(&mut d.data.engine, t, value::engine)),
     key("skep.data.database", Section::Data, Kind::Database, "shop", "The database that is backed up and restored. The one that the image creates, where absent. Of MySQL and MariaDB everything is backed up and restored, and of Redis all databases: there, this is the one in which checks run.")
         .into(|d, _, t| put(&mut d.data.database, t, value::database)),
-    key("skep.data.volumes", Section::Data, Kind::Volumes, "uploads", "With `skep.data=volume`: the volumes that hold the data, by the names that they have in the stack file or in the Swarm. All named volumes that the service may write to, where absent.")
+    key("skep.data.volumes", Section::Data, Kind::Volumes, "uploads", "The volumes that hold the data, by the names that they have in the stack file or in the Swarm. With `skep.data=volume`: all named volumes that the service may write to, where absent. With `skep.data=command`: those that the commands see, at the same places as the service; the dump command cannot write there. None, where absent.")
         .into(|d, _, t| put(&mut d.data.volumes, t, value::volumes)),
-    key("skep.data.dump.command", Section::Data, Kind::Command, "mytool export", "Writes the data to its standard output.").later(),
-    key("skep.data.load.command", Section::Data, Kind::Command, "mytool import", "Reads the data from its standard input.").later(),
+    key("skep.data.dump.command", Section::Data, Kind::Command, "vault operator raft snapshot save /dev/stdout", "With `skep.data=command`: writes all of the data to its standard output, and exits with 0 only when that is whole. It runs as `/bin/sh -c` in a job of its own beside the service: in its image, as its user, with its environment, secrets, configs and networks, but not in its container, so it reaches the service as `$SKEP_HOST` (in a stack file `$$SKEP_HOST`) and not as `localhost`. When it fails, what it says on standard error is shown, the service's secrets taken out.")
+        .into(|d, _, t| put(&mut d.data.dump, t, value::command)),
+    key("skep.data.load.command", Section::Data, Kind::Command, "vault operator raft snapshot restore -force /dev/stdin", "With `skep.data=command`: replaces all of the live data by the dump that it reads from its standard input (a file, so `/dev/stdin` does as well), and exits with 0 only when that is done. It runs as the dump command does, while the service runs and its clients are stopped. It is run again where it failed half way, and with the safety backup where what it loaded does not pass the checks: it must not add to what is there.")
+        .into(|d, _, t| put(&mut d.data.load, t, value::command)),
+    key("skep.data.verify.command", Section::Data, Kind::Command, "vault operator raft snapshot inspect /dev/stdin", "With `skep.data=command`: reads a dump from its standard input and exits with 0 only when it is whole. It runs after each dump and before each restore, without the volumes of `skep.data.volumes`. Where absent, a dump is as good as the dump command's word, and its checksum tells whether it was changed since.")
+        .into(|d, _, t| put(&mut d.data.verify, t, value::command)),
     // --- backup
     key("skep.backup.schedule", Section::Backup, Kind::Schedules, "CRON_TZ=Europe/Paris 15 2 * * *", "When backups are taken, by the clock of the zone that `CRON_TZ` names, else of UTC: a time that a change of clocks skips runs right after it, one that occurs twice runs once. A run that was missed is made up once, the newest only. By hand only, where absent.")
         .into(|d, _, t| put(&mut d.backup.schedules, t, value::schedules)),
@@ -167,7 +171,7 @@ pub static KEYS: &[KeySpec] = &[
     key("skep.restore.limit", Section::Restore, Kind::Limit, "2/24h", "At most so many restores by alerts in such a time.")
         .default("2/24h")
         .into(|d, _, t| put(&mut d.restore.limit, t, value::limit)),
-    key("skep.restore.strategy", Section::Restore, Kind::Choice("`beside` or `in-place`"), "beside", "Whether the new data is built and verified beside the live data, or in its place (`postgres` only).")
+    key("skep.restore.strategy", Section::Restore, Kind::Choice("`beside` or `in-place`"), "beside", "Whether the new data is built and verified beside the live data, or in its place (`postgres` only; `command` knows no other way than in its place).")
         .default(Strategy::Beside.as_str())
         .into(|d, _, t| put(&mut d.restore.strategy, t, value::strategy)),
     key("skep.restore.clients", Section::Restore, Kind::Services, "app, worker", "Services that stop for the cut-over. Those that name this one in `skep.depends-on`, where absent.")

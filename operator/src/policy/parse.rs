@@ -10,7 +10,7 @@ use super::draft::Draft;
 use super::keys::{self, KEYS, KeySpec, Take};
 use super::problem::{Code, Level, Problem, Section};
 use super::rules;
-use super::types::Policy;
+use super::types::{self, Engine, Policy};
 use super::value::{self, Fault};
 use crate::swarm::object::{KIND, Labels, OP};
 
@@ -183,6 +183,11 @@ fn because(text: Option<String>) -> String {
 fn build(draft: Draft, works: impl Fn(Section) -> bool) -> Policy {
     let data = draft.data.build().filter(|_| works(Section::Data));
     let has_data = data.is_some();
+    let mut restore = draft.restore.build();
+    // The only way that commands have.
+    if let (Some(restore), Some(Engine::Command)) = (&mut restore, data.as_ref().map(|data| data.engine)) {
+        restore.strategy = types::Strategy::InPlace;
+    }
     let checks = draft.checks.into_iter().filter_map(|(name, check)| check.build(&name));
     Policy {
         enabled: draft.enable.unwrap_or(false),
@@ -192,7 +197,7 @@ fn build(draft: Draft, works: impl Fn(Section) -> bool) -> Policy {
         maintenance: draft.maintenance.build().filter(|_| works(Section::Maintenance)),
         backup: draft.backup.build().filter(|_| has_data && works(Section::Backup)),
         drill: Some(draft.drill.build()).filter(|_| has_data && works(Section::Drill)),
-        restore: draft.restore.build().filter(|_| has_data && works(Section::Restore)),
+        restore: restore.filter(|_| has_data && works(Section::Restore)),
         checks: checks.collect(),
         data,
     }

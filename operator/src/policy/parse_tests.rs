@@ -196,11 +196,39 @@ fn labels_that_this_version_does_not_do_yet_are_never_ignored() {
         assert!(problem.is_some(), "{key}: {:?}", parsed.problems);
         assert!(parsed.is_off(spec.section), "{key}");
     }
-    for engine in [Engine::Mongodb, Engine::Rabbitmq, Engine::Command] {
+    for engine in [Engine::Mongodb, Engine::Rabbitmq] {
         let parsed = enabled(&[("skep.data", engine.as_str())]);
         assert_eq!(codes(&parsed), [("skep.data", Code::NotYet)]);
         assert!(parsed.policy.data.is_none());
     }
+}
+
+#[test]
+fn commands_need_both_ends_and_go_in_place() {
+    let dump = ("skep.data.dump.command", "vault save /dev/stdout");
+    let load = ("skep.data.load.command", "vault restore /dev/stdin");
+    let verify = ("skep.data.verify.command", "vault inspect");
+    let with = |more: &[(&str, &str)]| enabled(&[&[("skep.data", "command")], more].concat());
+    let parsed = with(&[dump, load, verify, ("skep.data.volumes", "vault")]);
+    assert_eq!(parsed.problems, []);
+    let data = parsed.policy.data.unwrap();
+    let commands = data.commands.unwrap();
+    assert_eq!((commands.dump.as_str(), commands.load.as_str()), (dump.1, load.1));
+    assert_eq!((commands.verify.as_deref(), data.volumes.len()), (Some(verify.1), 1));
+    assert_eq!(parsed.policy.restore.unwrap().strategy, Strategy::InPlace);
+    for (labels, faulty) in [
+        (vec![load], ("skep.data.dump.command", Code::MissingKey)),
+        (vec![dump], ("skep.data.load.command", Code::MissingKey)),
+        (vec![dump, load, ("skep.data.verify.command", " ")], ("skep.data.verify.command", Code::BadText)),
+        (vec![dump, load, ("skep.data.database", "x")], ("skep.data.database", Code::Conflict)),
+        (vec![dump, load, ("skep.restore.strategy", "beside")], ("skep.restore.strategy", Code::Conflict)),
+        (vec![dump, load, ("skep.restore.quiesce", "false")], ("skep.restore.quiesce", Code::Conflict)),
+        (vec![dump, load, ("skep.restore.mode", "auto")], ("skep.restore.mode", Code::AutoWithoutCheck)),
+        (vec![dump, load, ("skep.check.a.sql", "SELECT 1")], ("skep.check.a.sql", Code::Conflict)),
+    ] {
+        assert_eq!(codes(&with(&labels)), [faulty], "{labels:?}");
+    }
+    assert_eq!(codes(&database(&[dump])), [("skep.data.dump.command", Code::Conflict)]);
 }
 
 #[test]

@@ -141,6 +141,8 @@ codes! {
     DependsOnSelf = "L031",
     /// Services that depend on each other in a circle.
     Cycle = "L032",
+    /// Names a volume that the service does not mount.
+    UnknownVolume = "L033",
     /// The file cannot be read, or is not YAML.
     NotYaml = "L040",
     /// A value begins with `@`.

@@ -24,6 +24,7 @@ pub(super) fn apply(read: &mut Read<'_>) {
         enabled,
         maintenance,
         needs_data,
+        commands,
         fits_the_engine,
         restore,
         auto_has_a_data_check,
@@ -82,6 +83,27 @@ fn needs_data(read: &Read<'_>) -> Vec<Problem> {
     first.map(|(section, other)| missing(section, other)).chain(asked).collect()
 }
 
+/// Commands are the data's only way out and in.
+fn commands(read: &Read<'_>) -> Vec<Problem> {
+    let Some(engine) = read.draft.data.engine else { return Vec::new() };
+    let [dump, load] = ["skep.data.dump.command", "skep.data.load.command"];
+    if engine == Engine::Command {
+        let missing = [dump, load].into_iter().filter(|key| !read.has(key));
+        let problem = |key| {
+            let want = "a command beside `skep.data=command`: nothing else dumps and loads such data";
+            Problem::new(Code::MissingKey, Section::Data, key).want(want).hint(keys::example(key))
+        };
+        return missing.map(problem).collect();
+    }
+    let given = [dump, load, "skep.data.verify.command"].into_iter().filter(|key| read.has(key));
+    let problem = |key| {
+        let want =
+            format!("no such label with `skep.data={engine}`: Skep knows how that is dumped and loaded");
+        Problem::new(Code::Conflict, Section::Data, key).got(read.labels[key]).want(want)
+    };
+    given.map(problem).collect()
+}
+
 /// What one engine has and another one has not.
 fn fits_the_engine(read: &Read<'_>) -> Vec<Problem> {
     let Some(engine) = read.draft.data.engine else { return Vec::new() };
@@ -98,16 +120,22 @@ fn fits_the_engine(read: &Read<'_>) -> Vec<Problem> {
         }
     };
     let (data, restore) = (&read.draft.data, &read.draft.restore);
-    let is_files = engine == Engine::Volume;
+    let (is_files, is_command) = (engine == Engine::Volume, engine == Engine::Command);
     let has_volumes = data.volumes.is_some();
     let want = "no such label with `skep.data=ENGINE`: its data is where the server has it";
-    unfit(has_volumes && !is_files, Section::Data, "skep.data.volumes", want);
-    let want = "no such label with `skep.data=volume`: files have no database";
-    unfit(data.database.is_some() && is_files, Section::Data, "skep.data.database", want);
+    unfit(has_volumes && !is_files && !is_command, Section::Data, "skep.data.volumes", want);
+    let want = "no such label with `skep.data=ENGINE`: it has no database";
+    unfit(data.database.is_some() && (is_files || is_command), Section::Data, "skep.data.database", want);
     let is_number = data.database.as_ref().is_none_or(|d| d.parse::<u16>().is_ok());
     let want = "the number of a database: those of Redis have no names";
     unfit(engine == Engine::Redis && !is_number, Section::Data, "skep.data.database", want);
-    if engine != Engine::Postgres {
+    if is_command {
+        let want = "`in-place`, or no such label: what a command loads takes the place of the live data";
+        let beside = restore.strategy == Some(Strategy::Beside) && read.has("skep.restore.strategy");
+        unfit(beside, Section::Restore, "skep.restore.strategy", want);
+        let want = "`true`: a command loads into the live data, which nobody may use meanwhile";
+        unfit(restore.quiesce == Some(false), Section::Restore, "skep.restore.quiesce", want);
+    } else if engine != Engine::Postgres {
         let want = "`beside`: data of `ENGINE` is built beside the live data and then moved";
         let in_place = restore.strategy == Some(Strategy::InPlace);
         unfit(in_place, Section::Restore, "skep.restore.strategy", want);
@@ -117,8 +145,8 @@ fn fits_the_engine(read: &Read<'_>) -> Vec<Problem> {
     for (name, check) in read.check_names().into_iter().filter_map(|n| Some((n, read.draft.checks.get(n)?))) {
         let Some(sql) = &check.sql else { continue };
         let key = format!("skep.check.{name}.sql");
-        let want = "a check over the network: there is no server to ask in `skep.data=volume`";
-        unfit(is_files, Section::Check, &key, want);
+        let want = "a check over the network: Skep has no server to ask in `skep.data=ENGINE`";
+        unfit(is_files || is_command, Section::Check, &key, want);
         let verb = sql.split_ascii_whitespace().next().unwrap_or_default().to_ascii_uppercase();
         let want = "a command of Redis that reads one value, such as `DBSIZE` or `GET key`";
         unfit(engine == Engine::Redis && !REDIS_READING.contains(&verb.as_str()), Section::Check, &key, want);
@@ -160,8 +188,15 @@ fn auto_has_a_data_check(read: &Read<'_>) -> Vec<Problem> {
     if read.draft.restore.mode != Some(RestoreMode::Auto) || has_check {
         return Vec::new();
     }
-    if read.draft.data.engine == Some(Engine::Volume) {
-        let want = "`approve` or `observe`: nothing can tell whether files are sound before they are live";
+    if let Some(engine @ (Engine::Volume | Engine::Command)) = read.draft.data.engine {
+        let want = match engine {
+            Engine::Volume => {
+                "`approve` or `observe`: nothing can tell whether files are sound before they are live"
+            }
+            _ => {
+                "`approve` or `observe`: nothing can tell whether what a command loads is sound before it is live"
+            }
+        };
         return vec![
             Problem::new(Code::AutoWithoutCheck, Section::Restore, "skep.restore.mode")
                 .got("auto")

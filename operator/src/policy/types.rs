@@ -68,6 +68,8 @@ pub struct Data {
     pub database: Option<String>,
     /// `skep.data.volumes`.
     pub volumes: Vec<String>,
+    /// `skep.data.dump.command` and its like; with `command` and nothing else.
+    pub commands: Option<Commands>,
 }
 
 /// Data engines that can be named. Those without an implementation are a label problem that says so.
@@ -82,6 +84,18 @@ pub enum Engine {
     Rabbitmq,
     Volume,
     Command,
+}
+
+/// The commands of `skep.data=command`, each for `sh -c`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commands {
+    /// Writes the data to its standard output.
+    pub dump: String,
+    /// Replaces the data by what it reads from its standard input.
+    pub load: String,
+    /// Says whether what it reads from its standard input is a whole dump.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<String>,
 }
 
 /// The `backup` section.

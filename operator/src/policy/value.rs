@@ -136,11 +136,15 @@ pub fn strategy(text: &str) -> Result<Strategy, Fault> {
 pub fn engine(text: &str) -> Result<Engine, Fault> {
     let text = if text == "postgresql" { "postgres" } else { text };
     match choice(text, &Engine::ALL)? {
-        done @ (Engine::Postgres | Engine::Mysql | Engine::Mariadb | Engine::Redis | Engine::Volume) => Ok(done),
-        later @ (Engine::Mongodb | Engine::Rabbitmq | Engine::Command) => Err(Fault::new(Code::NotYet)
-            .because(format!(
-                "`{later}` is known, but this version of Skep does `postgres`, `mysql`, `mariadb`, `redis` and `volume` only"
-            ))),
+        done @ (Engine::Postgres
+        | Engine::Mysql
+        | Engine::Mariadb
+        | Engine::Redis
+        | Engine::Volume
+        | Engine::Command) => Ok(done),
+        later @ (Engine::Mongodb | Engine::Rabbitmq) => Err(Fault::new(Code::NotYet)
+            .because(format!("`{later}` is known, but this version of Skep does not do it yet"))
+            .hint("`skep.data=command` dumps and loads anything by commands of your own".to_owned())),
     }
 }
 
@@ -352,6 +356,16 @@ pub fn sql(text: &str) -> Result<String, Fault> {
         return Err(Fault::new(Code::BadText).because("it is empty"));
     }
     Ok(text.to_owned())
+}
+
+/// A command for the shell.
+pub fn command(text: &str) -> Result<String, Fault> {
+    let because = match text {
+        _ if text.trim().is_empty() => "it is empty",
+        _ if text.contains('\0') => "it holds a NUL",
+        _ => return Ok(text.to_owned()),
+    };
+    Err(Fault::new(Code::BadText).because(because))
 }
 
 /// Schedules, split on `;`. Where one has a time zone, all must.

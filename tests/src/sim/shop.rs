@@ -79,13 +79,19 @@ impl Default for ShopOptions {
 }
 
 impl ShopOptions {
-    /// A shop whose `shop_db` keeps files: `mariadb` (with a server on them) or `volume`.
+    /// A shop whose `shop_db` keeps files: `mariadb` (with a server on them) or `volume`, or what only a `command` dumps.
     pub fn files(word: &'static str) -> ShopOptions {
         let mut options = ShopOptions { files: Some(word), ..ShopOptions::default() };
         let of_volume = ["skep.data", "skep.restore.on-alert"];
-        options.db_labels.retain(|(key, _)| word != "volume" || of_volume.contains(&key.as_str()));
+        options.db_labels.retain(|(key, _)| word == "mariadb" || of_volume.contains(&key.as_str()));
         for (_, value) in options.db_labels.iter_mut().filter(|(key, _)| key == "skep.data") {
             word.clone_into(value);
+        }
+        if word == "command" {
+            let pair = |(k, v): (&str, &str)| (k.to_owned(), v.to_owned());
+            let commands =
+                [("skep.data.dump.command", "store save"), ("skep.data.load.command", "store load")];
+            options.db_labels.extend(commands.map(pair));
         }
         options
     }

@@ -62,10 +62,10 @@ async fn s8_a_job_on_a_lost_node_is_taken_up_under_a_new_name() {
     assert_eq!(scene.shop.data.violations(), [] as [String; 0]);
 }
 
-const SECRET: &str = "planted-hunter22";
+pub(super) const SECRET: &str = "planted-hunter22";
 
 /// Everything that people and monitoring can read of Skep: configs but plans, secrets' names, specs of jobs, logs.
-async fn readable(shop: &Shop) -> String {
+pub(super) async fn readable(shop: &Shop) -> String {
     let get = async |path: &str| {
         let reply = shop.raw.call("GET", path, None).await.expect("the engine answers");
         String::from_utf8_lossy(&reply.body).into_owned()

@@ -9,6 +9,7 @@
 
 mod alerts;
 mod clients;
+mod commands;
 mod data;
 mod drills;
 mod drills_files;

@@ -167,11 +167,35 @@ impl Client {
 
 /// The password of a login, which from here on no line shows.
 pub(super) fn password_of(job: &Job, file: Option<&str>) -> Result<Option<String>> {
-    let password = file.map(read_secret).transpose()?;
+    let password = match file {
+        Some(conf) if conf.ends_with(crate::REDIS_CONF) => required(conf)?,
+        file => file.map(read_secret).transpose()?,
+    };
     if let Some(password) = &password {
         job.out.keep_back(password);
     }
     Ok(password)
+}
+
+/// The password that a configuration file sets. One that is not in this container, or sets none, leaves the server to say
+/// that it wants one.
+fn required(conf: &str) -> Result<Option<String>> {
+    let text = match std::fs::read_to_string(conf) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(Error::io(format!("cannot read {conf}")))?,
+    };
+    Ok(set_in(&text))
+}
+
+/// The last line counts, as for the server.
+fn set_in(conf: &str) -> Option<String> {
+    let value = |line: &str| {
+        let (name, value) = line.trim().split_once(char::is_whitespace)?;
+        let value = value.trim();
+        let quoted = ['"', '\''].into_iter().find_map(|q| value.strip_prefix(q)?.strip_suffix(q));
+        name.eq_ignore_ascii_case("requirepass").then(|| quoted.unwrap_or(value).to_owned())
+    };
+    conf.lines().filter_map(value).next_back().filter(|password| !password.is_empty())
 }
 
 /// The command that logs in; servers before 6 know no users.
@@ -200,6 +224,14 @@ fn command(words: &[&str]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_configuration_sets_the_password_in_its_last_line_of_that_name() {
+        let conf =
+            "# requirepass no\nport 6379\nrequirepass first\nRequirePass \"the last\"\nmasterauth other\n";
+        assert_eq!(set_in(conf).as_deref(), Some("the last"));
+        assert_eq!(set_in("port 6379\nrequirepass \"\"\n"), None);
+    }
 
     #[test]
     fn words_travel_with_their_length_in_bytes() {

@@ -1,6 +1,7 @@
 //! The tasks of a job and their reports, a file a family.
 
 mod checks;
+mod command;
 mod data;
 mod postgres;
 mod ship;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use self::checks::{
     CheckOutcome, Expect, NetCheck, NetChecks, Probe, REDIS_READING, SqlCheck, SqlChecks,
 };
+pub use self::command::{CommandDump, CommandExamine, CommandLoad, CommandSeal, ShellCommand};
 pub use self::data::{
     Contents, DataChecks, DataEngine, DirDump, DirDumped, DirExamine, DirInspect, DirInspection, DirLoad,
     DirLoaded, DirMove, DirMoved, DirRemove, DirSeal, Direction, MysqlSettings, Names, RedisFiles,
@@ -87,6 +89,14 @@ pub enum Task {
     DirRemove(DirRemove),
     /// Run checks in a Redis or a MySQL.
     DataChecks(DataChecks),
+    /// Dump what the service's own command prints into a directory of the store. Writes no manifest.
+    CommandDump(CommandDump),
+    /// Read such a dump back in full (checksum, the service's own verify command), then write the manifest.
+    CommandSeal(CommandSeal),
+    /// Check such a stored backup against its registered checksum, in full; changes nothing.
+    CommandExamine(CommandExamine),
+    /// Hand a backup to the service's own load command, which replaces the live data.
+    CommandLoad(CommandLoad),
     /// Remove an unfinished backup's directory (one without a manifest, unless `sealed`).
     Discard(Discard),
     /// Read a stored backup in full and say whether it is what was registered; changes nothing.
@@ -201,16 +211,16 @@ pub enum Report {
     },
     /// Of [`Task::DirInspect`].
     DirInspect(Box<DirInspection>),
-    /// Of [`Task::DirDump`].
+    /// Of [`Task::DirDump`] and [`Task::CommandDump`].
     DirDump(Box<DirDumped>),
-    /// Of [`Task::DirSeal`].
+    /// Of [`Task::DirSeal`] and [`Task::CommandSeal`].
     DirSeal {
         /// SHA-256 of the manifest, to be registered.
         manifest_sha256: String,
         /// Bytes of all artefacts.
         size: u64,
     },
-    /// Of [`Task::DirExamine`].
+    /// Of [`Task::DirExamine`] and [`Task::CommandExamine`].
     DirExamine {
         /// The manifest found.
         manifest: Box<Manifest>,
@@ -251,7 +261,11 @@ impl Task {
             | Task::DirLoad(_)
             | Task::DirMove(_)
             | Task::DirRemove(_)
-            | Task::DataChecks(_) => Binary::Directories,
+            | Task::DataChecks(_)
+            | Task::CommandDump(_)
+            | Task::CommandSeal(_)
+            | Task::CommandExamine(_)
+            | Task::CommandLoad(_) => Binary::Directories,
             Task::Probe
             | Task::PgInspect(_)
             | Task::PgDump(_)

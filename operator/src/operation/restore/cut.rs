@@ -9,7 +9,8 @@ use skep_runner::{Report, Task};
 
 use super::preflight::{Preflight, inspected};
 use super::prepare::{Beside, Checked, check, done};
-use super::trial::{Tried, check_clients};
+use super::trial::{Tried, check_clients, run_net_checks};
+use crate::engines::Data;
 use crate::operation::catalogue::Shown;
 use crate::operation::data::unexpected;
 use crate::operation::frozen::{self, Frozen, Kept, KeptForm, Target};
@@ -162,11 +163,15 @@ pub(super) async fn replace(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         return Ok(Progress::Wait(wait));
     }
     match check(cx, &frozen, &frozen.target.database, "check").await? {
-        Checked::Wait(progress) => Ok(progress),
-        Checked::Passed => Ok(Progress::Done(json!({ "backup": best }))),
-        Checked::Failed(why) => Err(Fault::failed(why)),
-        Checked::Unable(fault) => Err(Fault::failed(fault.message)),
+        Checked::Wait(progress) => return Ok(progress),
+        Checked::Passed => {}
+        Checked::Failed(why) => return Err(Fault::failed(why)),
+        Checked::Unable(fault) => return Err(Fault::failed(fault.message)),
     }
+    if let Some(progress) = probe(cx, &frozen, "net").await? {
+        return Ok(progress);
+    }
+    Ok(Progress::Done(json!({ "backup": best })))
 }
 
 /// Puts the safety backup back in place.
@@ -184,28 +189,46 @@ pub(super) async fn undo_replace(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     Ok(in_place(cx, &frozen.target, stored, "undo").await?.unwrap_or_else(Progress::done))
 }
 
+/// The data service, which ran on, passes its own checks over the network.
+async fn probe(cx: &mut Cx<'_>, frozen: &Frozen, key: &str) -> Result<Option<Progress>, Fault> {
+    let Some(server) = &frozen.runs_on else { return Ok(None) };
+    let checks = canary::checks_of(server);
+    if checks.is_empty() {
+        return Ok(None);
+    }
+    run_net_checks(cx, server, &frozen.target.spec, checks, key).await
+}
+
 async fn in_place(
     cx: &mut Cx<'_>,
     target: &Target,
     stored: Stored,
     key: &str,
 ) -> Result<Option<Progress>, Fault> {
-    let Some(seen) = inspected(cx.op) else {
-        return Err(Fault::failed("preflight did not record the live database's properties"));
+    let task = match &target.data {
+        Data::Command(data) => target.load_by(data, stored),
+        Data::Postgres | Data::Directory(_) | Data::None => rebuild(cx, target, stored)?,
     };
-    let task = Task::PgInPlace(PgInPlace {
-        connect: target.access.connect.clone(),
-        stored,
-        live: target.database.clone(),
-        properties: seen.properties.unwrap_or_default(),
-        jobs: 2,
-    });
     let order = Order { key, target, task, store: Some(Access::Read), data: true };
     match work::run(cx, &order).await? {
         Outcome::Wait(wait) => Ok(Some(Progress::Wait(wait))),
         Outcome::Done(_) => Ok(None),
         Outcome::Failed(fault) => Err(Fault::failed(format!("the restore failed: {}", fault.message))),
     }
+}
+
+/// Rebuilds a database of PostgreSQL with the properties that preflight found.
+fn rebuild(cx: &Cx<'_>, target: &Target, stored: Stored) -> Result<Task, Fault> {
+    let Some(seen) = inspected(cx.op) else {
+        return Err(Fault::failed("preflight did not record the live database's properties"));
+    };
+    Ok(Task::PgInPlace(PgInPlace {
+        connect: target.access.connect.clone(),
+        stored,
+        live: target.database.clone(),
+        properties: seen.properties.unwrap_or_default(),
+        jobs: 2,
+    }))
 }
 
 /// Empties the caches, before any client can read from them (S21). `None` = all are empty.
@@ -242,7 +265,8 @@ pub(super) async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         Tried::Wait(progress) => return Ok(progress),
         Tried::Passed(count) => count,
     };
-    let checks = frozen.checks.len() + of_clients;
+    let of_data = frozen.runs_on.iter().map(|server| canary::net_checks(&server.checks).len()).sum::<usize>();
+    let checks = frozen.checks.len() + of_data + of_clients;
     if checks == 0 {
         cx.remark("no check is defined (skep.check.…): that the restored data is right was not verified beyond the restore itself");
     }

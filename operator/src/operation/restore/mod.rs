@@ -5,7 +5,8 @@
 //!                                  nothing live touched │ users see the page                 └ no way back by itself (S3)
 //! ```
 //! In place, `stop` comes before `safety`, so that nothing that users wrote is missing from it; it must succeed, and
-//! `replace ↩` stands where `cut` does; its undo restores the safety backup.
+//! `replace ↩` stands where `cut` does; its undo restores the safety backup. That is the only way of data that nothing
+//! but its service's own commands can load ([`Data::Command`]).
 
 mod cut;
 pub mod directory;
@@ -17,22 +18,24 @@ pub(super) mod trial;
 use serde_json::{Value, json};
 
 use super::journal::Compensation;
-use super::record::{Operation, State, Work};
+use super::record::{Operation, State, StepState, Work};
 use super::saga::{Cx, Fault, Progress, Saga, Unwound};
 use super::{backup, claim, clients, freeze, frozen};
+use crate::engines::Data;
+use crate::policy::Engine;
 
 /// How a restore replaces the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// A database is built beside, and names are swapped.
     Beside,
-    /// A database is rebuilt in place.
+    /// A database is rebuilt, or data loaded by a command, in place.
     InPlace,
     /// Files are built beside and moved ([`directory`]).
     Directory,
 }
 
-/// The saga of databases.
+/// The saga of databases, and of what commands load.
 pub struct Restore {
     /// Whether the data is replaced in place.
     pub in_place: bool,
@@ -189,7 +192,8 @@ impl Saga for Restore {
     }
 
     async fn make_safe(&self, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-        stop_for_good(cx, "both databases are kept").await
+        let kept = if self.in_place { "the safety backup is kept" } else { "both databases are kept" };
+        stop_for_good(cx, kept).await
     }
 
     /// Where there is no database to go back to, a person has to look at what stands.
@@ -203,37 +207,80 @@ impl Saga for Restore {
 impl Way {
     /// The way of an operation; until it has claimed its services, that is not settled.
     pub fn of(op: &Operation) -> Way {
-        let claimed = op.journal.step("claim").is_some_and(|record| record.out["directory"] == true);
-        let in_place = matches!(op.intent.work, Work::Restore { in_place: Some(true), .. });
-        match (claimed, in_place) {
+        let claimed = op.journal.step("claim").map(|record| record.out.clone()).unwrap_or_default();
+        let asked = matches!(op.intent.work, Work::Restore { in_place: Some(true), .. });
+        match (claimed["directory"] == true, asked || claimed["in-place"] == true) {
             (true, _) => Way::Directory,
             (false, true) => Way::InPlace,
             (false, false) => Way::Beside,
+        }
+    }
+
+    /// The ways that an operation may go. Before it has claimed its services nobody has looked at their labels.
+    pub fn possible(op: &Operation) -> Vec<Way> {
+        let is_claimed = op.journal.step("claim").is_some_and(|record| record.state == StepState::Done)
+            || op.journal.step("plan").is_some();
+        match op.intent.work {
+            Work::Restore { in_place: None, .. } if !is_claimed => {
+                vec![Way::Beside, Way::InPlace, Way::Directory]
+            }
+            Work::Restore { in_place: Some(false), .. } if !is_claimed => vec![Way::Beside, Way::Directory],
+            _ => vec![Way::of(op)],
+        }
+    }
+
+    /// The way that data of an engine goes, where it has no other.
+    fn only(engine: Engine) -> Option<Way> {
+        match engine {
+            Engine::Postgres => None,
+            Engine::Command => Some(Way::InPlace),
+            Engine::Mysql
+            | Engine::Mariadb
+            | Engine::Mongodb
+            | Engine::Redis
+            | Engine::Rabbitmq
+            | Engine::Volume => Some(Way::Directory),
         }
     }
 }
 
 /// Claims the data service and all clients; with that it is settled in which way the data is replaced.
 async fn claim(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-    let is_directory = freeze::is_directory(cx).await?;
-    if let (true, Work::Restore { in_place, quiesce, .. }) = (is_directory, &cx.op.intent.work) {
-        if *in_place == Some(true) {
-            return Err(Fault::failed(
-                "in place is for PostgreSQL: other data is built beside and then moved",
-            ));
-        }
-        if *quiesce == Some(false) {
-            return Err(Fault::failed(
-                "clients cannot run on: while files are moved the data service itself is stopped",
-            ));
+    let only = freeze::engine(cx).await?.and_then(Way::only);
+    if let (Some(way), Work::Restore { in_place, quiesce, .. }) = (only, &cx.op.intent.work) {
+        let reasons = against(way, *in_place == Some(true), *quiesce != Some(false));
+        if !reasons.is_empty() {
+            return Err(Fault::failed(reasons.join("; ")));
         }
     }
     let services = freeze::held(cx).await?;
     let mut progress = claim::take(cx, &services).await?;
-    if let (true, Progress::Done(out)) = (is_directory, &mut progress) {
-        out["directory"] = json!(true);
+    if let Progress::Done(out) = &mut progress {
+        match only {
+            Some(Way::Directory) => out["directory"] = json!(true),
+            Some(Way::InPlace) => out["in-place"] = json!(true),
+            Some(Way::Beside) | None => {}
+        }
     }
     Ok(progress)
+}
+
+/// What stands against wishes that other data than PostgreSQL's cannot fulfil: for it, its engine decides the way.
+pub fn against(way: Way, in_place: bool, quiesce: bool) -> Vec<&'static str> {
+    let reasons = match way {
+        Way::Beside => [None, None],
+        Way::InPlace => [
+            None,
+            (!quiesce)
+                .then_some("clients cannot run on: the live data itself is replaced while they would use it"),
+        ],
+        Way::Directory => [
+            in_place.then_some("in place is for PostgreSQL: other data is built beside and then moved"),
+            (!quiesce)
+                .then_some("clients cannot run on: while files are moved the data service itself is stopped"),
+        ],
+    };
+    reasons.into_iter().flatten().collect()
 }
 
 /// Starts the clients.
@@ -266,7 +313,10 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     names.dedup();
     let claimed: Value = cx.out("claim")?;
     let is_directory = frozen.target.data.directory().is_some();
-    if claimed["services"] != json!(names) || (claimed["directory"] == true) != is_directory {
+    let is_command = matches!(frozen.target.data, Data::Command(_));
+    let is_as_claimed =
+        (claimed["directory"] == true, claimed["in-place"] == true) == (is_directory, is_command);
+    if claimed["services"] != json!(names) || !is_as_claimed {
         return Err(Fault::failed("labels changed while the operation began: what it concerns is not clear"));
     }
     for remark in frozen.remarks.clone() {

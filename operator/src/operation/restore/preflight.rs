@@ -11,6 +11,7 @@ use skep_runner::{Fault as JobFault, Report, Task};
 use super::Way;
 use super::judge::{self, Judgement, Known, judge};
 use super::prepare::{NO_WAY_BACK, done};
+use crate::engines::Data;
 use crate::operation::catalogue::Entry;
 use crate::operation::data::{examined, unexpected};
 use crate::operation::drill;
@@ -39,6 +40,9 @@ pub(super) struct Preflight {
 /// Looks at the backups and the server, and judges.
 pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
+    if let Data::Command(_) = frozen.target.data {
+        return of_commands(cx, &frozen).await;
+    }
     let (mut inspection, unread) = match inspect(cx, &frozen).await? {
         Looked::Wait(progress) => return Ok(progress),
         Looked::Seen { inspection, unread } => (inspection, unread),
@@ -71,6 +75,19 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         kept: inspection.kept.iter().filter(|k| k.slots.is_empty()).map(|k| k.database.clone()).collect(),
     };
     done(cx, &out)
+}
+
+/// What commands dump and load, nobody else can look into: the backup is read in full, and what is not known is said.
+async fn of_commands(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, Fault> {
+    let ids = match usable(cx, frozen, &BTreeMap::new()).await? {
+        Candidates::Wait(progress) => return Ok(progress),
+        Candidates::Usable { ids, first: _ } => ids,
+    };
+    cx.remark(format!(
+        "what else uses {0}, and how much room its load command needs, Skep cannot know; {0} itself keeps running",
+        frozen.target.name
+    ));
+    done(cx, &Preflight { usable: ids, ..Preflight::default() })
 }
 
 /// The backups that may be used.

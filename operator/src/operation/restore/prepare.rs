@@ -61,7 +61,7 @@ pub(super) async fn safety(cx: &mut Cx<'_>, required: bool) -> Result<Progress, 
     if let Some(wait) = if required { hold(cx, &frozen).await? } else { None } {
         return Ok(wait);
     }
-    if seen.live.is_none() {
+    if frozen.target.data == Data::Postgres && seen.live.is_none() {
         if required {
             return Err(Fault::failed(NO_WAY_BACK));
         }
@@ -73,6 +73,9 @@ pub(super) async fn safety(cx: &mut Cx<'_>, required: bool) -> Result<Progress, 
         Err(Fault::Failed(why)) if !required => {
             cx.remark(format!("no safety backup ({why}); the old database itself is kept"));
             Ok(Progress::done())
+        }
+        Err(Fault::Failed(why)) => {
+            Err(Fault::failed(format!("no safety backup, and in place there is no other way back: {why}")))
         }
         other => other,
     }
@@ -258,6 +261,11 @@ pub(super) async fn check_all(
             database: database(name),
             checks,
         }),
+        // The labels are refused before; whoever accepts their problems learns it here.
+        Data::Command(_) => {
+            let message = "Skep has no server to ask: the data has commands only".to_owned();
+            return Ok(Checked::Unable(JobFault { kind: FaultKind::Final, message }));
+        }
         Data::Postgres | Data::None => {
             Task::SqlChecks(SqlChecks { connect, database: name.to_owned(), checks })
         }

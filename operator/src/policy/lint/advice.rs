@@ -13,13 +13,15 @@ pub(super) struct Surroundings {
     /// Whether it publishes a port in host mode.
     pub(super) host_port: bool,
     /// The configs that the stack defines, where that is known.
-    pub(super) configs: Option<Vec<ConfigName>>,
+    pub(super) configs: Option<Vec<StackName>>,
+    /// The named volumes that the service mounts.
+    pub(super) volumes: Vec<StackName>,
     /// Whether the labels set `skep.restore.mode`.
     pub(super) sets_mode: bool,
 }
 
-/// A config of a stack.
-pub(super) struct ConfigName {
+/// A config or a volume of a stack.
+pub(super) struct StackName {
     /// Its key in the file.
     pub(super) key: String,
     /// Its name in the Swarm.
@@ -28,16 +30,17 @@ pub(super) struct ConfigName {
     pub(super) open: bool,
 }
 
-impl ConfigName {
-    fn may_be(&self, page: &str) -> bool {
-        let ends_alike = page.strip_suffix(self.key.as_str()).is_some_and(|stack| stack.ends_with('_'));
-        page == self.name || (self.open && ends_alike)
+impl StackName {
+    /// Whether it may have this full name.
+    fn may_be(&self, full: &str) -> bool {
+        let ends_alike = full.strip_suffix(self.key.as_str()).is_some_and(|stack| stack.ends_with('_'));
+        full == self.name || (self.open && ends_alike)
     }
 }
 
-/// All warnings about one service.
+/// All that is to be said about one service beyond its labels: warnings, and names of what it does not have.
 pub(super) fn advice(policy: &Policy, around: &Surroundings) -> Vec<Problem> {
-    let mut warnings = Vec::new();
+    let mut warnings = unknown_volumes(policy, around);
     if let Some(maintenance) = &policy.maintenance {
         warnings.extend(health_check(maintenance, around));
         warnings.extend(host_port(maintenance, around));
@@ -78,6 +81,20 @@ fn page(maintenance: &Maintenance, around: &Surroundings) -> Option<Problem> {
         .want("the full name of a config that exists: the stack defines none of this name")
         .hint(meant.map(|config| format!("did you mean `{}`?", config.name)));
     Some(problem)
+}
+
+fn unknown_volumes(policy: &Policy, around: &Surroundings) -> Vec<Problem> {
+    let named = policy.data.iter().flat_map(|data| &data.volumes);
+    let has = |name: &String| around.volumes.iter().any(|volume| volume.key == *name || volume.may_be(name));
+    let keys: Vec<&str> = around.volumes.iter().map(|volume| volume.key.as_str()).collect();
+    let problem = |name: &String| {
+        let found = if keys.is_empty() { "none".to_owned() } else { format!("`{}`", keys.join("`, `")) };
+        Problem::new(Code::UnknownVolume, Section::Data, "skep.data.volumes")
+            .got(name.as_str())
+            .want(format!("a named volume that the service mounts (it mounts {found})"))
+            .hint(value::nearest(name, keys.iter().copied()))
+    };
+    named.filter(|name| !has(name)).map(problem).collect()
 }
 
 fn alerts(policy: &Policy, around: &Surroundings) -> Option<Problem> {

@@ -20,7 +20,7 @@ use std::path::Path;
 pub use report::{CheckReport, Finding};
 pub use variables::Environment;
 
-use self::advice::{ConfigName, Surroundings, advice};
+use self::advice::{StackName, Surroundings, advice};
 use self::stack::{Found, Place, Reader, Stack, StackService};
 use super::graph::{Graph, Member};
 use super::parse::{Parsed, is_ours, parse};
@@ -112,8 +112,19 @@ fn surroundings_of(service: &Service) -> Surroundings {
         health_check: first.is_some_and(|word| word != "NONE"),
         host_port: has_host_port(service),
         configs: None,
+        volumes: volumes_of(service),
         sets_mode: service.labels().contains_key("skep.restore.mode"),
     }
+}
+
+fn volumes_of(service: &Service) -> Vec<StackName> {
+    let mounts = service.spec["TaskTemplate"]["ContainerSpec"]["Mounts"].as_array();
+    let volumes = mounts.into_iter().flatten().filter(|mount| mount["Type"] == "volume");
+    let named = volumes.filter_map(|mount| mount["Source"].as_str()).filter(|source| !source.is_empty());
+    let prefix = service.stack().map(|stack| format!("{stack}_"));
+    let short =
+        |name: &str| prefix.as_ref().and_then(|p| name.strip_prefix(p.as_str())).unwrap_or(name).to_owned();
+    named.map(|name| StackName { key: short(name), name: name.to_owned(), open: false }).collect()
 }
 
 fn has_host_port(service: &Service) -> bool {
@@ -161,7 +172,8 @@ impl<'a> Checked<'a> {
         let around = Surroundings {
             health_check: service.health_check,
             host_port: service.host_port,
-            configs: Some(self.configs()),
+            configs: Some(self.named(&self.stack.configs)),
+            volumes: self.volumes(service),
             sets_mode: service.labels.contains_key("skep.restore.mode"),
         };
         let across = self.graph.problems_of(&format!("{}_{short}", self.name)).iter();
@@ -174,13 +186,23 @@ impl<'a> Checked<'a> {
         all.map(found).collect()
     }
 
-    fn configs(&self) -> Vec<ConfigName> {
-        let all = self.stack.configs.iter().map(|(key, named)| ConfigName {
+    /// What the stack defines, by the names that it will have.
+    fn named(&self, defined: &BTreeMap<String, Option<String>>) -> Vec<StackName> {
+        let all = defined.iter().map(|(key, named)| StackName {
             key: key.clone(),
             name: named.clone().unwrap_or_else(|| format!("{}_{key}", self.name)),
             open: named.is_none() && self.name == UNKNOWN_STACK,
         });
         all.collect()
+    }
+
+    /// The volumes that a service mounts; one that the files do not define stands for itself.
+    fn volumes(&self, service: &StackService) -> Vec<StackName> {
+        let mut defined = self.named(&self.stack.volumes);
+        defined.retain(|volume| service.volumes.contains(&volume.key));
+        let undefined = service.volumes.iter().filter(|name| !self.stack.volumes.contains_key(*name));
+        defined.extend(undefined.map(|n| StackName { key: n.clone(), name: n.clone(), open: true }));
+        defined
     }
 
     /// A name in the form of another stack's service cannot be judged from a file.

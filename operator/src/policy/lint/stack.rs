@@ -14,6 +14,8 @@ pub(super) struct Stack {
     pub(super) services: BTreeMap<String, StackService>,
     /// Configs by key, with the `name:` that they are given.
     pub(super) configs: BTreeMap<String, Option<String>>,
+    /// Volumes, likewise.
+    pub(super) volumes: BTreeMap<String, Option<String>>,
 }
 
 /// One service of a stack.
@@ -27,6 +29,8 @@ pub(super) struct StackService {
     pub(super) health_check: bool,
     /// Whether it publishes a port in host mode.
     pub(super) host_port: bool,
+    /// Keys of the named volumes that it mounts.
+    pub(super) volumes: BTreeSet<String>,
 }
 
 /// A line of a file.
@@ -94,10 +98,10 @@ impl<'a> Reader<'a> {
             self.tell(line, None, problem);
         }
         let Some(root) = root else { return };
-        for entry in root.get("configs").map(At::entries).unwrap_or_default() {
-            let named = entry.value.get("name").and_then(|name| self.plain(name));
-            self.stack.configs.insert(entry.key.clone(), named);
-        }
+        let configs = self.defined(&root, "configs");
+        self.stack.configs.extend(configs);
+        let volumes = self.defined(&root, "volumes");
+        self.stack.volumes.extend(volumes);
         match root.get("services").map(At::entries) {
             Some(services) if !services.is_empty() => services.iter().for_each(|s| self.service(s)),
             _ => {
@@ -109,6 +113,34 @@ impl<'a> Reader<'a> {
                 );
             }
         }
+    }
+
+    /// What a section at the top of the file defines, with the name that each is given: by `name:`, or since it is there
+    /// already and keeps its own.
+    fn defined(&self, root: &At, section: &str) -> Vec<(String, Option<String>)> {
+        let entries = root.get(section).map(At::entries).unwrap_or_default();
+        let named = |entry: &Entry| {
+            let is_there = matches!(entry.value.get("external").map(|at| &at.node), Some(Node::Flag(true)));
+            let name = entry.value.get("name").and_then(|name| self.plain(name));
+            name.or_else(|| is_there.then(|| entry.key.clone()))
+        };
+        entries.iter().map(|entry| (entry.key.clone(), named(entry))).collect()
+    }
+
+    /// The key of the named volume that an entry of `volumes:` of a service mounts, in the short or in the long form.
+    fn volume(&self, entry: &At) -> Option<String> {
+        let source = match &entry.node {
+            Node::Map(_) => {
+                let kind = entry.get("type").and_then(|kind| self.plain(kind));
+                entry
+                    .get("source")
+                    .filter(|_| kind.as_deref() == Some("volume"))
+                    .and_then(|s| self.plain(s))?
+            }
+            _ => self.plain(entry)?.split_once(':').map(|(source, _)| source.to_owned())?,
+        };
+        let is_path = source.starts_with(['/', '.', '~']);
+        (!source.is_empty() && !is_path).then_some(source)
     }
 
     fn service(&mut self, entry: &Entry) {
@@ -124,6 +156,8 @@ impl<'a> Reader<'a> {
         let in_host_mode =
             |port: &At| port.get("mode").and_then(|m| self.plain(m)).as_deref() == Some("host");
         service.host_port |= ports.iter().any(in_host_mode);
+        let volumes = entry.value.get("volumes").map(At::items).unwrap_or_default();
+        service.volumes.extend(volumes.iter().filter_map(|entry| self.volume(entry)));
         if let Some(labels) = entry.value.get("labels") {
             self.container_labels(name, labels);
         }

@@ -60,6 +60,32 @@ fn a_page_over_a_service_without_health_check_or_with_a_host_port_is_warned_of()
 }
 
 #[test]
+fn a_volume_that_the_service_does_not_mount_is_a_problem_with_those_that_it_does() {
+    let file = |named: &str| {
+        format!(
+            "services:\n  app:\n    image: a\n    volumes:\n      - uploads:/srv:rw\n      - /host:/host\n      - /anonymous\n      \
+             - {{ type: volume, source: keep, target: /keep }}\n    deploy:\n      labels:\n        skep.enable: 'true'\n        \
+             skep.data: volume\n        skep.data.volumes: {named}\n\
+             volumes:\n  uploads:\n  keep: {{ name: kept_for_ever }}\n  other:\n"
+        )
+    };
+    for fine in ["uploads", "uploads, keep", "shop_uploads", "kept_for_ever"] {
+        assert_eq!(codes(&check(&file(fine))), [], "{fine}");
+    }
+    let report = check(&file("upload, other"));
+    assert_eq!(codes(&report), [Code::UnknownVolume, Code::UnknownVolume]);
+    let problem = &report.findings[0].problem;
+    assert_eq!(problem.hint.as_deref(), Some("did you mean `uploads`?"));
+    assert!(problem.want.contains("`keep`, `uploads`"), "{}", problem.want);
+    assert_eq!(report.exit_code(), 1);
+    let labels =
+        json!({ "skep.enable": "true", "skep.data": "volume", "skep.data.volumes": "uploads, data" });
+    let mounts = json!([{ "Type": "volume", "Source": "shop_uploads", "Target": "/srv" }]);
+    let spec = json!({ "TaskTemplate": { "ContainerSpec": { "Mounts": mounts } } });
+    assert_eq!(codes(&check_services(&[service("app", &labels, &spec)])), [Code::UnknownVolume]);
+}
+
+#[test]
 fn what_skep_made_itself_is_not_checked() {
     let job = service("job", &json!({ "skep.kind": "job", "skep.op": "x" }), &json!({}));
     assert!(check_services(&[job]).services.is_empty());

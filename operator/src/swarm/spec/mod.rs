@@ -150,6 +150,12 @@ pub fn env_without_secrets(spec: &Value) -> Vec<&str> {
     entries.filter(|e| !redact::is_secret_entry(e)).collect()
 }
 
+/// The entries of the environment that look secret: those that [`env_without_secrets`] leaves out.
+pub fn secret_env(spec: &Value) -> Vec<&str> {
+    let entries = items(&container(spec)["Env"]).iter().filter_map(Value::as_str);
+    entries.filter(|e| redact::is_secret_entry(e)).collect()
+}
+
 /// The secrets of the service and where they are in the container.
 pub fn secrets(spec: &Value) -> Vec<FileRef> {
     files(spec, FileKind::Secret)

@@ -16,7 +16,7 @@ const HIDDEN: &str = "***";
 const SHORTEST: usize = 6;
 
 /// Parts of a name that make it secret wherever they stand in it.
-const PARTS: [&str; 9] = [
+const PARTS: [&str; 11] = [
     "password",
     "passwd",
     "passphrase",
@@ -26,6 +26,8 @@ const PARTS: [&str; 9] = [
     "apikey",
     "privatekey",
     "basicauth",
+    "requirepass",
+    "masterauth",
 ];
 /// Words of a name that make it secret.
 const WORDS: [&str; 7] = ["pass", "pwd", "pw", "key", "auth", "dsn", "jwt"];
@@ -191,11 +193,11 @@ mod tests {
     #[test]
     fn arguments_after_secret_flags_are_hidden() {
         let seen = redacted_container(
-            &json!({"Args": ["redis-server", "--requirepassword", "hunter22", "--token=abc", "--port", "6379"]}),
+            &json!({"Args": ["redis-server", "--requirepass", "hunter22", "--token=abc", "--port", "6379"]}),
         );
         assert_eq!(
             seen["Args"],
-            json!(["redis-server", "--requirepassword", "***", "--token=***", "--port", "6379"])
+            json!(["redis-server", "--requirepass", "***", "--token=***", "--port", "6379"])
         );
     }
 

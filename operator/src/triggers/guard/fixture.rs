@@ -63,7 +63,12 @@ pub(crate) fn target() -> Target {
         id: "s1".to_owned(),
         policy: Policy {
             enabled: true,
-            data: Some(Data { engine: Engine::Postgres, database: None, volumes: Vec::new() }),
+            data: Some(Data {
+                engine: Engine::Postgres,
+                database: None,
+                volumes: Vec::new(),
+                commands: None,
+            }),
             restore: Some(restore_policy()),
             checks: vec![Check {
                 name: "users".to_owned(),

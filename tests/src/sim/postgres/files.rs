@@ -13,7 +13,7 @@ use skep_runner::manifest::{Artefact, Manifest};
 use skep_runner::task::{
     CheckOutcome, Connect, Contents, DataChecks, DataEngine, DirDump, DirDumped, DirExamine, DirInspect,
     DirInspection, DirLoad, DirLoaded, DirMove, DirMoved, DirRemove, DirSeal, Direction, MysqlSettings,
-    ServerSettings, SideFound, SideState, Stored,
+    PgSeal, ServerSettings, SideFound, SideState, Stored,
 };
 
 use super::checks::sql_outcome;
@@ -137,7 +137,7 @@ impl Side {
     }
 }
 
-fn half_of(content: &Content) -> Content {
+pub(super) fn half_of(content: &Content) -> Content {
     content.iter().take(content.len().div_ceil(2)).map(|(t, n)| (t.clone(), *n)).collect()
 }
 
@@ -274,8 +274,12 @@ impl PgJob {
     }
 
     pub(super) fn dir_seal(&self, world: &mut World, task: &DirSeal) -> Worked {
-        let sealed = skep_runner::task::PgSeal { dir: task.dir.clone(), manifest: task.manifest.clone() };
-        Ok(match self.seal(world, &sealed)? {
+        self.dir_seal_as(world, &PgSeal { dir: task.dir.clone(), manifest: task.manifest.clone() })
+    }
+
+    /// As [`PgJob::seal`], with the report of other engines.
+    pub(super) fn dir_seal_as(&self, world: &mut World, task: &PgSeal) -> Worked {
+        Ok(match self.seal(world, task)? {
             Next::Done(report) => match *report {
                 Report::PgSeal { manifest_sha256, size } => {
                     Next::Done(Box::new(Report::DirSeal { manifest_sha256, size }))

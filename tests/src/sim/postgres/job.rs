@@ -149,6 +149,10 @@ impl PgJob {
             Task::DirMove(task) => self.dir_move(world, view, &task),
             Task::DirRemove(task) => self.dir_remove(world, view, &task),
             Task::DataChecks(task) => self.data_checks(world, view, &task),
+            Task::CommandDump(task) => self.command_dump(world, view, &task),
+            Task::CommandSeal(task) => self.command_seal(world, &task),
+            Task::CommandExamine(task) => self.command_examine(world, &task),
+            Task::CommandLoad(task) => self.command_load(world, view, &task),
             Task::StoreVerify(task) => self.store_verify(world, &task),
             Task::StoreScan(task) => {
                 self.needs_store(false)?;

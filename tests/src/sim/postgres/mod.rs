@@ -12,6 +12,7 @@
 mod app;
 mod backup;
 mod checks;
+mod commands;
 mod files;
 mod inspect;
 mod job;

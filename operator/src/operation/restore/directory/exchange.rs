@@ -238,10 +238,7 @@ pub(super) async fn serve(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if let Some(progress) = answers(cx, &frozen).await? {
         return Ok(progress);
     }
-    let mut checks = canary::net_checks(&holder.checks);
-    for check in checks.iter_mut().filter(|check| check.host.is_empty()) {
-        check.host = format!("tasks.{}", holder.name);
-    }
+    let checks = canary::checks_of(holder);
     if checks.is_empty() {
         return Ok(Progress::done());
     }

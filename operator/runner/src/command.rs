@@ -1,0 +1,167 @@
+//! Data that only the service's own commands can dump and load: its commands are given and asked for bytes, and are
+//! trusted with what the bytes mean.
+//!
+//! Invariants: no command reads an artefact whose checksum is not the registered one; what a command prints is either
+//! the artefact or goes to standard error, never among the lines of the job; no secret of the service is in a message.
+
+use std::io::{Seek as _, SeekFrom};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::job::{self, Job};
+use crate::store::{self, Backup, Draft, Whole};
+use crate::task::{
+    CommandDump, CommandExamine, CommandLoad, CommandSeal, Contents, DirDumped, Report, ShellCommand, Stored,
+};
+use crate::tool::Tool;
+
+/// The only artefact.
+const FILE: &str = "data.dump";
+const SHELL: &str = "/bin/sh";
+/// What comes before a command of which nothing but its word is wanted: its output is told with its errors.
+const TO_STDERR: &str = "exec >&2\n";
+/// Where Swarm puts secrets that name no other place, and the largest that is looked for in messages, in bytes.
+const SECRETS: &str = "/run/secrets";
+const LARGEST_SECRET: u64 = 4096;
+/// Longest pause between two looks at a running command.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Dumps; what an earlier attempt left in an unsealed directory is replaced.
+pub(crate) fn dump(job: &Job, task: &CommandDump) -> Result<Report> {
+    let CommandDump { command, dir } = task;
+    let mut shell = shell(job, command, "")?;
+    let folder = store::emptied(job, dir)?;
+    let started = job::now();
+    let mut draft = Draft::new(job, &folder, FILE.to_owned())?;
+    let mut tool = Tool::start(shell.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+    let copied = draft.copy(&mut tool.stdout().expect("standard output was piped"));
+    // What the command says tells more than that its stream was cut short.
+    tool.finish().map_err(named("the dump command"))?;
+    copied?;
+    let artefact = draft.publish()?;
+    if artefact.size == 0 {
+        return Err(Error::refused(
+            "the dump command printed nothing: the data has to come on its standard output",
+        ));
+    }
+    let not_held = "anything that the dump command does not print".to_owned();
+    let contents = Contents { size: artefact.size, not_held: vec![not_held], ..Contents::default() };
+    Ok(Report::DirDump(Box::new(DirDumped {
+        artefacts: vec![artefact],
+        server_version: String::new(),
+        tool_version: format!("skep-runner {}", env!("CARGO_PKG_VERSION")),
+        started,
+        ended: job::now(),
+        contents,
+    })))
+}
+
+/// Reads the artefact back, then writes the manifest, which makes the directory a backup.
+pub(crate) fn seal(job: &Job, task: &CommandSeal) -> Result<Report> {
+    let CommandSeal { verify, dir, manifest } = task;
+    let (manifest_sha256, size) = store::seal(job, dir, manifest, |whole| read(job, verify.as_ref(), whole))?;
+    Ok(Report::DirSeal { manifest_sha256, size })
+}
+
+/// Checks a stored backup in full.
+pub(crate) fn examine(job: &Job, task: &CommandExamine) -> Result<Report> {
+    let CommandExamine { verify, engine, stored } = task;
+    let backup = opened(job, engine, stored)?;
+    store::examine(job, &backup, |whole| read(job, verify.as_ref(), whole))?;
+    Ok(Report::DirExamine { manifest: Box::new(backup.manifest) })
+}
+
+/// Hands a backup to the load command.
+pub(crate) fn load(job: &Job, task: &CommandLoad) -> Result<Report> {
+    let CommandLoad { command, engine, stored } = task;
+    let backup = opened(job, engine, stored)?;
+    let wholes = backup.whole(job)?;
+    let [whole] = wholes.as_slice() else {
+        return Err(Error::refused(format!("backup {} is not one dump", stored.id)));
+    };
+    feed(job, command, "the load command", whole)?;
+    whole.is_untouched()?;
+    Ok(Report::Done)
+}
+
+fn opened(job: &Job, engine: &str, stored: &Stored) -> Result<Backup> {
+    let backup = Backup::open(job, stored)?;
+    let found = &backup.manifest.engine;
+    if found != engine {
+        return Err(Error::refused(format!("backup {} is one of `{found}`", stored.id)));
+    }
+    Ok(backup)
+}
+
+fn read(job: &Job, verify: Option<&ShellCommand>, whole: &Whole) -> Result<()> {
+    match verify {
+        Some(command) => feed(job, command, "the verify command", whole),
+        None => Ok(()),
+    }
+}
+
+/// Runs a command on an artefact. It is handed the file itself, so that it may read it in any order.
+fn feed(job: &Job, command: &ShellCommand, what: &'static str, whole: &Whole) -> Result<()> {
+    let cannot = || Error::io("cannot hand the dump over");
+    let mut stdin = whole.file.try_clone().map_err(cannot())?;
+    stdin.seek(SeekFrom::Start(0)).map_err(cannot())?;
+    let mut place = stdin.try_clone().map_err(cannot())?;
+    let mut shell = shell(job, command, TO_STDERR)?;
+    let mut tool = Tool::start(shell.stdin(Stdio::from(stdin)).stdout(Stdio::null()))?;
+    let mut pause = Duration::from_millis(1);
+    while !tool.has_ended()? {
+        // The command's own place in the file: descriptors of one opening share it.
+        let done = place.stream_position().map_err(cannot())?;
+        job.out.progress(what, done.min(whole.size), Some(whole.size));
+        thread::sleep(pause);
+        pause = (pause * 2).min(LOOK_EVERY);
+    }
+    tool.finish().map_err(named(what))
+}
+
+/// A command with the environment of its service.
+fn shell(job: &Job, command: &ShellCommand, before: &str) -> Result<Command> {
+    let mut shell = Command::new(SHELL);
+    shell.arg("-c").arg(format!("{before}{}", command.text));
+    if let Some(path) = &command.environment {
+        let text = std::fs::read_to_string(path).map_err(Error::io(format!("cannot read {path}")))?;
+        for entry in text.split('\0').filter(|entry| !entry.is_empty()) {
+            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+            keep_back(job, value);
+            shell.env(name, value);
+        }
+    }
+    keep_back_files(job);
+    shell.env(crate::HOST_VARIABLE, &command.host);
+    Ok(shell)
+}
+
+/// A secret, and the password in it where it is an address: a command may complain of either.
+fn keep_back(job: &Job, secret: &str) {
+    job.out.keep_back(secret);
+    let login = secret.split_once("://").and_then(|(_, rest)| rest.split('/').next()?.rsplit_once('@'));
+    if let Some((_, password)) = login.and_then(|(login, _)| login.split_once(':')) {
+        job.out.keep_back(password);
+    }
+}
+
+/// The service's secrets are files, and a command may complain of what it read there. Best effort: the files of others
+/// cannot be read, and need not be.
+fn keep_back_files(job: &Job) {
+    for entry in std::fs::read_dir(SECRETS).into_iter().flatten().flatten() {
+        let is_small = entry.metadata().is_ok_and(|meta| meta.is_file() && meta.len() <= LARGEST_SECRET);
+        if let (true, Ok(text)) = (is_small, std::fs::read_to_string(entry.path())) {
+            keep_back(job, text.trim());
+        }
+    }
+}
+
+/// The command is what people know; that it runs in a shell is not.
+fn named(what: &'static str) -> impl FnOnce(Error) -> Error {
+    move |error| match error {
+        Error::Tool { status, said, .. } => Error::Tool { tool: what.to_owned(), status, said },
+        other => other,
+    }
+}

@@ -1,0 +1,100 @@
+//! Data that only commands dump and load: rows by table again, of the service that the command finds in `SKEP_HOST`.
+
+use skep_runner::Report;
+use skep_runner::manifest::{Artefact, Manifest};
+use skep_runner::task::{
+    CommandDump, CommandExamine, CommandLoad, CommandSeal, Contents, DirDumped, PgSeal, ShellCommand, Stored,
+};
+
+use super::files::{Files, half_of};
+use super::inspect::length;
+use super::job::{Failure, Next, PgJob, Worked};
+use super::store::sha256;
+use super::{Content, World};
+use crate::sim::workload::View;
+
+/// The only artefact.
+const FILE: &str = "data.dump";
+
+// === impl PgJob ===
+
+impl PgJob {
+    /// What the service of a command holds.
+    fn held<'w>(
+        &self,
+        world: &'w mut World,
+        view: &View<'_>,
+        command: &ShellCommand,
+    ) -> Result<&'w mut Files, Failure> {
+        if let Some(path) =
+            command.environment.as_ref().filter(|path| !self.container.files.contains_key(*path))
+        {
+            return Err(Failure::refused(format!("cannot read {path}")));
+        }
+        let found = view.resolve(&self.container, &command.host);
+        let found =
+            found.first().ok_or_else(|| Failure::unready(format!("{} does not resolve", command.host)))?;
+        let files = world.files.get_mut(&found.service);
+        files.ok_or_else(|| Failure::refused("the command failed (exit status: 1): nothing there"))
+    }
+
+    pub(super) fn command_dump(&mut self, world: &mut World, view: &View<'_>, task: &CommandDump) -> Worked {
+        self.needs_store(true)?;
+        let pace = world.pace.dump;
+        if self.phase == 0 {
+            world.store.empty(&task.dir)?;
+            self.content = self.held(world, view, &task.command)?.live.clone();
+            self.started = view.now.to_string();
+            return Ok(Next::More("dump", pace));
+        }
+        let bytes = serde_json::to_vec(&self.content).expect("rows by table are JSON");
+        let artefact = Artefact { file: FILE.to_owned(), size: length(&bytes), sha256: sha256(&bytes) };
+        let contents = Contents { size: artefact.size, ..Contents::default() };
+        world.store.write(&task.dir, FILE, bytes);
+        Ok(Next::Done(Box::new(Report::DirDump(Box::new(DirDumped {
+            artefacts: vec![artefact],
+            server_version: String::new(),
+            tool_version: "simulated".to_owned(),
+            started: self.started.clone(),
+            ended: view.now.to_string(),
+            contents,
+        })))))
+    }
+
+    pub(super) fn command_seal(&self, world: &mut World, task: &CommandSeal) -> Worked {
+        self.dir_seal_as(world, &PgSeal { dir: task.dir.clone(), manifest: task.manifest.clone() })
+    }
+
+    pub(super) fn command_examine(&self, world: &World, task: &CommandExamine) -> Worked {
+        let (manifest, _) = self.dumped(world, &task.engine, &task.stored)?;
+        Ok(Next::Done(Box::new(Report::DirExamine { manifest: Box::new(manifest) })))
+    }
+
+    fn dumped(&self, world: &World, engine: &str, stored: &Stored) -> Result<(Manifest, Content), Failure> {
+        self.needs_store(false)?;
+        let manifest = world.store.open(stored)?;
+        if manifest.engine != engine {
+            return Err(Failure::refused(format!("backup {} is one of `{}`", stored.id, manifest.engine)));
+        }
+        let bytes = world.store.whole(&stored.dir, &manifest)?;
+        let content = serde_json::from_slice(bytes).map_err(|e| Failure::refused(e.to_string()))?;
+        Ok((manifest, content))
+    }
+
+    /// The data goes, comes back by halves, and is in use by nobody who could tell.
+    pub(super) fn command_load(&mut self, world: &mut World, view: &View<'_>, task: &CommandLoad) -> Worked {
+        let (_, content) = self.dumped(world, &task.engine, &task.stored)?;
+        let (pace, phase) = (world.pace.load, self.phase);
+        let held = self.held(world, view, &task.command)?;
+        held.half = phase < 2;
+        held.live = match phase {
+            0 => Content::new(),
+            1 => half_of(&content),
+            _ => content,
+        };
+        if phase < 2 {
+            return Ok(Next::More("the load command", pace));
+        }
+        Ok(Next::Done(Box::new(Report::Done)))
+    }
+}

@@ -1,0 +1,152 @@
+//! S8, S9, S10, S15, S16 where the data has nothing but the commands of its service.
+
+use std::time::Duration;
+
+use serde_json::json;
+use skep::operation::record::{State, StepState, Work};
+use skep_runner::Task;
+use skep_tests::saga::Scene;
+use skep_tests::sim::Loss;
+use skep_tests::sim::postgres::Content;
+use skep_tests::sim::shop::{Shop, ShopOptions};
+
+use super::jobs::{SECRET, readable};
+use super::{driven, exists, failed_with, once, remarks, restore, step, update};
+
+fn held(shop: &Shop) -> Content {
+    shop.data.with(|world| world.files["shop_db"].live.clone())
+}
+
+/// As the command line and an alert ask for it; the labels settle that it is in place.
+fn asked() -> Work {
+    Work::Restore { backup: None, before: None, in_place: None, quiesce: None }
+}
+
+fn loads(shop: &Shop) -> usize {
+    shop.data.with(|world| world.tasks.iter().filter(|t| matches!(t, Task::CommandLoad(_))).count())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_command_dumped_its_load_command_brings_back_while_clients_are_stopped() {
+    let scene = Scene::restore(ShopOptions::files("command"), asked()).await;
+    let op = driven(&scene).await;
+    assert_eq!(scene.check("a restore by a command").await, State::Succeeded);
+    assert_eq!(step(&op, "replace"), Some(StepState::Done), "{:#?}", op.journal);
+    assert_eq!((loads(&scene.shop), step(&op, "beside")), (1, None));
+    assert!(remarks(&op, "Skep cannot know"), "{:?}", op.journal.remarks);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s10_no_command_loads_without_a_safety_backup() {
+    let scene = Scene::restore(ShopOptions::files("command"), asked()).await;
+    for _ in 0..3 {
+        let safety = |task: &Task| matches!(task, Task::CommandDump(dump) if dump.dir.ends_with('s'));
+        scene.shop.sim.faults().kill_job(1, move |ticket| safety(&ticket.task));
+    }
+    let op = driven(&scene).await;
+    assert_eq!(scene.check("s10 command").await, State::Failed);
+    assert!(failed_with(&op, "no safety backup"), "{:#?}", op.journal);
+    assert_eq!((step(&op, "stop"), loads(&scene.shop)), (None, 0), "{:#?}", op.journal);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s10_what_fails_its_checks_once_a_command_has_loaded_it_gives_way_to_the_safety_backup() {
+    let (shop, _) = Scene::broken(ShopOptions::files("command")).await;
+    let before = held(&shop);
+    // Nobody ever answers so: not before, and not after.
+    update(&shop, "shop_db", |s| {
+        s["Labels"]["skep.check.gone.http"] = json!("http://:8080/");
+        s["Labels"]["skep.check.gone.status"] = json!("204");
+    })
+    .await;
+    let scene = Scene::ask(shop, asked()).await;
+    let op = driven(&scene).await;
+    assert_eq!(step(&op, "replace"), Some(StepState::Undone), "{:#?}", op.journal);
+    assert_eq!(scene.check("s10 command back").await, State::RolledBack);
+    assert_eq!((held(&scene.shop), loads(&scene.shop)), (before, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn s16_an_altered_dump_is_refused_before_anything_live_is_touched() {
+    let (shop, _) = Scene::broken(ShopOptions::files("command")).await;
+    shop.data.with(|world| {
+        let dir = world.store.backups().pop().unwrap();
+        world.store.corrupt(&dir, "data.dump");
+    });
+    let scene = Scene::ask(shop, asked()).await;
+    let op = driven(&scene).await;
+    assert!(failed_with(&op, "no backup can be used"), "{:#?}", op.journal);
+    assert_eq!((step(&op, "safety"), step(&op, "stop"), loads(&scene.shop)), (None, None, 0));
+    assert_eq!(scene.check("s16 command").await, State::Failed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s8_a_load_on_a_lost_node_is_waited_for_since_nothing_fences_a_command() {
+    let mut options = ShopOptions::files("command");
+    (options.sim.nodes, options.sim.managers) = (3, 3);
+    let (shop, wanted) = Scene::broken(options).await;
+    let before = held(&shop);
+    let scene = Scene::ask(shop, asked()).await;
+    scene.shop.data.with(|w| w.pace.load = Duration::from_secs(60));
+    let env = scene.driver("driver").await;
+    let lost = async {
+        once(&scene.shop, "the load", |shop| exists(shop, "-replace-load-1")).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let job = scene.shop.sim.services().into_iter().find(|n| n.contains("-replace-load-1")).unwrap();
+        let node = scene.shop.sim.containers(&job)[0].node.clone();
+        scene.shop.sim.faults().lose_node(&node, Loss::Unreachable);
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        assert!(!exists(&scene.shop, "-replace-load-2"), "a second load runs beside a first that may run");
+        scene.shop.sim.faults().return_node(&node);
+    };
+    tokio::join!(scene.drive(&env), lost);
+    let op = scene.operation().await;
+    assert!(op.journal.step("replace").unwrap().jobs["load"].writes, "{:#?}", op.journal);
+    let expected = if op.journal.state == State::Succeeded { &wanted } else { &before };
+    assert!(op.journal.state.is_terminal(), "{:#?}", op.journal);
+    assert_eq!(held(&scene.shop), *expected, "{:#?}", op.journal);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s15_the_secret_part_of_the_environment_reaches_commands_and_nobody_else() {
+    let shop = Shop::start(ShopOptions::files("command")).await;
+    update(&shop, "shop_db", |s| {
+        let env = json!(["ADDR=here", format!("STORE_PASSWORD={SECRET}")]);
+        s["TaskTemplate"]["ContainerSpec"]["Env"] = env;
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let shop = Scene::back_up(shop).await;
+    let scene = Scene::ask(shop, asked()).await;
+    let env = scene.driver("driver").await;
+    let drive = scene.drive(&env);
+    tokio::pin!(drive);
+    let mut secrets = 0;
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut drive => break,
+            text = readable(&scene.shop) => {
+                secrets += usize::from(text.contains("skep-job-"));
+                assert!(!text.contains(SECRET), "the secret can be read");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    assert!(secrets > 0, "no job was looked at");
+    assert_eq!(scene.check("s15 command").await, State::Succeeded);
+    let given = scene.shop.data.with(|world| {
+        world.tasks.iter().any(|t| matches!(t, Task::CommandLoad(l) if l.command.environment.is_some()))
+    });
+    assert!(given, "the command did not get it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_never_loads_under_running_clients() {
+    let work = restore(true, Some(false));
+    let scene = Scene::restore(ShopOptions::files("command"), work).await;
+    let op = driven(&scene).await;
+    assert!(failed_with(&op, "cannot run on"), "{:#?}", op.journal);
+    assert!(!exists(&scene.shop, "skep-job-"));
+    assert_eq!(scene.check("under clients").await, State::Failed);
+}
