@@ -163,7 +163,16 @@ async fn open(
         }
         Password::File | Password::Nowhere => None,
     };
-    let ticket = job::ensure_ticket(cx.engine(), &name, &ticket, &labels).await?;
+    let ticket = match job::ensure_ticket(cx.engine(), &name, &ticket, &labels).await {
+        Ok(ticket) => ticket,
+        Err(error) => {
+            // Nothing would know of it. Best effort: the first error is the one to tell.
+            if let Some(secret) = &secret {
+                let _gone = cx.engine().remove_secret(secret).await;
+            }
+            return Err(error.into());
+        }
+    };
     let record = JobRecord {
         attempt,
         ticket,
