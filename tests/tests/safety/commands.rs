@@ -44,9 +44,9 @@ async fn s10_no_command_loads_without_a_safety_backup() {
         scene.shop.sim.faults().kill_job(1, move |ticket| safety(&ticket.task));
     }
     let op = driven(&scene).await;
-    assert_eq!(scene.check("s10 command").await, State::Failed);
-    assert!(failed_with(&op, "no safety backup"), "{:#?}", op.journal);
-    assert_eq!((step(&op, "stop"), loads(&scene.shop)), (None, 0), "{:#?}", op.journal);
+    assert_eq!(scene.check("s10 command").await, State::RolledBack);
+    assert!(op.journal.step("safety").unwrap().reason.contains("no safety backup"), "{:#?}", op.journal);
+    assert_eq!((step(&op, "replace"), loads(&scene.shop)), (None, 0), "{:#?}", op.journal);
 }
 
 #[tokio::test(start_paused = true)]
