@@ -17,7 +17,7 @@ use crate::operation::frozen::{self, Frozen, Kept, KeptForm, Target};
 use crate::operation::record::Operation;
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Access, Order, Outcome};
-use crate::operation::{catalogue, clients, whereabouts};
+use crate::operation::{canary, catalogue, clients, whereabouts};
 
 /// Swaps the names. The clients must still be stopped: a deploy in the middle may have brought them back (S12).
 pub(super) async fn cut(cx: &mut Cx<'_>) -> Result<Progress, Fault> {

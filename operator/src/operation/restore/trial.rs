@@ -161,12 +161,9 @@ pub(in crate::operation) enum Tried {
 /// When one does not pass, or what the engine says.
 pub(in crate::operation) async fn check_clients(cx: &mut Cx<'_>, clients: &[Client]) -> Result<Tried, Fault> {
     for (i, client) in clients.iter().enumerate() {
-        let mut checks = canary::net_checks(&client.checks);
+        let checks = canary::checks_of(client);
         if checks.is_empty() {
             continue;
-        }
-        for check in checks.iter_mut().filter(|c| c.host.is_empty()) {
-            check.host = format!("tasks.{}", client.name);
         }
         let Some(service) = clients::find(cx, client).await? else {
             continue;
