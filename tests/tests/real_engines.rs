@@ -454,7 +454,7 @@ async fn drill(place: &Place, kept: Kept) {
 #[ignore = "needs the sandbox"]
 async fn drills_prove_what_restores_catch_what_does_not_and_leave_nothing() {
     let place = Place::set().await;
-    let [files, cache, db] = SERVICES;
+    let [files, cache, db, ..] = SERVICES;
     tokio::join!(drill(&place, files), drill(&place, cache), drill(&place, db));
     place.strike().await;
 }

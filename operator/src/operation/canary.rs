@@ -24,6 +24,13 @@ pub fn is_one(service: &str, op: &OpId) -> bool {
     service.strip_prefix("skep-canary-").is_some_and(|rest| rest.starts_with(op.as_str()))
 }
 
+/// Whether a task with this template is of a canary of this operation: it refers to its ticket by name, and does so also when
+/// the service is gone.
+pub fn is_task(template: &Value, op: &OpId) -> bool {
+    let configs = template["ContainerSpec"]["Configs"].as_array().into_iter().flatten();
+    configs.filter_map(|c| c["ConfigName"].as_str()).any(|name| is_one(name, op))
+}
+
 /// One task of the client: no network aliases, no ports, none of its service labels (which route), the ticket's name and
 /// `labels`; on `node` where one is given. It refers to its ticket as a job does: without it, it cannot be made (S7).
 pub fn spec(ticket: &ObjectRef, base: &Value, labels: &Labels, node: Option<&str>) -> Value {

@@ -338,7 +338,11 @@ async fn ending(cx: &mut Cx<'_>, client: &Client) -> Result<Option<String>, Faul
     Ok((left > 0).then(|| format!("{} was removed: {left} task(s) left", client.name)))
 }
 
-async fn down_nodes(cx: &Cx<'_>, tasks: &[Task]) -> Result<Vec<String>, Fault> {
+/// The nodes of tasks that still run somewhere and that do not answer.
+///
+/// # Errors
+/// What the engine says.
+pub async fn down_nodes(cx: &Cx<'_>, tasks: &[Task]) -> Result<Vec<String>, Fault> {
     if tasks.iter().all(|t| t.state.is_terminal()) {
         return Ok(Vec::new());
     }

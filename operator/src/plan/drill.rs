@@ -4,7 +4,7 @@ use super::explain::Draft;
 use super::words::{ago, exact, size};
 use crate::engines::{Data, DirectoryEngine};
 use crate::operation::catalogue::{Backup, Entry, Shown, to_drill};
-use crate::operation::drill::{NO_CHECK, scratch_name, scratch_side};
+use crate::operation::drill::{NO_CHECK, NO_DRILL, scratch_name, scratch_side};
 use crate::operation::record::Work;
 use crate::operation::restore::Way;
 
@@ -20,6 +20,10 @@ pub(super) fn drill(draft: &mut Draft<'_>, work: &Work) {
             format!("`.skep-{}`, a directory beside the live files", scratch_side(&name)),
             "whether there is room: 1.2 × the size of the data, and a tenth of the file system",
         ),
+        Data::Command(_) => {
+            draft.refuse(NO_DRILL);
+            ("nothing".to_owned(), "")
+        }
         Data::Postgres | Data::None => (
             format!("`{}`, a database that nobody else knows", scratch_name(&name)),
             "whether there is room: 1.2 × the live size and the write-ahead log",

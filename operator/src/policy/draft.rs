@@ -11,8 +11,8 @@ use skep_runner::task::Expect;
 use super::probe::{Body, Url};
 use super::schedule::Schedule;
 use super::types::{
-    Backup, Check, CheckProbe, Commands, Data, Drill, Engine, Keep, Limit, Maintenance, MaintenanceMode, Restore,
-    RestoreMode, Strategy,
+    Backup, Check, CheckProbe, Commands, Data, Drill, Engine, Keep, Limit, Maintenance, MaintenanceMode,
+    Restore, RestoreMode, Strategy,
 };
 
 /// All labels of one service that were understood.

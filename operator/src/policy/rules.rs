@@ -135,6 +135,10 @@ fn fits_the_engine(read: &Read<'_>) -> Vec<Problem> {
         unfit(beside, Section::Restore, "skep.restore.strategy", want);
         let want = "`true`: a command loads into the live data, which nobody may use meanwhile";
         unfit(restore.quiesce == Some(false), Section::Restore, "skep.restore.quiesce", want);
+        let want =
+            "no such label with `skep.data=ENGINE`: a command loads into the live service, and nothing else";
+        let key = "skep.drill.schedule";
+        unfit(read.has(key), Section::Drill, key, want);
     } else if engine != Engine::Postgres {
         let want = "`beside`: data of `ENGINE` is built beside the live data and then moved";
         let in_place = restore.strategy == Some(Strategy::InPlace);

@@ -215,6 +215,10 @@ pub fn scratch_side(service: &str) -> String {
     format!("drill-{}", short_hash(service))
 }
 
+/// Why what only commands load has no drill.
+pub const NO_DRILL: &str =
+    "what only commands load has no drill: they load into the live service, and nothing else";
+
 /// What is to be said where [`Shown::Loads`] is all that a drill can show.
 pub const NO_CHECK: &str = "no SQL check is defined (skep.check.<name>.sql): a drill shows that the backup loads, and does not prove that its data is right";
 
@@ -276,6 +280,9 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         return Err(Fault::failed("this is not a drill"));
     };
     let frozen = freeze::drill(cx, backup.as_deref()).await?;
+    if matches!(frozen.target.data, Data::Command(_)) {
+        return Err(Fault::failed(NO_DRILL));
+    }
     if Shown::of(&frozen.target.data, frozen.checks.len()) == Shown::Loads {
         cx.remark(NO_CHECK);
     }
@@ -297,6 +304,7 @@ async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     match frozen.target.data {
         Data::Postgres | Data::None => database::preflight(cx, &frozen, entry).await,
         Data::Directory(_) => directory::preflight(cx, &frozen, entry).await,
+        Data::Command(_) => Err(Fault::failed(NO_DRILL)),
     }
 }
 
@@ -326,6 +334,7 @@ async fn load_scratch(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     match frozen.target.data {
         Data::Postgres | Data::None => database::load(cx, &frozen, entry).await,
         Data::Directory(_) => directory::load(cx, &frozen, entry).await,
+        Data::Command(_) => Err(Fault::failed(NO_DRILL)),
     }
 }
 
@@ -335,6 +344,7 @@ async fn run_checks(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         Data::Postgres | Data::None => database::check(cx, &frozen, chosen(&frozen)?).await,
         // The scratch server was there while its data was built, and no longer.
         Data::Directory(_) => Ok(Progress::Done(json!({ "checks": frozen.checks.len() }))),
+        Data::Command(_) => Err(Fault::failed(NO_DRILL)),
     }
 }
 
@@ -347,6 +357,7 @@ async fn drop_scratch(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
             database::drop(cx, &frozen, scratch, "drop").await?
         }
         Data::Directory(_) => directory::drop(cx, &frozen, "drop").await?,
+        Data::Command(_) => return Err(Fault::failed(NO_DRILL)),
     };
     match dropped {
         Removed::Wait(wait) => Ok(Progress::Wait(wait)),
@@ -411,6 +422,7 @@ async fn drop_whatever_is_there(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
             let name = format!("directory `.skep-{}`", scratch_side(&frozen.target.name));
             (directory::drop(cx, &frozen, "u").await?, name)
         }
+        Data::Command(_) => return Ok(Progress::done()),
     };
     let why = match dropped {
         Removed::Done => return Ok(Progress::done()),

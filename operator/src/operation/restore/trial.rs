@@ -111,12 +111,35 @@ async fn ticket(cx: &mut Cx<'_>, name: &str) -> Result<String, Fault> {
     Ok(id)
 }
 
-/// Removes the canary.
+/// Removes the canary, and waits until it has ended: the step before takes away the data that it uses.
 pub(super) async fn undo_canary(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if let Some(wait) = remove_canaries_but(cx, "").await? {
         return Ok(Progress::Wait(soon(wait)));
     }
+    if let Some(wait) = ending(cx).await? {
+        return Ok(Progress::Wait(soon(wait)));
+    }
     Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait))
+}
+
+/// What canaries left running whose services are gone: containers end a while after that. Those on a node that does not
+/// answer are not waited for, nor is one that does not end within the time for stopping.
+async fn ending(cx: &mut Cx<'_>) -> Result<Option<Wait>, Fault> {
+    let op = cx.op.id.clone();
+    let tasks = cx.engine().all_tasks().await?;
+    let mut left: Vec<_> =
+        tasks.into_iter().filter(|t| !t.state.is_terminal() && canary::is_task(&t.spec, &op)).collect();
+    let down = clients::down_nodes(cx, &left).await?;
+    left.retain(|t| t.node.as_ref().is_some_and(|node| !down.contains(node)));
+    if left.is_empty() {
+        return Ok(None);
+    }
+    let since = cx.record().changed;
+    if cx.since(since) <= cx.env.settings.stop_deadline {
+        return Ok(Some(Wait::new("the canary is ending")));
+    }
+    cx.remark("the canary does not end; what it may still write is not waited for");
+    Ok(None)
 }
 
 /// Removes canaries, then their tickets, and journals that. Returns what is waited for: a ticket is in use where its canary
