@@ -13,6 +13,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(exit) => return exit,
     };
+    if let Command::Task { ticket } = &cli.command {
+        return skep_store::run(ticket);
+    }
     let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = match threads {
         Ok(runtime) => runtime,

@@ -169,8 +169,9 @@ impl Stored {
                 .map(|at| Finding { at, why: "check `users`: 0, want ge 1".to_owned() }),
             removing: None,
             spoilt: self.spoilt.as_ref().map(|why| Finding { at: self.taken, why: why.clone() }),
+            copies: Vec::new(),
             entry: Entry {
-                schema: Entry::VERSION,
+                schema: Entry::version(None),
                 id: self.id.clone(),
                 operation: OpId::new(self.taken, &self.id),
                 service: service.to_owned(),
@@ -185,6 +186,7 @@ impl Stored {
                 purpose: if self.safety { Purpose::Safety } else { Purpose::Regular },
                 node: None,
                 origin: Origin::Made,
+                inner: None,
             },
         }
     }

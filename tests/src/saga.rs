@@ -35,6 +35,11 @@ use crate::sim::shop::{DATABASE, PAGE_IMAGE, Shop, ShopOptions, USER};
 /// Longest simulated time that an operation may take to come to rest.
 const REST: Duration = Duration::from_secs(1800);
 
+/// The store `cloud` as the settings of drivers have it.
+const CLOUD: &str = "s3://backups/swarm,endpoint=http://s3.test:9000";
+/// The store `cloud` as the simulation knows it.
+pub const CLOUD_SHELF: &str = "s3://backups/swarm";
+
 /// The directory of [`Scene::layout`].
 pub const BY_HAND: &str = "old/20260101";
 
@@ -454,6 +459,8 @@ impl Scene {
         let objects = self.shop.sim.stored_names().into_iter().chain(self.shop.sim.services());
         let left: Vec<String> = objects.filter(|n| mine.iter().any(|m| n.starts_with(m))).collect();
         assert_eq!(left, [] as [String; 0], "left behind: {told}");
+        let staged = self.shop.data.with(|world| world.staged());
+        assert_eq!(staged, [] as [String; 0], "left in the staging volume: {told}");
         let has_succeeded = op.journal.state == State::Succeeded;
         let may_be_kept = match op.intent.work {
             Work::Restore { .. } => has_succeeded,
@@ -628,9 +635,12 @@ async fn env(shop: &Shop, name: &str) -> Env {
     let sim = shop.sim.clone();
     let mut settings =
         Settings { instance: name.to_owned(), page_image: PAGE_IMAGE.to_owned(), ..Settings::default() };
-    // A store that the default labels do not use, the same on every node.
-    let nas = "volume:nas,opt.type=nfs,opt.device=:/nas".parse().expect("the harness names a store");
-    settings.stores.insert("nas".to_owned(), nas);
+    // Stores that the default labels do not use, the same on every node.
+    for (name, store) in [("cloud", CLOUD), ("nas", "volume:nas,opt.type=nfs,opt.device=:/nas")] {
+        settings.stores.insert(name.to_owned(), store.parse().expect("the harness names stores"));
+    }
+    settings.image = Some("skep:test".to_owned());
+    settings.identity = Some("skep-age-identity".to_owned());
     Env {
         engine: connect(shop, name).await,
         settings: Arc::new(settings),

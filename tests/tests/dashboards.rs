@@ -260,6 +260,7 @@ fn view(restore: State, backup: State) -> View {
         engine: Some("postgres"),
         backups: Some(Backups {
             count: 7,
+            copies_missing: 0,
             last_success: Some(at(-3_000)),
             last_attempt: Some(at(-3_010)),
             last_verified: Some(at(-2_990)),

@@ -32,6 +32,13 @@ enum Kind {
     Layout,
     Point,
     Rollback,
+    Staged,
+    StagedBeside,
+    StagedInPlace,
+    StagedFiles,
+    StagedDrill,
+    StagedFilesDrill,
+    StagedCommand,
 }
 
 impl Kind {
@@ -44,16 +51,17 @@ impl Kind {
             Kind::Files if !all => 3,
             Kind::Files => 1,
             Kind::Command if !all => 3,
-            Kind::Command => 1,
-            Kind::BesideZero | Kind::Hot | Kind::InPlace if all => 1,
-            Kind::FilesBackup | Kind::Volume | Kind::VolumeDrill | Kind::CommandBackup if all => 1,
+            Kind::Staged | Kind::Command => 1,
+            _ if all => 1,
             Kind::BesideZero | Kind::Hot | Kind::InPlace => 5,
             Kind::FilesBackup | Kind::Volume | Kind::VolumeDrill | Kind::CommandBackup => 5,
+            Kind::StagedBeside | Kind::StagedInPlace | Kind::StagedFiles | Kind::StagedDrill => 5,
+            Kind::StagedFilesDrill | Kind::StagedCommand => 5,
         }
     }
 }
 
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 27] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -74,6 +82,13 @@ const KINDS: [Kind; 18] = [
     Kind::Layout,
     Kind::Point,
     Kind::Rollback,
+    Kind::Staged,
+    Kind::StagedBeside,
+    Kind::StagedInPlace,
+    Kind::StagedFiles,
+    Kind::StagedDrill,
+    Kind::StagedFilesDrill,
+    Kind::StagedCommand,
 ];
 
 fn restore(in_place: bool, quiesce: Option<bool>) -> Work {
@@ -86,8 +101,28 @@ fn proxy_mode() -> ShopOptions {
     options
 }
 
+/// Backups go to a bucket, encrypted, and are copied to a second store.
+fn staged(mut options: ShopOptions) -> ShopOptions {
+    let recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+    for (key, value) in [("store", "cloud"), ("encrypt", recipient), ("copies", "nas")] {
+        options.db_labels.push((format!("skep.backup.{key}"), value.to_owned()));
+    }
+    options
+}
+
 async fn scene(kind: Kind) -> Scene {
     match kind {
+        Kind::Staged => Scene::backup(staged(ShopOptions::default())).await,
+        Kind::StagedBeside => Scene::restore(staged(ShopOptions::default()), restore(false, None)).await,
+        Kind::StagedInPlace => Scene::restore(staged(ShopOptions::default()), restore(true, None)).await,
+        Kind::StagedFiles => {
+            Scene::restore(staged(ShopOptions::files("mariadb")), restore(false, None)).await
+        }
+        Kind::StagedDrill => Scene::drill(staged(ShopOptions::default())).await,
+        Kind::StagedFilesDrill => Scene::drill(staged(ShopOptions::files("mariadb"))).await,
+        Kind::StagedCommand => {
+            Scene::restore(staged(ShopOptions::files("command")), restore(true, None)).await
+        }
         Kind::Backup => Scene::backup(ShopOptions::default()).await,
         Kind::Beside => Scene::restore(ShopOptions::default(), restore(false, None)).await,
         Kind::BesideZero => Scene::restore(proxy_mode(), restore(false, None)).await,
@@ -107,7 +142,7 @@ async fn scene(kind: Kind) -> Scene {
         Kind::Import => Scene::import(ShopOptions::default()).await,
         Kind::Layout => Scene::layout(ShopOptions::default()).await.0,
         Kind::Point => Scene::point(ShopOptions::default()).await,
-        Kind::Rollback => Scene::rollback(ShopOptions::default()).await,
+        Kind::Rollback => Box::pin(Scene::rollback(ShopOptions::default())).await,
     }
 }
 
@@ -196,6 +231,16 @@ for_each_kind! {
     a_backup_survives_death_after_every_write: Kind::Backup, dies_after;
     a_backup_survives_every_write_twice: Kind::Backup, repeats;
     a_backup_goes_back_when_any_write_fails: Kind::Backup, fails;
+    a_staged_backup_survives_death_before_every_write: Kind::Staged, dies_before;
+    a_staged_backup_survives_death_after_every_write: Kind::Staged, dies_after;
+    a_staged_backup_survives_every_write_twice: Kind::Staged, repeats;
+    a_staged_backup_goes_back_when_any_write_fails: Kind::Staged, fails;
+    a_staged_restore_survives_death_after_every_write: Kind::StagedBeside, dies_after;
+    a_staged_restore_goes_back_when_any_write_fails: Kind::StagedBeside, fails;
+    a_staged_restore_in_place_goes_back_when_any_write_fails: Kind::StagedInPlace, fails;
+    a_staged_restore_of_a_directory_goes_back_when_any_write_fails: Kind::StagedFiles, fails;
+    a_staged_drill_survives_death_after_every_write: Kind::StagedDrill, dies_after;
+    a_staged_drill_goes_back_when_any_write_fails: Kind::StagedDrill, fails;
     a_restore_survives_death_before_every_write: Kind::Beside, dies_before;
     a_restore_survives_death_after_every_write: Kind::Beside, dies_after;
     a_restore_survives_every_write_twice: Kind::Beside, repeats;

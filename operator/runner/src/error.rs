@@ -20,6 +20,9 @@ pub enum Error {
     /// Trying again changes nothing before there is room again.
     #[error("{0}")]
     NoRoom(String),
+    /// Trying again changes nothing before people have changed what stands around it: rights, names, keys.
+    #[error("{0}")]
+    Barred(String),
     /// The next attempt may succeed.
     #[error("{0}")]
     Unready(String),
@@ -78,7 +81,7 @@ impl Error {
     pub fn kind(&self) -> FaultKind {
         let (transient, here) = match self {
             Error::Refused(_) => (false, false),
-            Error::NoRoom(_) => (false, true),
+            Error::NoRoom(_) | Error::Barred(_) => (false, true),
             Error::Unready(_) | Error::Stopped => (true, false),
             Error::Io { source, .. } => (!is_final_io(source.kind()), is_here_io(source.kind())),
             Error::Tool { said, .. } => (is_transient_text(said), is_here_text(said)),

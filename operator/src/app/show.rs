@@ -55,7 +55,9 @@ pub(super) async fn publish(
 
 fn view(parts: &Parts, world: &World, leadership: &Leadership) -> View {
     let services: Vec<_> = world.services.values().cloned().collect();
-    let policies = Policies::of(&services);
+    let settings = &parts.env.settings;
+    let stores: Vec<&str> = settings.stores.keys().map(String::as_str).collect();
+    let policies = Policies::of(&services).known_to(&stores, settings.identity.is_some());
     let operations: Vec<_> = world.operations.iter().filter_map(|c| Operation::read(c).ok()).collect();
     let backups: Vec<_> = world.backups.iter().filter_map(Backup::read).collect();
     let now = clock::now();

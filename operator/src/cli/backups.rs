@@ -45,6 +45,7 @@ struct Shown<'a> {
     drill_failed: Option<&'a Finding>,
     removing: Option<Timestamp>,
     spoilt: Option<&'a Finding>,
+    copies: &'a [String],
 }
 
 /// `skep backups`
@@ -78,6 +79,7 @@ async fn list(session: &Session, service: Option<&str>) -> Result<Exit, Failure>
                 drill_failed: b.drill_failed.as_ref(),
                 removing: b.removing,
                 spoilt: b.spoilt.as_ref(),
+                copies: &b.copies,
             })
             .collect();
         session.out.json_whole(&all);
@@ -106,6 +108,13 @@ fn proved(backup: &Backup, now: Timestamp) -> Cell {
         (None, None, Some(at)) => Cell::new(Tone::Mind, format!("no; it loads, {}", ago(at, now))),
         (None, None, None) => Cell::from("no"),
     }
+}
+
+/// The stores that have it.
+fn stores(backup: &Backup) -> String {
+    let is_encrypted = backup.entry.inner.as_ref().is_some_and(|i| i.encrypted);
+    let store = format!("{}{}", backup.entry.store, if is_encrypted { " (encrypted)" } else { "" });
+    std::iter::once(store).chain(backup.copies.iter().cloned()).collect::<Vec<_>>().join(", ")
 }
 
 fn table(session: &Session, backups: &[Backup]) -> Table {
@@ -145,7 +154,7 @@ fn table(session: &Session, backups: &[Backup]) -> Table {
             verified,
             proved(backup, now),
             purpose,
-            entry.store.as_str().into(),
+            stores(backup).into(),
             Cell::new(Tone::Faint, &entry.dir),
         ]);
     }

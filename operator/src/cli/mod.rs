@@ -116,6 +116,13 @@ pub enum Command {
     Release(Box<release::ReleaseArgs>),
     /// Ask the operator in this container whether it is ready.
     Healthcheck(health::HealthArgs),
+    /// Do what a ticket says: jobs in Skep's own image run this.
+    #[command(hide = true)]
+    Task {
+        /// The ticket.
+        #[arg(long, default_value = skep_runner::TICKET_PATH)]
+        ticket: String,
+    },
     /// Write completions for a shell.
     Completions {
         /// The shell.
@@ -190,7 +197,9 @@ impl Cli {
             Command::Check(args) if !args.needs_swarm() => {
                 Ok(tell(out, &args.run(&variable, &[], self.out.output)))
             }
-            Command::Operator(_) => Err(Failure::refused("the operator is not run from here")),
+            Command::Operator(_) | Command::Task { .. } => {
+                Err(Failure::refused("the operator and its jobs are not run from here"))
+            }
             _ => {
                 let endpoint = engine.map_or_else(|| self.endpoint(), Ok)?;
                 let engine = Engine::connect(endpoint).await?;
@@ -219,6 +228,7 @@ impl Cli {
             }
             Command::Release(args) => release::release(session, args).await,
             Command::Operator(_)
+            | Command::Task { .. }
             | Command::Labels
             | Command::Explain(_)
             | Command::Healthcheck(_)

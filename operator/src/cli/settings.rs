@@ -62,7 +62,8 @@ pub struct WorkArgs {
     /// Name of this Swarm, for mails and pages.
     #[arg(long, env = "SKEP_CLUSTER", value_name = "NAME", default_value = "swarm", hide_short_help = true)]
     pub cluster: String,
-    /// A backup store, `name=bind:/path` or `name=volume:name[,driver=…][,opt.<name>=<value>…]`; a part with a comma in it
+    /// A backup store, `name=bind:/path`, `name=volume:name[,driver=…][,opt.<name>=<value>…]` or
+    /// `name=s3://bucket[/prefix][,endpoint=…][,region=…][,path-style=true][,credentials=<secret>][,network=…]`; a part with a comma in it
     /// is quoted whole, as in `"opt.o=addr=10.0.0.1,rw"`. May be repeated, or separated by `;`. The volume `skep-backups` as `default` where none is given.
     #[arg(
         long = "store",
@@ -72,6 +73,12 @@ pub struct WorkArgs {
         hide_short_help = true
     )]
     pub stores: Vec<NamedStore>,
+    /// Name of the Swarm secret with the age identity that decrypts backups. Without it they can be made, but people restore them.
+    #[arg(long, env = "SKEP_AGE_IDENTITY", value_name = "SECRET", hide_short_help = true)]
+    pub age_identity: Option<String>,
+    /// Skep's own image, for jobs that run in it; that of the operator's own task where absent.
+    #[arg(long, env = "SKEP_IMAGE", value_name = "IMAGE", hide_short_help = true)]
+    pub image: Option<String>,
     /// The store of services that name none; the only one where there is only one, else `default`.
     #[arg(long, env = "SKEP_DEFAULT_STORE", value_name = "NAME", hide_short_help = true)]
     pub default_store: Option<String>,
@@ -241,6 +248,8 @@ impl WorkArgs {
             instance: instance.to_owned(),
             stores,
             default_store,
+            image: set(self.image.as_deref()),
+            identity: set(self.age_identity.as_deref()),
             page_image: self.page_image.clone(),
             stop_deadline: self.stop_deadline.unwrap_or(base.stop_deadline),
             start_deadline: self.start_deadline.unwrap_or(base.start_deadline),
@@ -308,7 +317,8 @@ impl FromStr for NamedStore {
     type Err = String;
 
     fn from_str(text: &str) -> Result<NamedStore, String> {
-        let (name, store) = text.split_once('=').ok_or("want `name=bind:/path` or `name=volume:name`")?;
+        let (name, store) =
+            text.split_once('=').ok_or("want `name=bind:/path`, `name=volume:name` or `name=s3://bucket`")?;
         let fine = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
         if !fine {
             return Err(format!("`{name}` is no name: want letters, digits, `-` and `_`"));
@@ -329,6 +339,11 @@ pub fn secret(what: &'static str, path: &Path) -> Result<String, BadSettings> {
         "" => Err(BadSettings::Empty { what, path: path.to_owned() }),
         secret => Ok(secret.to_owned()),
     }
+}
+
+/// What a stack file sets to nothing is not set.
+fn set(text: Option<&str>) -> Option<String> {
+    text.filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 /// A duration as in labels, `1h30m`; zero is one.
@@ -401,7 +416,7 @@ mod tests {
         for (args, said) in [
             (["--store", "bind:/mnt"], "want `name=bind:/path`"),
             (["--store", "a b=bind:/mnt"], "is no name"),
-            (["--store", "a=s3://x"], "want `bind:/path` or `volume:name"),
+            (["--store", "a=s3://x"], "want `bind:/path`, `volume:name"),
             (["--settle", "10"], "want a duration"),
             (["--backups-at-once", "0"], "want a whole number from 1"),
             (["--stop-deadline", "0s"], "longer than nothing"),

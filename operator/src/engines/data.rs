@@ -237,6 +237,7 @@ pub fn live_files(task: &Task) -> Option<(Vec<&str>, Use)> {
         | Task::DirSeal(_)
         | Task::DirExamine(_)
         | Task::DataChecks(_)
+        | Task::Store(_)
         | Task::StoreVerify(_)
         | Task::StoreScan(_)
         | Task::LayoutScan(_)

@@ -171,6 +171,7 @@ fn database(name: &str, condition: Condition, last: i64, count: u64, size: u64) 
         engine: Some("postgres"),
         backups: Some(Backups {
             count,
+            copies_missing: 0,
             last_success: Some(at(last)),
             last_attempt: Some(at(last)),
             last_verified: Some(at(last + 13)),

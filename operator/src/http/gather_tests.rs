@@ -57,8 +57,9 @@ fn backup(id: &str, taken: i64, purpose: Purpose, verified: bool, proved: Option
         drill_failed: None,
         removing: None,
         spoilt: None,
+        copies: Vec::new(),
         entry: Entry {
-            schema: Entry::VERSION,
+            schema: Entry::version(None),
             id: id.to_owned(),
             operation: OpId::new(at(taken), id),
             service: SERVICE.to_owned(),
@@ -73,6 +74,7 @@ fn backup(id: &str, taken: i64, purpose: Purpose, verified: bool, proved: Option
             purpose,
             node: None,
             origin: Origin::Made,
+            inner: None,
         },
     }
 }

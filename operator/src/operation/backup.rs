@@ -1,4 +1,6 @@
-//! Backup: claim ↩ plan ↩ dump ↩ verify ↩ (read back in full, manifest last) · register ↩ · prune ◆ · release.
+//! Backup: claim ↩ plan ↩ dump ↩ verify ↩ (read back in full, manifest last) · ship ↩ · register ↩ · copy ↩ · prune ◆ · release.
+//!
+//! `ship` brings what was staged to its store; `copy` brings the backup to further stores. Where neither is asked for, they do nothing.
 //!
 //! A backup exists once it is registered; before that its directory has no manifest or no catalogue entry, and the
 //! undo removes it. Once older ones are being removed it is not taken back any more. Nothing of the live data is touched at any moment.
@@ -14,8 +16,9 @@ use super::data::{Dumped, Sealing};
 use super::frozen::{self, Frozen, Target};
 use super::journal::Compensation;
 use super::saga::{Cx, Fault, Progress, Saga};
+use super::stores::{self, Inner};
 use super::work::{self, Access, Order, Outcome};
-use super::{claim, freeze, prune};
+use super::{claim, copies, freeze, prune};
 use crate::swarm::error::Error;
 
 /// The saga.
@@ -32,16 +35,32 @@ pub enum Step {
     Dump,
     /// The dump is read back in full; the manifest is written.
     Verify,
+    /// What was staged is brought to its store.
+    Ship,
     /// The catalogue knows the manifest's checksum.
     Register,
+    /// Further stores get copies.
+    Copy,
     /// Older backups that no rule keeps are removed.
     Prune,
     /// The service is given back.
     Release,
 }
 
-const STEPS: [Step; 7] =
-    [Step::Claim, Step::Plan, Step::Dump, Step::Verify, Step::Register, Step::Prune, Step::Release];
+const STEPS: [Step; 9] = [
+    Step::Claim,
+    Step::Plan,
+    Step::Dump,
+    Step::Verify,
+    Step::Ship,
+    Step::Register,
+    Step::Copy,
+    Step::Prune,
+    Step::Release,
+];
+
+/// The key of the job that brings a backup to its store.
+pub const SHIP: &str = "ship";
 
 /// Where one backup goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +80,9 @@ pub struct Sealed {
     pub size: u64,
     /// The data is that of this moment.
     pub taken: Timestamp,
+    /// What is inside, where the files in the store are encoded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inner: Option<Inner>,
 }
 
 impl super::journal::Step for Step {
@@ -70,7 +92,9 @@ impl super::journal::Step for Step {
             Step::Plan => "plan",
             Step::Dump => "dump",
             Step::Verify => "verify",
+            Step::Ship => "ship",
             Step::Register => "register",
+            Step::Copy => "copy",
             Step::Prune => "prune",
             Step::Release => "release",
         }
@@ -78,7 +102,13 @@ impl super::journal::Step for Step {
 
     fn compensation(self) -> Compensation {
         match self {
-            Step::Claim | Step::Plan | Step::Dump | Step::Verify | Step::Register => Compensation::Undo,
+            Step::Claim
+            | Step::Plan
+            | Step::Dump
+            | Step::Verify
+            | Step::Ship
+            | Step::Register
+            | Step::Copy => Compensation::Undo,
             Step::Prune => Compensation::PointOfNoReturn,
             Step::Release => Compensation::Nothing,
         }
@@ -118,12 +148,25 @@ impl Saga for Backup {
                 let dumped: Dumped = cx.out("dump")?;
                 seal(cx, &frozen.target, &place, &dumped, "seal").await
             }
-            Step::Register => {
+            Step::Ship => {
                 let frozen = frozen::load(cx).await?;
                 let place = Place::regular(cx, &frozen.target);
                 let sealed: Sealed = cx.out("verify")?;
+                match stores::ship(cx, &frozen.target, &place, sealed, SHIP).await? {
+                    Ok(sealed) => Ok(Progress::Done(to_value(cx, &sealed)?)),
+                    Err(wait) => Ok(Progress::Wait(wait)),
+                }
+            }
+            Step::Register => {
+                let frozen = frozen::load(cx).await?;
+                let place = Place::regular(cx, &frozen.target);
+                let sealed: Sealed = cx.out("ship")?;
                 register(cx, &frozen.target, &place, &sealed, Purpose::Regular).await?;
                 Ok(Progress::Done(serde_json::json!({ "backup": place.id })))
+            }
+            Step::Copy => {
+                let frozen = frozen::load(cx).await?;
+                copies::copy(cx, &frozen.target).await
             }
             Step::Prune => {
                 let frozen = frozen::load(cx).await?;
@@ -146,6 +189,16 @@ impl Saga for Backup {
                 discard(cx, &frozen.target, &place).await
             }
             Step::Verify => Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait)),
+            Step::Ship => {
+                let frozen = frozen::load(cx).await?;
+                let place = Place::regular(cx, &frozen.target);
+                stores::undo_ship(cx, &frozen.target, &place, SHIP).await
+            }
+            Step::Copy => {
+                let frozen = frozen::load(cx).await?;
+                let place = Place::regular(cx, &frozen.target);
+                copies::undo(cx, &frozen.target, &place).await
+            }
             Step::Register => {
                 let frozen = frozen::load(cx).await?;
                 let place = Place::regular(cx, &frozen.target);
@@ -187,6 +240,10 @@ impl Place {
 /// # Errors
 /// When the dump fails, or what the engine says.
 pub async fn dump(cx: &mut Cx<'_>, target: &Target, place: &Place, key: &str) -> Result<Progress, Fault> {
+    if let Some(wait) = stores::open(cx, target, place, &format!("o{key}")).await? {
+        return Ok(Progress::Wait(wait));
+    }
+    let target = &stores::seen_by_jobs(&cx.env.settings, target);
     let task = target.dump(&place.dir)?;
     let order = Order { key, target, task, store: Some(Access::Write), data: false };
     match work::run(cx, &order).await? {
@@ -208,6 +265,7 @@ pub async fn seal(
     key: &str,
 ) -> Result<Progress, Fault> {
     let taken = dumped.taken()?;
+    let target = &stores::seen_by_jobs(&cx.env.settings, target);
     let task = target.seal(&place.dir, target.manifest(&place.id, dumped))?;
     let order = Order { key, target, task, store: Some(Access::Write), data: false };
     match work::run(cx, &order).await? {
@@ -215,7 +273,7 @@ pub async fn seal(
         Outcome::Failed(fault) => Err(Fault::failed(format!("the backup is not whole: {}", fault.message))),
         Outcome::Done(report) => {
             let Sealing { manifest_sha256, size } = Sealing::of(*report)?;
-            Ok(Progress::Done(to_value(cx, &Sealed { manifest_sha256, size, taken })?))
+            Ok(Progress::Done(to_value(cx, &Sealed { manifest_sha256, size, taken, inner: None })?))
         }
     }
 }
@@ -232,7 +290,7 @@ pub async fn register(
     purpose: Purpose,
 ) -> Result<(), Fault> {
     let entry = Entry {
-        schema: Entry::VERSION,
+        schema: Entry::version(sealed.inner.as_ref()),
         id: place.id.clone(),
         operation: cx.op.id.clone(),
         service: target.name.clone(),
@@ -247,6 +305,7 @@ pub async fn register(
         purpose,
         node: node_of_files(cx, target),
         origin: Origin::Made,
+        inner: sealed.inner.clone(),
     };
     let data =
         serde_json::to_vec(&entry).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
@@ -283,6 +342,7 @@ pub async fn discard(cx: &mut Cx<'_>, target: &Target, place: &Place) -> Result<
     if cx.record().jobs.is_empty() {
         return Ok(Progress::done());
     }
+    let target = &stores::seen_by_jobs(&cx.env.settings, target);
     let task = Task::Discard(Discard { dir: place.dir.clone(), sealed: true });
     let order = Order { key: "undo", target, task, store: Some(Access::Write), data: false };
     match work::run(cx, &order).await? {

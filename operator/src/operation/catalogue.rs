@@ -9,6 +9,7 @@ use skep_runner::task::{Stored, Verdict};
 
 use super::record::{OpId, SERVICE, SERVICE_ID};
 use super::saga::{Cx, Fault};
+use super::stores::Inner;
 use crate::engines::{Data, DirectoryEngine};
 use crate::swarm::error::Error;
 use crate::swarm::object::{Config, KIND, Kind, Labels, OP};
@@ -27,7 +28,9 @@ const LONGEST_REASON: usize = 300;
 const REMOVING: &str = "skep.removing";
 const SPOILT: &str = "skep.spoilt";
 const TAKEN: &str = "skep.taken";
-const VERSION: u32 = 1;
+const COPIES: &str = "skep.copies";
+/// Version 2 has backups whose files are encoded; others are written as version 1, which older ones can read.
+const VERSION: u32 = 2;
 
 /// A registered backup.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +55,8 @@ pub struct Backup {
     pub removing: Option<Timestamp>,
     /// What was wrong when it was last read back. Such a one is neither verified nor proved, whatever it was before.
     pub spoilt: Option<Finding>,
+    /// Names of the stores that have a copy.
+    pub copies: Vec<String>,
 }
 
 /// What was found against a backup.
@@ -99,6 +104,9 @@ pub struct Entry {
     /// How it came into the catalogue.
     #[serde(default, skip_serializing_if = "Origin::is_made")]
     pub origin: Origin,
+    /// What is inside, where the files in the store are encoded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inner: Option<Inner>,
 }
 
 /// What loading a backup has shown.
@@ -152,6 +160,7 @@ impl Backup {
             drill_failed: config.labels.get(DRILL_FAILED).map(|text| Finding::read(text)),
             removing: time(REMOVING),
             spoilt,
+            copies: copies_of(&config.labels),
             entry,
         })
     }
@@ -216,8 +225,10 @@ impl Origin {
 // === impl Entry ===
 
 impl Entry {
-    /// The format version that this Skep writes.
-    pub const VERSION: u32 = VERSION;
+    /// The format version that an entry needs.
+    pub const fn version(inner: Option<&Inner>) -> u32 {
+        if inner.is_some() { VERSION } else { 1 }
+    }
 
     /// Name of its config.
     pub fn config_name(&self) -> String {
@@ -236,9 +247,10 @@ impl Entry {
         ])
     }
 
-    /// As jobs know it.
+    /// As jobs of the database know it, which see what is inside.
     pub fn stored(&self) -> Stored {
-        Stored { id: self.id.clone(), dir: self.dir.clone(), manifest_sha256: self.manifest_sha256.clone() }
+        let sha256 = self.inner.as_ref().map_or(&self.manifest_sha256, |inner| &inner.manifest_sha256);
+        Stored { id: self.id.clone(), dir: self.dir.clone(), manifest_sha256: sha256.clone() }
     }
 }
 
@@ -329,6 +341,38 @@ pub async fn note(cx: &Cx<'_>, read: &Entry, verdict: &Verdict) -> Result<bool, 
     Ok(true)
 }
 
+/// A registered backup by its id; none where it is gone or cannot be read.
+///
+/// # Errors
+/// What the engine says.
+pub async fn find(cx: &Cx<'_>, id: &str) -> Result<Option<Backup>, Fault> {
+    match cx.engine().config(&format!("{PREFIX}{id}")).await {
+        Ok(config) => Ok(Backup::read(&config)),
+        Err(Error::NotFound { .. }) => Ok(None),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Notes that a store has a copy of a backup, or has none any more. `Stale` where somebody else has just written it; one
+/// that is gone needs no note.
+///
+/// # Errors
+/// What the engine says.
+pub async fn mark_copy(cx: &Cx<'_>, id: &str, store: &str, is_there: bool) -> Result<(), Fault> {
+    relabel(cx, id, |labels| {
+        let mut copies = copies_of(labels);
+        copies.retain(|c| c != store);
+        copies.extend(is_there.then(|| store.to_owned()));
+        labels.insert(COPIES.to_owned(), copies.join(","));
+    })
+    .await
+}
+
+fn copies_of(labels: &Labels) -> Vec<String> {
+    let text = labels.get(COPIES).map(String::as_str).unwrap_or_default();
+    text.split(',').filter(|c| !c.is_empty()).map(str::to_owned).collect()
+}
+
 /// Says of a backup that its files are about to go. `Stale` where somebody else has just written it.
 ///
 /// # Errors
@@ -399,8 +443,9 @@ mod tests {
             drill_failed: None,
             removing: None,
             spoilt: None,
+            copies: Vec::new(),
             entry: Entry {
-                schema: VERSION,
+                schema: 1,
                 id: id.to_owned(),
                 operation: OpId::new(taken, id),
                 service: "shop_db".to_owned(),
@@ -415,6 +460,7 @@ mod tests {
                 purpose,
                 node: None,
                 origin: Origin::Made,
+                inner: None,
             },
         }
     }

@@ -258,11 +258,15 @@ async fn data_target(cx: &Cx<'_>, service: &Service, policy: &Policy) -> Result<
     if !cx.env.settings.stores.contains_key(&store) {
         return Err(Fault::failed(format!("{name}: there is no store `{store}`")));
     }
+    let backup = policy.backup.as_ref();
+    let (encrypt, mut copies) =
+        backup.map_or_else(Default::default, |b| (b.encrypt.clone(), b.copies.clone()));
+    copies.retain(|copy| *copy != store);
     let target = match &data {
         Data::Directory(directory) => holding(cx, service, directory).await?,
         Data::Postgres | Data::Command(_) | Data::None => running(cx, service).await?,
     };
-    Ok(Target { data, access, database, store, ..target })
+    Ok(Target { data, access, database, store, encrypt, copies, ..target })
 }
 
 /// A service with files: its jobs run where its newest task is or was, whether its server is up or not.
@@ -412,8 +416,18 @@ async fn readable(
     }
     let mut passed = Vec::new();
     for backup in found {
-        match whereabouts::beside_data(cx, &frozen.target, &backup.entry).await? {
-            Ok(_) => frozen.candidates.push(backup.entry.clone()),
+        let here = match backup.copies.is_empty() {
+            true => whereabouts::beside_data(cx, &frozen.target, &backup.entry).await?.map(drop),
+            // Whether a copy can be had shows when it is fetched.
+            false => Ok(()),
+        };
+        match here {
+            Ok(()) => {
+                if !backup.copies.is_empty() {
+                    frozen.copies.insert(backup.entry.id.clone(), backup.copies.clone());
+                }
+                frozen.candidates.push(backup.entry.clone());
+            }
             Err(why) => passed.push(Flaw { id: backup.entry.id.clone(), why }),
         }
         if frozen.candidates.len() == most {

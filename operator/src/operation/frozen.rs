@@ -1,6 +1,8 @@
 //! What an operation has decided before it acts: frozen into a config `skep-plan-<id>` when the operation has claimed
 //! its services, and never changed. It holds whole specs, which can hold secrets, so it is never printed whole.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use skep_runner::task::{Connect, SqlCheck};
@@ -34,6 +36,9 @@ pub struct Frozen {
     /// Backups to try, best first (S9).
     #[serde(default)]
     pub candidates: Vec<Entry>,
+    /// Names of the stores that have copies of them, by id.
+    #[serde(default)]
+    pub copies: BTreeMap<String, Vec<String>>,
     /// Services whose sessions are known and not stopped (S2).
     #[serde(default)]
     pub ignore: Vec<String>,
@@ -115,6 +120,12 @@ pub struct Target {
     pub database: String,
     /// Name of the store.
     pub store: String,
+    /// The age recipients of its backups; none where they are not encrypted.
+    #[serde(default)]
+    pub encrypt: Vec<String>,
+    /// Names of the stores to which its backups are copied.
+    #[serde(default)]
+    pub copies: Vec<String>,
 }
 
 /// A service that stops while the data is replaced.
@@ -216,6 +227,8 @@ impl Target {
             access: Access { connect, password: Password::Nowhere },
             database: String::new(),
             store: String::new(),
+            encrypt: Vec::new(),
+            copies: Vec::new(),
         }
     }
 
@@ -243,6 +256,7 @@ impl Frozen {
             caches: Vec::new(),
             checks: Vec::new(),
             candidates: Vec::new(),
+            copies: BTreeMap::new(),
             ignore: Vec::new(),
             runs_on: None,
             holder: None,
@@ -252,6 +266,11 @@ impl Frozen {
             kept: Vec::new(),
             remarks: Vec::new(),
         }
+    }
+
+    /// The stores that have copies of a backup of the plan.
+    pub fn copies_of(&self, entry: &Entry) -> impl Iterator<Item = &String> {
+        self.copies.get(&entry.id).into_iter().flatten()
     }
 }
 

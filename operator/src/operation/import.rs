@@ -29,6 +29,7 @@ use super::journal::Compensation;
 use super::reading::{self, First, Flaw, Read};
 use super::record::{OpId, Work};
 use super::saga::{Cx, Fault, Progress, Saga, Wait};
+use super::settings::Store;
 use super::work::{self, Access, Order, Outcome};
 use super::{backup, freeze};
 use crate::swarm::object::{Kind, OP};
@@ -168,7 +169,14 @@ impl Saga for Import {
     async fn run(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         match step {
             Step::Plan => {
-                let target = freeze::reader(cx, &wish(cx)?.store).await?;
+                let store = wish(cx)?.store;
+                if let Some(Store::S3(_)) = cx.env.settings.stores.get(&store) {
+                    return Err(Fault::failed(format!(
+                        "store `{store}` is a bucket, which this version cannot list; copy what it holds to a mounted store, or \
+                         restore by hand as each manifest.json says"
+                    )));
+                }
+                let target = freeze::reader(cx, &store).await?;
                 frozen::store(cx, &Frozen::of(target)).await?;
                 Ok(Progress::done())
             }
@@ -343,7 +351,7 @@ pub(super) async fn register(
     listed: &Listed,
 ) -> Result<Option<String>, Fault> {
     let entry = Entry {
-        schema: Entry::VERSION,
+        schema: Entry::version(None),
         id: listed.id.clone(),
         operation: cx.op.id.clone(),
         service: target.name.clone(),
@@ -358,6 +366,7 @@ pub(super) async fn register(
         purpose: listed.purpose,
         node: backup::node_of_files(cx, target),
         origin: Origin::Imported,
+        inner: None,
     };
     let data =
         serde_json::to_vec(&entry).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;

@@ -30,8 +30,9 @@ fn registered(id: &str, sha: &str) -> Backup {
         drill_failed: None,
         removing: None,
         spoilt: None,
+        copies: Vec::new(),
         entry: Entry {
-            schema: Entry::VERSION,
+            schema: Entry::version(None),
             id: listed.id,
             operation: OpId::new(listed.taken, id),
             service: "shop_db".to_owned(),
@@ -46,6 +47,7 @@ fn registered(id: &str, sha: &str) -> Backup {
             purpose: listed.purpose,
             node: None,
             origin: Origin::Made,
+            inner: None,
         },
     }
 }

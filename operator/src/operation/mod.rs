@@ -3,7 +3,8 @@
 //! `record` is what stands in the Swarm; `journal` computes what comes next; `saga` is the frame of steps; `drive` polls.
 //! One file per operation: `backup`, `restore`, `drill`, `maintenance`, `expire`, `verify`, `import`; `point` and `rollback`, which are about a whole stack. What they share: `claim` (one
 //! holder per service), `freeze` and `frozen` (decisions made beforehand), `data` (the tasks that the engine of a service
-//! wants), `work` (jobs), `clients` (stop and start), `catalogue`, `points`, `reading` (of stored backups), `whereabouts`
+//! wants), `work` (jobs), `clients` (stop and start), `catalogue`, `points`, `reading` (of stored backups), `stores` and `copies`
+//! (what no database's tool can write), `whereabouts`
 //! (whose node has their files), `retention` (which backups stay) and `prune` (removing the others).
 
 pub mod backup;
@@ -12,6 +13,7 @@ pub mod catalogue;
 pub mod claim;
 pub mod client_spec;
 pub mod clients;
+pub mod copies;
 pub mod data;
 pub mod desk;
 pub mod drill;
@@ -33,6 +35,7 @@ pub mod retention;
 pub mod rollback;
 pub mod saga;
 pub mod settings;
+pub mod stores;
 pub mod verify;
 pub mod whereabouts;
 pub mod work;

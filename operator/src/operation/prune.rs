@@ -16,13 +16,14 @@ use skep_runner::Task;
 use skep_runner::task::Discard;
 use tracing::info;
 
-use super::catalogue::{self, Backup};
+use super::catalogue::{self, Backup, Entry};
 use super::freeze;
 use super::frozen::Target;
 use super::points;
 use super::record::{JobRecordState, Operation, SERVICE, Work};
 use super::retention::{Cause, Fate, Rules, spare};
 use super::saga::{Cx, Fault, Progress, Wait};
+use super::stores::{self, Removed};
 use super::whereabouts::{self, Holder};
 use super::work::{self, Access, Order, Outcome};
 use crate::policy;
@@ -57,6 +58,9 @@ pub async fn prune(cx: &mut Cx<'_>, target: &Target) -> Result<Progress, Fault> 
     match remove_chosen(cx, target).await {
         Err(fault) => match fault.ends_step() {
             Some(why) => {
+                if let Some(wait) = work::end_all_but(cx, "").await? {
+                    return Ok(Progress::Wait(wait));
+                }
                 cx.remark(format!("older backups were not removed, the next backup tries again: {why}"));
                 Ok(Progress::done())
             }
@@ -164,15 +168,17 @@ async fn remove(
     {
         return Ok(Removal::Wait(wait));
     }
+    let is_gone = matches!(holder, Holder::Gone(_));
     let node = match holder {
         Holder::Any => target.node.clone(),
         Holder::Node(node) => Some(node),
         Holder::Away(why) => return Ok(Removal::Left(why)),
-        Holder::Gone(why) => {
+        Holder::Gone(why) if backup.copies.is_empty() => {
             cx.remark(format!("backup {} is forgotten: {why}", entry.id));
             cx.engine().remove_config(&config.id).await?;
             return Ok(Removal::Done);
         }
+        Holder::Gone(_) => target.node.clone(),
     };
     let target = Target { store: entry.store.clone(), node, ..target.clone() };
     if backup.removing.is_none() {
@@ -182,18 +188,36 @@ async fn remove(
             Err(other) => return Err(other.into()),
         }
     }
-    let task = Task::Discard(Discard { dir: entry.dir.clone(), sealed: true });
     let key = key(nth);
+    match stores::remove_copies(cx, &target, backup, &key).await? {
+        Removed::Done if is_gone => return forget(cx, config, entry).await,
+        Removed::Done => {}
+        Removed::Wait(wait) => return Ok(Removal::Wait(removing(entry, &wait))),
+        Removed::Left(why) => return Ok(Removal::Left(why)),
+    }
+    if !stores::is_direct(&cx.env.settings, entry) {
+        return match stores::remove(cx, &target, &entry.store, &entry.dir, &key).await? {
+            Removed::Done => forget(cx, config, entry).await,
+            Removed::Wait(wait) => Ok(Removal::Wait(removing(entry, &wait))),
+            Removed::Left(why) => Ok(Removal::Left(why)),
+        };
+    }
+    let task = Task::Discard(Discard { dir: entry.dir.clone(), sealed: true });
     let order = Order { key: &key, target: &target, task, store: Some(Access::Write), data: false };
     Ok(match work::run(cx, &order).await? {
-        Outcome::Wait(wait) => {
-            Removal::Wait(Wait { why: format!("removing backup {}: {}", entry.id, wait.why), ..wait })
-        }
+        Outcome::Wait(wait) => Removal::Wait(removing(entry, &wait)),
         Outcome::Failed(fault) => Removal::Left(fault.message),
-        Outcome::Done(_) => {
-            cx.engine().remove_config(&config.id).await?;
-            info!(service = entry.service, "backup {} is removed", entry.id);
-            Removal::Done
-        }
+        Outcome::Done(_) => forget(cx, config, entry).await?,
     })
+}
+
+fn removing(entry: &Entry, wait: &Wait) -> Wait {
+    Wait { why: format!("removing backup {}: {}", entry.id, wait.why), ..wait.clone() }
+}
+
+/// Takes a backup out of the catalogue whose files are gone.
+async fn forget(cx: &Cx<'_>, config: &Config, entry: &Entry) -> Result<Removal, Fault> {
+    cx.engine().remove_config(&config.id).await?;
+    info!(service = entry.service, "backup {} is removed", entry.id);
+    Ok(Removal::Done)
 }

@@ -16,7 +16,7 @@ fn at(text: &str) -> Timestamp {
 
 fn backup(taken: Timestamp) -> Backup {
     let entry = Entry {
-        schema: Entry::VERSION,
+        schema: Entry::version(None),
         id: taken.strftime("%Y%m%dt%H%M%S").to_string(),
         operation: OpId::new(taken, ""),
         service: "shop_db".to_owned(),
@@ -31,6 +31,7 @@ fn backup(taken: Timestamp) -> Backup {
         purpose: Purpose::Regular,
         node: None,
         origin: Origin::Made,
+        inner: None,
     };
     Backup {
         config: String::new(),
@@ -43,6 +44,7 @@ fn backup(taken: Timestamp) -> Backup {
         drill_failed: None,
         removing: None,
         spoilt: None,
+        copies: Vec::new(),
     }
 }
 

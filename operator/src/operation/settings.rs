@@ -18,6 +18,10 @@ pub struct Settings {
     pub stores: BTreeMap<String, Store>,
     /// The store of services that name none.
     pub default_store: String,
+    /// Skep's own image, for jobs that run in it; found out from the Swarm where absent.
+    pub image: Option<String>,
+    /// Name of the Swarm secret with the age identity that decrypts backups; none where people decrypt.
+    pub identity: Option<String>,
     /// Image of the maintenance page's server.
     pub page_image: String,
     /// Longest time that clients may take to stop.
@@ -50,12 +54,41 @@ pub enum Store {
         /// Driver options.
         options: BTreeMap<String, String>,
     },
+    /// A bucket.
+    S3(S3),
 }
+
+/// A bucket of an S3-compatible server, as a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct S3 {
+    /// Bucket.
+    pub bucket: String,
+    /// What all keys begin with, without slashes at its ends; may be empty.
+    pub prefix: String,
+    /// URL of the server.
+    pub endpoint: String,
+    /// Region, as requests are signed for.
+    pub region: String,
+    /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
+    pub path_style: bool,
+    /// Name of the Swarm secret with access key id and secret access key, a line each.
+    pub credentials: String,
+    /// Name of the network through which jobs reach the server; the node's own way out where absent.
+    pub network: Option<String>,
+}
+
+/// Stands for the staging volume where a store is named: no store's name has parentheses.
+pub const STAGE: &str = "(staging)";
+/// Name of the staging volume, one a node.
+const STAGE_VOLUME: &str = "skep-stage";
+/// The secret with the credentials of an S3 store that names none.
+const CREDENTIALS: &str = "skep-s3";
 
 /// A store that cannot be understood.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error(
-    "store `{given}`: want `bind:/path` or `volume:name[,driver=…][,opt.<name>=<value>…]`; a part with a comma in it is \
+    "store `{given}`: want `bind:/path`, `volume:name[,driver=…][,opt.<name>=<value>…]` or \
+     `s3://bucket[/prefix][,endpoint=…][,region=…][,path-style=true][,credentials=…][,network=…]`; a part with a comma in it is \
      quoted whole, as in `\"opt.o=addr=10.0.0.1,rw\"`"
 )]
 pub struct BadStore {
@@ -74,6 +107,8 @@ impl Default for Settings {
                 Store::Volume { name: "skep-backups".to_owned(), driver: None, options: BTreeMap::new() },
             )]),
             default_store: "default".to_owned(),
+            image: None,
+            identity: None,
             page_image: "nginx".to_owned(),
             stop_deadline: Duration::from_secs(120),
             start_deadline: Duration::from_secs(180),
@@ -86,6 +121,28 @@ impl Default for Settings {
     }
 }
 
+// === impl Settings ===
+
+impl Settings {
+    /// A store that jobs of a service's own image mount, or the staging volume.
+    ///
+    /// # Errors
+    /// A sentence, when there is no such store or it cannot be mounted.
+    pub fn mounted(&self, name: &str) -> Result<Store, String> {
+        match self.stores.get(name) {
+            _ if name == STAGE => Ok(stage()),
+            None => Err(format!("there is no store `{name}`")),
+            Some(Store::S3(_)) => Err(format!("store `{name}` is a bucket, which cannot be mounted")),
+            Some(store) => Ok(store.clone()),
+        }
+    }
+}
+
+/// The staging volume.
+pub fn stage() -> Store {
+    Store::Volume { name: STAGE_VOLUME.to_owned(), driver: None, options: BTreeMap::new() }
+}
+
 // === impl Store ===
 
 impl Store {
@@ -94,7 +151,7 @@ impl Store {
     pub fn is_of_each_node(&self) -> bool {
         const FROM_ELSEWHERE: [&str; 4] = ["nfs", "nfs4", "cifs", "smb3"];
         match self {
-            Store::Bind(_) => false,
+            Store::Bind(_) | Store::S3(_) => false,
             Store::Volume { driver, options, .. } => {
                 let is_mounted = options.get("type").is_some_and(|t| FROM_ELSEWHERE.contains(&t.as_str()));
                 driver.as_deref().is_none_or(|d| d == "local") && !is_mounted
@@ -102,9 +159,10 @@ impl Store {
         }
     }
 
-    /// The mount that gives a job this store.
-    pub fn mount(&self, target: &str, read_only: bool) -> Value {
-        match self {
+    /// The mount that gives a job this store; none of a bucket.
+    pub fn mount(&self, target: &str, read_only: bool) -> Option<Value> {
+        Some(match self {
+            Store::S3(_) => return None,
             Store::Bind(path) => {
                 json!({"Type": "bind", "Source": path, "Target": target, "ReadOnly": read_only})
             }
@@ -118,7 +176,7 @@ impl Store {
                 }
                 mount
             }
-        }
+        })
     }
 }
 
@@ -129,6 +187,9 @@ impl FromStr for Store {
         let bad = || BadStore { given: text.to_owned() };
         if let Some(path) = text.strip_prefix("bind:") {
             return path.starts_with('/').then(|| Store::Bind(path.to_owned())).ok_or_else(bad);
+        }
+        if let Some(bucket) = text.strip_prefix("s3://") {
+            return fields(bucket).and_then(|parts| s3(&parts)).map(Store::S3).ok_or_else(bad);
         }
         let parts = text.strip_prefix("volume:").and_then(fields).ok_or_else(bad)?;
         let mut parts = parts.into_iter();
@@ -146,6 +207,40 @@ impl FromStr for Store {
         }
         Ok(Store::Volume { name, driver, options })
     }
+}
+
+/// A bucket with its settings; none where they cannot be understood.
+fn s3(parts: &[String]) -> Option<S3> {
+    let (place, settings) = parts.split_first()?;
+    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b);
+    if !(3..=63).contains(&bucket.len()) || !bucket.bytes().all(fits) {
+        return None;
+    }
+    let (mut endpoint, mut region, mut path_style) = (None, "us-east-1".to_owned(), None);
+    let (mut credentials, mut network) = (CREDENTIALS.to_owned(), None);
+    for setting in settings {
+        match setting.split_once('=').filter(|(_, value)| !value.is_empty())? {
+            ("endpoint", url) if url.starts_with("http://") || url.starts_with("https://") => {
+                endpoint = Some(url.trim_end_matches('/').to_owned());
+            }
+            ("region", value) => region = value.to_owned(),
+            ("path-style", value) => path_style = Some(value.parse().ok()?),
+            ("credentials", value) => credentials = value.to_owned(),
+            ("network", value) => network = Some(value.to_owned()),
+            _ => return None,
+        }
+    }
+    Some(S3 {
+        bucket: bucket.to_owned(),
+        prefix: prefix.trim_matches('/').to_owned(),
+        // Amazon's own names buckets in the host; most others name them in the path.
+        path_style: path_style.unwrap_or(endpoint.is_some()),
+        endpoint: endpoint.unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com")),
+        region,
+        credentials,
+        network,
+    })
 }
 
 /// The fields of a line of comma-separated values, as `docker --mount` reads them: one that holds commas stands in quotes as
@@ -198,10 +293,31 @@ mod tests {
     fn stores_are_read_from_text() {
         assert_eq!("bind:/mnt/b".parse(), Ok(Store::Bind("/mnt/b".to_owned())));
         let nfs: Store = "volume:backups,driver=local,opt.type=nfs,opt.device=:/b".parse().unwrap();
-        let mount = nfs.mount("/skep/store", false);
+        let mount = nfs.mount("/skep/store", false).unwrap();
         assert_eq!(mount["VolumeOptions"]["DriverConfig"]["Options"]["device"], ":/b");
         for bad in ["", "bind:relative", "volume:", "volume:a,b", "s3://x", "volume:a,x=1"] {
             assert!(bad.parse::<Store>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_is_read_with_its_settings() {
+        let Store::S3(amazon) = "s3://my-backups,region=eu-west-1".parse().unwrap() else {
+            panic!("no bucket")
+        };
+        assert_eq!(amazon.endpoint, "https://s3.eu-west-1.amazonaws.com");
+        assert_eq!(
+            (amazon.path_style, amazon.prefix.as_str(), amazon.credentials.as_str()),
+            (false, "", "skep-s3")
+        );
+        let text = "s3://b-1/swarm/one/,endpoint=http://minio:9000/,credentials=minio-keys,network=storage";
+        let Store::S3(own) = text.parse().unwrap() else { panic!("no bucket") };
+        assert_eq!((own.endpoint.as_str(), own.prefix.as_str()), ("http://minio:9000", "swarm/one"));
+        assert_eq!((own.path_style, own.network.as_deref()), (true, Some("storage")));
+        for wrong in
+            ["s3://", "s3://B", "s3://abc,endpoint=minio:9000", "s3://abc,path-style=1", "s3://abc,x=y"]
+        {
+            assert!(wrong.parse::<Store>().is_err(), "{wrong}");
         }
     }
 }

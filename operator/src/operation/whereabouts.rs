@@ -4,8 +4,6 @@
 //! its service say today; what cannot be read from where a job has to run is not read at all, rather than looked for where
 //! it is not and taken for lost.
 
-use std::collections::BTreeMap;
-
 use super::catalogue::Entry;
 use super::frozen::Target;
 use super::saga::{Cx, Fault};
@@ -106,27 +104,4 @@ pub struct Shelf<'a> {
     pub target: Target,
     /// The backups.
     pub entries: Vec<&'a Entry>,
-}
-
-/// Backups by the store that has them, in the order of the first of each, and why the others cannot be read by jobs that
-/// work where the live data is, by id.
-///
-/// # Errors
-/// What the engine says.
-pub async fn by_store<'a>(
-    cx: &Cx<'_>,
-    target: &Target,
-    entries: &'a [Entry],
-) -> Result<(Vec<Shelf<'a>>, BTreeMap<String, String>), Fault> {
-    let (mut shelves, mut unread): (Vec<Shelf<'a>>, _) = (Vec::new(), BTreeMap::new());
-    for entry in entries {
-        match beside_data(cx, target, entry).await? {
-            Err(why) => drop(unread.insert(entry.id.clone(), why)),
-            Ok(target) => match shelves.iter_mut().find(|s| s.target.store == target.store) {
-                Some(shelf) => shelf.entries.push(entry),
-                None => shelves.push(Shelf { target, entries: vec![entry] }),
-            },
-        }
-    }
-    Ok((shelves, unread))
 }

@@ -8,6 +8,7 @@
 //! gone; it cannot bring a closed job back.
 
 mod abandon;
+mod own;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use skep_runner::line::FaultKind;
 use skep_runner::{DATA_PATH, Fault as JobFault, Report, STORE_PATH, Task, Ticket};
 
 pub use abandon::{abandon, end_all_but};
+pub use own::{IDENTITY_PATH, NO_IDENTITY, OwnOrder, credentials_path};
 
 use super::frozen::Target;
 use super::record::{JobRecord, JobRecordState};
@@ -52,6 +54,13 @@ pub struct Order<'a> {
     pub data: bool,
 }
 
+/// A job, in the image of the service that it works for or in Skep's own.
+#[derive(Clone, Copy)]
+enum Job<'a> {
+    OfService(&'a Order<'a>),
+    Own(&'a OwnOrder<'a>),
+}
+
 /// How a job may use a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -77,14 +86,68 @@ pub enum Outcome {
 /// # Errors
 /// What the engine says; a failure of the job itself is an [`Outcome`].
 pub async fn run(cx: &mut Cx<'_>, order: &Order<'_>) -> Result<Outcome, Fault> {
-    let record = match cx.record().jobs.get(order.key).cloned() {
+    advance(cx, Job::OfService(order)).await
+}
+
+/// Moves one job of the current step on that runs in Skep's own image.
+///
+/// # Errors
+/// As [`run`]; a job that cannot be made, for want of Skep's image, a secret or a network, has failed.
+pub async fn run_own(cx: &mut Cx<'_>, order: &OwnOrder<'_>) -> Result<Outcome, Fault> {
+    advance(cx, Job::Own(order)).await
+}
+
+async fn advance(cx: &mut Cx<'_>, job: Job<'_>) -> Result<Outcome, Fault> {
+    let record = match cx.record().jobs.get(job.key()).cloned() {
         Some(record) => record,
-        None => open(cx, order, 1, None).await?,
+        None => open(cx, job, 1, None).await?,
     };
     match record.state {
-        JobRecordState::Open => observe(cx, order, record).await,
-        JobRecordState::Closing => closing(cx, order, record).await,
-        JobRecordState::Closed => closed(cx, order, record).await,
+        JobRecordState::Open => observe(cx, job, record).await,
+        JobRecordState::Closing => closing(cx, job, record).await,
+        JobRecordState::Closed => closed(cx, job, record).await,
+    }
+}
+
+// === impl Job ===
+
+impl Job<'_> {
+    fn key(&self) -> &str {
+        match self {
+            Job::OfService(order) => order.key,
+            Job::Own(order) => order.key,
+        }
+    }
+
+    fn task(&self) -> Task {
+        match self {
+            Job::OfService(order) => order.task.clone(),
+            Job::Own(order) => order.task(),
+        }
+    }
+
+    /// Whether it writes files that nothing fences but its own end (S8).
+    fn writes(&self) -> bool {
+        match self {
+            Job::OfService(order) => order.store == Some(Access::Write) || changes_live_data(&order.task),
+            Job::Own(order) => order.writes(),
+        }
+    }
+
+    /// What of its service's secrets reaches it as a temporary secret.
+    fn secret(&self) -> Option<Vec<u8>> {
+        let Job::OfService(Order { target, .. }) = self else { return None };
+        match &target.access.password {
+            Password::Env { variable } => {
+                Some(env(&target.spec, variable).unwrap_or_default().as_bytes().to_vec())
+            }
+            Password::Command { after } => Some(match given(&target.spec, after) {
+                Some(Given::Word(word)) => word.into_bytes(),
+                Some(Given::Variable(_) | Given::File(_)) | None => Vec::new(),
+            }),
+            Password::Environment => Some(secret_env(&target.spec).join("\0").into_bytes()),
+            Password::File | Password::Nowhere => None,
+        }
     }
 }
 
@@ -98,13 +161,13 @@ fn is_one_of_many(key: &str) -> bool {
     key.ends_with(|c: char| c.is_ascii_digit())
 }
 
-async fn closed(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Result<Outcome, Fault> {
+async fn closed(cx: &mut Cx<'_>, order: Job<'_>, record: JobRecord) -> Result<Outcome, Fault> {
     if let Some(report) = record.report {
         return Ok(Outcome::Done(report));
     }
     let fault =
         record.fault.unwrap_or(JobFault { kind: FaultKind::Transient, message: "it was lost".to_owned() });
-    let is_undo = is_undo(order.key);
+    let is_undo = is_undo(order.key());
     if fault.kind != FaultKind::Transient || (record.attempt >= ATTEMPTS && !is_undo) {
         return Ok(Outcome::Failed(fault));
     }
@@ -130,38 +193,25 @@ fn undo_pause(attempt: u32) -> Duration {
 /// Makes the ticket (and the temporary secret) of an attempt, and journals them: only then may the service be created.
 async fn open(
     cx: &mut Cx<'_>,
-    order: &Order<'_>,
+    order: Job<'_>,
     attempt: u32,
     fault: Option<JobFault>,
 ) -> Result<JobRecord, Fault> {
-    let name = job_name(cx, order.key, attempt);
+    let key = order.key();
+    let name = job_name(cx, key, attempt);
     let of_step = format!("skep-{}-{}-", cx.op.id, cx.step);
-    let of_key = format!("{of_step}{}-", order.key);
+    let of_key = format!("{of_step}{key}-");
     let ticket = Ticket {
         schema: skep_runner::SCHEMA,
         session: format!("{of_key}{attempt}"),
         // What takes a step back ends the sessions of everything that the step began.
-        fence: if is_undo(order.key) { of_step } else { of_key },
-        task: order.task.clone(),
+        fence: if is_undo(key) { of_step } else { of_key },
+        task: order.task(),
     };
     let labels = cx.labels(Kind::Ticket);
-    let secret = match &order.target.access.password {
-        Password::Env { variable } => {
-            let value = env(&order.target.spec, variable).unwrap_or_default().as_bytes().to_vec();
-            Some(cx.engine().ensure_secret(&name, &labels, &value).await?)
-        }
-        Password::Command { after } => {
-            let value = match given(&order.target.spec, after) {
-                Some(Given::Word(word)) => word,
-                Some(Given::Variable(_) | Given::File(_)) | None => String::new(),
-            };
-            Some(cx.engine().ensure_secret(&name, &labels, value.as_bytes()).await?)
-        }
-        Password::Environment => {
-            let entries = secret_env(&order.target.spec).join("\0");
-            Some(cx.engine().ensure_secret(&name, &labels, entries.as_bytes()).await?)
-        }
-        Password::File | Password::Nowhere => None,
+    let secret = match order.secret() {
+        Some(secret) => Some(cx.engine().ensure_secret(&name, &labels, &secret).await?),
+        None => None,
     };
     let ticket = match job::ensure_ticket(cx.engine(), &name, &ticket, &labels).await {
         Ok(ticket) => ticket,
@@ -179,25 +229,30 @@ async fn open(
         secret,
         state: JobRecordState::Open,
         since: Some(cx.now()),
-        writes: order.store == Some(Access::Write) || changes_live_data(&order.task),
+        writes: order.writes(),
         lost: None,
         fault,
         report: None,
     };
-    cx.record().jobs.insert(order.key.to_owned(), record.clone());
+    cx.record().jobs.insert(key.to_owned(), record.clone());
     cx.record().attempt = attempt;
     cx.save().await?;
     Ok(record)
 }
 
-async fn observe(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Result<Outcome, Fault> {
-    let name = job_name(cx, order.key, record.attempt);
+async fn observe(cx: &mut Cx<'_>, order: Job<'_>, record: JobRecord) -> Result<Outcome, Fault> {
+    let name = job_name(cx, order.key(), record.attempt);
     let service = match cx.engine().service(&name).await {
         Ok(service) => service.id,
-        Err(Error::NotFound { .. }) => match create(cx, order, &record, &name).await {
+        Err(Error::NotFound { .. }) => match start(cx, order, &record, &name).await {
             Ok(id) => id,
             Err(Fault::Swarm(Error::Refused { what, message })) => {
                 let fault = JobFault { kind: FaultKind::Circumstance, message: format!("{what}: {message}") };
+                return settle(cx, order, record, Err(fault)).await;
+            }
+            // What people have to provide is not there: another attempt changes nothing, and nothing is left to remove.
+            Err(Fault::Failed(message)) => {
+                let fault = JobFault { kind: FaultKind::Circumstance, message };
                 return settle(cx, order, record, Err(fault)).await;
             }
             Err(other) => return Err(other),
@@ -215,7 +270,7 @@ async fn observe(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Resul
         JobState::Failed { fault, .. } => settle(cx, order, record, Err(fault)).await,
         JobState::Lost { may_run, why, .. } => {
             // Whatever an undo writes (it only removes files), a second one of it does no harm.
-            if may_run && record.writes && !is_undo(order.key) {
+            if may_run && record.writes && !is_undo(order.key()) {
                 return still_writing(cx, order, record, &why).await;
             }
             let fault = JobFault { kind: FaultKind::Transient, message: format!("the job was lost: {why}") };
@@ -228,13 +283,13 @@ async fn observe(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Resul
 /// node has to come back, or to be removed, first (S8).
 async fn still_writing(
     cx: &mut Cx<'_>,
-    order: &Order<'_>,
+    order: Job<'_>,
     mut record: JobRecord,
     why: &str,
 ) -> Result<Outcome, Fault> {
     let Some(since) = record.lost else {
         record.lost = Some(cx.now());
-        cx.record().jobs.insert(order.key.to_owned(), record);
+        cx.record().jobs.insert(order.key().to_owned(), record);
         cx.save().await?;
         return Ok(Outcome::Wait(Wait::new(format!("{why}; the job there may still write files"))));
     };
@@ -247,12 +302,12 @@ async fn still_writing(
 
 async fn past_deadline(
     cx: &mut Cx<'_>,
-    order: &Order<'_>,
+    order: Job<'_>,
     record: JobRecord,
     wait: Wait,
 ) -> Result<Outcome, Fault> {
     // What takes a step back has its own time, however long the step or an earlier attempt took; so has one of many.
-    let own = record.since.filter(|_| is_undo(order.key) || is_one_of_many(order.key));
+    let own = record.since.filter(|_| is_undo(order.key()) || is_one_of_many(order.key()));
     let began = own.unwrap_or_else(|| cx.record().began);
     if cx.since(began) < cx.env.settings.job_deadline {
         return Ok(Outcome::Wait(wait));
@@ -264,7 +319,7 @@ async fn past_deadline(
 /// Journals the outcome, and with it that the job is to be removed.
 async fn settle(
     cx: &mut Cx<'_>,
-    order: &Order<'_>,
+    order: Job<'_>,
     mut record: JobRecord,
     outcome: Result<Box<Report>, JobFault>,
 ) -> Result<Outcome, Fault> {
@@ -274,13 +329,13 @@ async fn settle(
     }
     record.state = JobRecordState::Closing;
     record.since = Some(cx.now());
-    cx.record().jobs.insert(order.key.to_owned(), record.clone());
+    cx.record().jobs.insert(order.key().to_owned(), record.clone());
     cx.save().await?;
     closing(cx, order, record).await
 }
 
-async fn closing(cx: &mut Cx<'_>, order: &Order<'_>, record: JobRecord) -> Result<Outcome, Fault> {
-    match close(cx, order.key, &record).await? {
+async fn closing(cx: &mut Cx<'_>, order: Job<'_>, record: JobRecord) -> Result<Outcome, Fault> {
+    match close(cx, order.key(), &record).await? {
         Some(wait) => Ok(Outcome::Wait(wait)),
         None => {
             closed(cx, order, JobRecord { state: JobRecordState::Closed, since: Some(cx.now()), ..record })
@@ -336,14 +391,19 @@ fn is_recent(cx: &mut Cx<'_>, record: &JobRecord) -> bool {
     cx.since(record.since.map_or(changed, |since| since.max(changed))) < cx.env.settings.stop_deadline
 }
 
+async fn start(cx: &mut Cx<'_>, job: Job<'_>, record: &JobRecord, name: &str) -> Result<String, Fault> {
+    match job {
+        Job::OfService(order) => create(cx, order, record, name).await,
+        Job::Own(order) => own::create(cx, order, record, name).await,
+    }
+}
+
 async fn create(cx: &mut Cx<'_>, order: &Order<'_>, record: &JobRecord, name: &str) -> Result<String, Fault> {
     let runner = job::ensure_runner(cx.engine(), cx.env.runners.of(&order.task)).await?;
     let mut mounts = Vec::new();
     if let Some(access) = order.store {
-        let store = cx.env.settings.stores.get(&order.target.store);
-        let store =
-            store.ok_or_else(|| Fault::failed(format!("there is no store `{}`", order.target.store)))?;
-        mounts.push(store.mount(STORE_PATH, access == Access::Read));
+        let store = cx.env.settings.mounted(&order.target.store).map_err(Fault::Failed)?;
+        mounts.extend(store.mount(STORE_PATH, access == Access::Read));
     }
     mounts.extend(live_mounts(order));
     let node = match &order.target.node {

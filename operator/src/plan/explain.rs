@@ -326,6 +326,11 @@ fn backup(draft: &mut Draft<'_>) {
             "register" => {
                 ("register the manifest's checksum in the catalogue".to_owned(), "taken out of the catalogue")
             }
+            "ship" => (
+                "bring to its store what had to be staged (S3, encrypted)".to_owned(),
+                "removed from the store",
+            ),
+            "copy" => ("copy it to the stores of `skep.backup.copies`".to_owned(), "copies removed"),
             "prune" => ("remove the backups that no rule keeps any more".to_owned(), ""),
             "release" => (format!("give {name} back"), ""),
             other => (other.to_owned(), ""),

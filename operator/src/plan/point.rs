@@ -135,6 +135,10 @@ fn steps(draft: &mut Draft<'_>, work: &Work, stack: &str, count: usize) {
         "dump" => (dumps.clone(), if count == 0 { "" } else { "removed from the stores" }),
         "verify" if count == 0 => ("nothing to read back".to_owned(), ""),
         "verify" => ("read every dump back in full; write the manifests last".to_owned(), "jobs ended"),
+        "ship" => (
+            "bring to their stores what had to be staged (S3, encrypted)".to_owned(),
+            "removed from the stores",
+        ),
         "register" => (
             "look whether any spec has changed meanwhile; register the backups, then the point".to_owned(),
             "taken out of the catalogue",

@@ -57,7 +57,7 @@ pub(super) fn facts(draft: &mut Draft<'_>) {
 
 fn to_come(draft: &Draft<'_>) -> Backup {
     let entry = Entry {
-        schema: Entry::VERSION,
+        schema: Entry::version(None),
         id: THIS.to_owned(),
         operation: OpId::new(draft.now, THIS),
         service: draft.service.name().to_owned(),
@@ -72,6 +72,7 @@ fn to_come(draft: &Draft<'_>) -> Backup {
         purpose: Purpose::Regular,
         node: None,
         origin: Origin::Made,
+        inner: None,
     };
     Backup {
         config: String::new(),
@@ -84,5 +85,6 @@ fn to_come(draft: &Draft<'_>) -> Backup {
         drill_failed: None,
         removing: None,
         spoilt: None,
+        copies: Vec::new(),
     }
 }

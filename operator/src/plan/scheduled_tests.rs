@@ -40,7 +40,7 @@ fn asking(errand: Errand, name: &str, schedule: &str) -> Service {
 
 fn backup(service: &str, taken: Timestamp, purpose: Purpose) -> Backup {
     let entry = Entry {
-        schema: Entry::VERSION,
+        schema: Entry::version(None),
         id: format!("{taken}"),
         operation: OpId::new(taken, service),
         service: service.to_owned(),
@@ -55,6 +55,7 @@ fn backup(service: &str, taken: Timestamp, purpose: Purpose) -> Backup {
         purpose,
         node: None,
         origin: Origin::Made,
+        inner: None,
     };
     Backup {
         config: String::new(),
@@ -67,6 +68,7 @@ fn backup(service: &str, taken: Timestamp, purpose: Purpose) -> Backup {
         drill_failed: None,
         removing: None,
         spoilt: None,
+        copies: Vec::new(),
     }
 }
 

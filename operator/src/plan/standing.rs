@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::scheduled::{Errand, missed};
 use crate::operation::catalogue::{Backup, Finding, Purpose};
+use crate::operation::copies;
 use crate::operation::record::{Operation, Work};
 use crate::policy::{Parsed, Schedule, Section};
 use crate::swarm::object::Service;
@@ -19,6 +20,8 @@ const FIRINGS: usize = 30;
 pub struct Backups {
     /// How many are registered.
     pub count: u64,
+    /// How many copies in further stores are wanted of the newest ones and not made.
+    pub copies_missing: u64,
     /// When the newest one was taken.
     pub last_success: Option<Timestamp>,
     /// When the last attempt to take one began.
@@ -75,10 +78,13 @@ pub fn backups(
         operations.iter().filter(|o| o.intent.work == Work::Backup && o.intent.service == service.name());
     let attempts = attempts.filter_map(|o| o.journal.steps.first().map(|(_, r)| r.began));
     let last_success = newest.map(|b| b.entry.taken);
+    let copies = policy.backup.as_ref().map_or(&[][..], |b| &b.copies);
+    let missing = copies::lacking(all.iter().copied(), copies).len();
     let (next, interval) = rhythm(Errand::Backup.schedules(policy), now);
     let (next_drill, drill_interval) = rhythm(Errand::Drill.schedules(policy), now);
     Some(Backups {
         count: u64::try_from(all.len()).unwrap_or(u64::MAX),
+        copies_missing: u64::try_from(missing).unwrap_or(u64::MAX),
         last_success,
         last_attempt: attempts.max().max(last_success),
         last_verified: all.iter().filter_map(|b| b.verified.max(b.proved).max(b.loaded)).max(),

@@ -54,6 +54,8 @@ pub(super) struct BackupDraft {
     pub(super) schedules: Option<Vec<Schedule>>,
     pub(super) store: Option<String>,
     pub(super) keep: Option<Vec<Keep>>,
+    pub(super) encrypt: Option<Vec<String>>,
+    pub(super) copies: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -132,7 +134,13 @@ impl BackupDraft {
     pub(super) fn build(self) -> Option<Backup> {
         let schedules = self.schedules.unwrap_or_default();
         let keep = self.keep.or_else(|| (!schedules.is_empty()).then(Keep::of_schedules));
-        Some(Backup { schedules, store: self.store, keep: keep.unwrap_or_default() })
+        Some(Backup {
+            schedules,
+            store: self.store,
+            keep: keep.unwrap_or_default(),
+            encrypt: self.encrypt.unwrap_or_default(),
+            copies: self.copies.unwrap_or_default(),
+        })
     }
 }
 

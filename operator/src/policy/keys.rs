@@ -78,6 +78,8 @@ pub enum Kind {
     Config,
     /// Name of a backup store.
     Store,
+    /// Names of backup stores.
+    Stores,
     /// Name of a database.
     Database,
     /// Names of volumes.
@@ -94,7 +96,7 @@ pub enum Kind {
     Command,
     /// A PromQL expression.
     Query,
-    /// An age recipient.
+    /// Age recipients.
     Recipient,
 }
 
@@ -155,7 +157,10 @@ pub static KEYS: &[KeySpec] = &[
         .into(|d, _, t| put(&mut d.backup.store, t, value::short_name)),
     key("skep.backup.keep", Section::Backup, Kind::Keep, "7 daily, 4 weekly", "Which backups are kept when one has been made. Each rule keeps the newest one of so many days, weeks, … in which there is any, by the clock of the schedule's zone; `7 last` keeps the last seven. A backup that any of the rules keeps stays; the newest verified one and the newest proved one always do. What a restore put aside stays for `skep.restore.keep-old`. Where absent: `7 last, 7 daily, 4 weekly` with a `skep.backup.schedule`; without one nothing is removed.")
         .into(|d, _, t| put(&mut d.backup.keep, t, value::keep)),
-    key("skep.backup.encrypt", Section::Backup, Kind::Recipient, "age1…", "Encrypts backups for this recipient.").later(),
+    key("skep.backup.encrypt", Section::Backup, Kind::Recipient, "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p", "Encrypts backups for these age recipients. Skep decrypts with the identity that its configuration names (`SKEP_AGE_IDENTITY`); without one it makes backups that only people can restore.")
+        .into(|d, _, t| put(&mut d.backup.encrypt, t, |t| value::list(t, value::recipient))),
+    key("skep.backup.copies", Section::Backup, Kind::Stores, "offsite, nas", "Further stores that get a copy of each backup, as named in Skep's configuration. A copy that fails does not fail the backup: the next one tries again. A restore takes the backup from a copy where its own store does not give it.")
+        .into(|d, _, t| put(&mut d.backup.copies, t, |t| value::list(t, value::short_name))),
     // --- drill
     key("skep.drill.schedule", Section::Drill, Kind::Schedules, "@daily", "When the newest backup is restored on the side, checked there and removed again, to prove that it can be restored. By the clock of its zone, as backups are. It gives way to anything else that is asked of the service, and is then made up later; one that was missed is made up once; one that failed is not repeated before its next time. By hand only, where absent.")
         .into(|d, _, t| put(&mut d.drill.schedules, t, value::schedules)),
@@ -311,6 +316,7 @@ impl Kind {
             Kind::Limit => "a count in a time, as in `2/24h`",
             Kind::Config => "the name of a Swarm config",
             Kind::Store => "the name of a store in Skep's configuration (`a-z`, `0-9`, `-`)",
+            Kind::Stores => "names of stores in Skep's configuration with commas between them",
             Kind::Database => "the name of a database",
             Kind::Volumes => "names of volumes with commas between them",
             Kind::Url => {
@@ -323,7 +329,7 @@ impl Kind {
             }
             Kind::Command => "a command for the shell",
             Kind::Query => "a PromQL expression",
-            Kind::Recipient => "an age recipient, `age1…`",
+            Kind::Recipient => "age recipients, `age1…`, with commas between them",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Tests of [`super`].
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use skep_runner::task::Expect;
@@ -282,19 +283,55 @@ fn auto_without_a_data_check_is_refused() {
     assert_eq!(checked.policy.data_checks().count(), 1);
 }
 
+const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+
+#[test]
+fn what_only_the_configuration_can_tell_is_told_once_it_is_known() {
+    let labels = [
+        ("skep.enable", "true"),
+        ("skep.data", "postgres"),
+        ("skep.backup.store", "clout"),
+        ("skep.backup.copies", "nas, tape"),
+        ("skep.backup.encrypt", RECIPIENT),
+        ("skep.restore.mode", "auto"),
+        ("skep.check.a.sql", "SELECT 1"),
+    ];
+    let spec = serde_json::json!({"Name": "shop_db", "Labels": BTreeMap::from(labels)});
+    let service = crate::swarm::object::Service {
+        id: "s".to_owned(),
+        version: 1,
+        spec,
+        update: None,
+        created: jiff::Timestamp::UNIX_EPOCH,
+    };
+    let found = |has_identity| {
+        let services = [service.clone()];
+        let policies = crate::policy::Policies::of(&services).known_to(&["cloud", "nas"], has_identity);
+        let problems = policies.get("shop_db").unwrap().problems.clone();
+        let of = |code| problems.iter().filter(|p| p.code == code).map(|p| p.got.clone()).collect::<Vec<_>>();
+        (of(Code::UnknownStore), of(Code::EncryptWithoutIdentity).len())
+    };
+    let unknown = vec!["clout".to_owned(), "tape".to_owned()];
+    assert_eq!(found(false), (unknown.clone(), 1));
+    assert_eq!(found(true), (unknown, 0));
+}
+
 #[test]
 fn encryption_without_an_identity_stands_against_what_restores_unattended() {
     let parsed = database(&[
-        ("skep.backup.encrypt", "age1xyz"),
+        ("skep.backup.encrypt", RECIPIENT),
         ("skep.restore.mode", "auto"),
         ("skep.drill.schedule", "@daily"),
         ("skep.check.a.sql", "SELECT 1"),
     ]);
     let unattended = parsed.problems.iter().filter(|p| p.code == Code::EncryptWithoutIdentity);
     assert_eq!(unattended.count(), 2);
-    let alone = database(&[("skep.backup.encrypt", "age1xyz")]);
-    assert_eq!(codes(&alone), [("skep.backup.encrypt", Code::NotYet)]);
-    assert!(alone.policy.backup.is_none(), "an unencrypted backup is not what was asked for");
+    let alone = database(&[("skep.backup.encrypt", RECIPIENT)]);
+    assert_eq!(alone.problems, []);
+    assert_eq!(alone.policy.backup.unwrap().encrypt, [RECIPIENT]);
+    let wrong = database(&[("skep.backup.encrypt", "age1xyz")]);
+    assert_eq!(codes(&wrong), [("skep.backup.encrypt", Code::BadName)]);
+    assert!(wrong.policy.backup.is_none(), "an unencrypted backup is not what was asked for");
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::graph::{Graph, Member};
 use super::parse::{Parsed, is_ours, parse};
-use super::problem::{Problem, Section};
+use super::problem::{Code, Problem, Section};
+use super::value::nearest;
 use crate::swarm::object::{KIND, Service};
 
 /// What the labels of every service ask for. Sections that name services which do not exist are off as well.
@@ -33,6 +34,27 @@ impl Policies {
         }
         let parsed = parsed.into_iter().map(|(service, parsed)| (service.name().to_owned(), parsed));
         Policies { parsed: parsed.collect(), graph }
+    }
+
+    /// The same for a Skep of which the configuration is known: its stores, and whether it names an identity that decrypts
+    /// backups. With one, nothing is wrong with encrypted backups that are restored without a person (S16).
+    pub fn known_to(mut self, stores: &[&str], has_identity: bool) -> Policies {
+        for parsed in self.parsed.values_mut() {
+            parsed.problems.retain(|p| p.code != Code::EncryptWithoutIdentity || !has_identity);
+            let Some(backup) = &parsed.policy.backup else { continue };
+            let named = backup.store.iter().map(|store| ("skep.backup.store", store));
+            let named = named.chain(backup.copies.iter().map(|store| ("skep.backup.copies", store)));
+            let unknown = named.filter(|(_, store)| !stores.contains(&store.as_str()));
+            let problem = |(key, store): (&str, &String)| {
+                Problem::new(Code::UnknownStore, Section::Backup, key)
+                    .got(store)
+                    .want(format!("one of Skep's stores: {}", stores.join(", ")))
+                    .hint(nearest(store, stores.iter().copied()))
+            };
+            let problems: Vec<Problem> = unknown.map(problem).collect();
+            parsed.problems.extend(problems);
+        }
+        self
     }
 
     /// The policy of a service, with all problems.

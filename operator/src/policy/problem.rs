@@ -135,6 +135,8 @@ codes! {
     AutoWithoutCheck = "L023",
     /// Encrypts, but nothing could decrypt without a person.
     EncryptWithoutIdentity = "L024",
+    /// Names a store that Skep does not have.
+    UnknownStore = "L025",
     /// Names a service that does not exist.
     UnknownService = "L030",
     /// A service that depends on itself.
@@ -193,7 +195,9 @@ pub struct OfService<'a> {
 impl Code {
     /// Whether it is a problem or only a warning.
     pub fn level(self) -> Level {
-        if self.as_str().starts_with('W') { Level::Warning } else { Level::Problem }
+        // Without an identity a backup is still a backup: turned off, there would be none.
+        let is_warning = self.as_str().starts_with('W') || self == Code::EncryptWithoutIdentity;
+        if is_warning { Level::Warning } else { Level::Problem }
     }
 
     /// One line that says what it is.

@@ -218,19 +218,21 @@ fn auto_has_a_data_check(read: &Read<'_>) -> Vec<Problem> {
     ]
 }
 
-/// S16: whoever restores unattended must be able to decrypt unattended.
+/// S16: whoever restores unattended must be able to decrypt unattended. Whether Skep can is known to its configuration
+/// alone, which takes this back ([`super::Policies::with_identity`]).
 fn encryption(read: &Read<'_>) -> Vec<Problem> {
     let Some(recipient) = read.labels.get("skep.backup.encrypt") else { return Vec::new() };
     let auto = read.draft.restore.mode == Some(RestoreMode::Auto);
     let unattended =
         [(auto, "skep.restore.mode=auto"), (read.has("skep.drill.schedule"), "skep.drill.schedule")];
     let found = unattended.into_iter().filter(|(is_set, _)| *is_set).map(|(_, other)| {
-        let want =
-            format!("an identity that Skep can decrypt with, or no `{other}`: it restores without a person");
+        let want = format!(
+            "the age identity in Skep's configuration, or no `{other}`: it restores without a person"
+        );
         Problem::new(Code::EncryptWithoutIdentity, Section::Backup, "skep.backup.encrypt")
             .got(*recipient)
             .want(want)
-            .hint("leave restores to a person".to_owned())
+            .hint("name the Swarm secret that holds it in SKEP_AGE_IDENTITY".to_owned())
     });
     found.collect()
 }

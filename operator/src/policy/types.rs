@@ -107,6 +107,10 @@ pub struct Backup {
     pub store: Option<String>,
     /// Retention: which backups stay; nothing is removed where empty, since nobody asked for it.
     pub keep: Vec<Keep>,
+    /// The age recipients; none where backups are not encrypted.
+    pub encrypt: Vec<String>,
+    /// Stores that get copies.
+    pub copies: Vec<String>,
 }
 
 /// The `drill` section.

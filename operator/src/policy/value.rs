@@ -290,6 +290,14 @@ pub fn short_name(text: &str) -> Result<String, Fault> {
     named(text, 32, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
+/// An age recipient: `age1` and the 58 characters of a public key.
+pub fn recipient(text: &str) -> Result<String, Fault> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let key = text.strip_prefix("age1").filter(|key| key.len() == 58 && key.chars().all(fits));
+    key.map(|_| text.to_owned())
+        .ok_or_else(|| Fault::new(Code::BadName).because(format!("`{text}` is no age recipient")))
+}
+
 fn named(text: &str, longest: usize, allowed: fn(char) -> bool) -> Result<String, Fault> {
     let fault = Fault::new(Code::BadName);
     if text.is_empty() {

@@ -81,10 +81,10 @@ impl Identities {
     pub fn parse(file: &[u8]) -> Result<Identities> {
         let wrong =
             "the age identity is not one: want a file as `age-keygen` writes it (`AGE-SECRET-KEY-1…`)";
-        let found = IdentityFile::from_buffer(file).map_err(|_| Error::refused(wrong))?;
-        let found = found.into_identities().map_err(|_| Error::refused(wrong))?;
+        let found = IdentityFile::from_buffer(file).map_err(|_| Error::Barred(wrong.to_owned()))?;
+        let found = found.into_identities().map_err(|_| Error::Barred(wrong.to_owned()))?;
         if found.is_empty() {
-            return Err(Error::refused(wrong));
+            return Err(Error::Barred(wrong.to_owned()));
         }
         Ok(Identities(found))
     }
@@ -166,11 +166,11 @@ fn encryptor(recipients: &Recipients) -> io::Result<Encryptor> {
 
 fn decrypted<'a>(from: impl Read + 'a, identities: &Identities) -> Result<impl Read + 'a> {
     if identities.0.is_empty() {
-        return Err(Error::refused("it is encrypted, and no age identity is configured"));
+        return Err(Error::Barred("it is encrypted, and no age identity is configured".to_owned()));
     }
     let wrong = |error: DecryptError| match error {
         DecryptError::NoMatchingKeys => {
-            Error::refused("it is encrypted to other keys than the configured age identity")
+            Error::Barred("it is encrypted to other keys than the configured age identity".to_owned())
         }
         DecryptError::Io(source) => Error::io("cannot decrypt")(source),
         other => Error::refused(format!("cannot decrypt: {other}")),

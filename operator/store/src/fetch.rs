@@ -84,8 +84,11 @@ fn write_one(
     let mut stored = Hashed::new(stored);
     let part = format!("{}.part", artefact.file);
     let mut to = Hashed::new(folder.write_new(&part)?);
-    let mut content = decode(&mut stored, &file.layers, identities)
-        .map_err(|e| Error::refused(format!("backup {id}, {}: {}", file.file, e.chain())))?;
+    let named = |why: String| format!("backup {id}, {}: {why}", file.file);
+    let mut content = decode(&mut stored, &file.layers, identities).map_err(|e| match e {
+        Error::Barred(why) => Error::Barred(named(why)),
+        other => Error::refused(named(other.chain())),
+    })?;
     io::copy(&mut content, &mut to).map_err(told(format!("cannot bring {dir}/{} here", file.file)))?;
     drop(content);
     // What is behind the end of the last layer belongs to the file too.

@@ -71,6 +71,9 @@ pub fn perform(task: &StoreTask, site: &Site, out: &Output) -> Result<Report> {
         StoreTask::Copy { from, to, dir, manifest_sha256 } => {
             crate::copy(from, to, dir, manifest_sha256, site, out).map(Report::Copied)
         }
+        StoreTask::Check { id, dir, manifest_sha256, from } => {
+            crate::check(from, id, dir, manifest_sha256, site, out).map(Report::StoreVerify)
+        }
         StoreTask::Remove { from, dir } => Shelf::open(from, site)?.clear(dir).map(|()| Report::Done),
         StoreTask::Clear { dirs } => {
             dirs.iter().try_for_each(|dir| discard(&site.stage, dir, true)).map(|()| Report::Done)

@@ -10,6 +10,7 @@
 //! before the manifest says its hash; nothing read from a store is decoded for a restore unless its hash is the one in a
 //! manifest whose own hash is registered; memory does not grow with the size of a backup; no secret is in a message.
 
+mod check;
 pub mod code;
 mod copy;
 mod fetch;
@@ -19,6 +20,7 @@ pub mod sealed;
 mod shelf;
 mod ship;
 
+pub use check::check;
 pub use copy::copy;
 pub use fetch::fetch;
 pub use job::run;

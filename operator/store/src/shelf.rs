@@ -88,6 +88,17 @@ impl Shelf {
         }
     }
 
+    /// Whether there is anything in a directory or below.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn holds(&mut self, dir: &str) -> Result<bool> {
+        match self {
+            Shelf::Mount(root) => Ok(Folder::open(root, dir)?.is_some()),
+            Shelf::S3(bucket) => Ok(!bucket.names(dir)?.is_empty()),
+        }
+    }
+
     /// Removes all of a directory, the manifest first, and what was begun and never finished.
     ///
     /// # Errors

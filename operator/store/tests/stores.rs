@@ -15,7 +15,7 @@ use skep_runner::error::Error;
 use skep_runner::line::FaultKind;
 use skep_runner::output::Output;
 use skep_runner::store::sha256_of;
-use skep_runner::task::{Fetch, Place, S3Place, Ship, Shipped, StoreTask};
+use skep_runner::task::{Fetch, Place, S3Place, Ship, Shipped, StoreTask, Verdict};
 use skep_runner::{Artefact, Manifest, Report};
 use skep_s3::{Asked, Faults, Keys, Kind, Server, serve};
 use skep_store::Site;
@@ -260,7 +260,8 @@ fn what_is_encrypted_needs_the_right_identity() {
     fs::write(scene.path("identity"), age::secrecy::ExposeSecret::expose_secret(&other)).unwrap();
     let wrong = scene.fetch(&staged, &shipped.manifest_sha256, scene.s3(), true).unwrap_err();
     assert!(wrong.chain().contains("other keys"), "{}", wrong.chain());
-    assert_eq!((none.kind(), wrong.kind()), (FaultKind::Final, FaultKind::Final));
+    // Not the backup is to blame, but what Skep was given.
+    assert_eq!((none.kind(), wrong.kind()), (FaultKind::Circumstance, FaultKind::Circumstance));
     let manifest = scene.site.stage.join(&staged.dir).join("manifest.json");
     assert!(!manifest.exists(), "what could not be read does not look like a backup");
 }
@@ -313,7 +314,7 @@ fn a_server_that_fails_for_good_leaves_no_half_backup_and_the_previous_one() {
     let cases = [
         (Asked::Part, 1, Kind::Status(503), FaultKind::Transient),
         (Asked::Part, 2, Kind::CutRequest, FaultKind::Transient),
-        (Asked::Part, 1, Kind::Status(507), FaultKind::Final),
+        (Asked::Part, 1, Kind::Status(507), FaultKind::Circumstance),
         (Asked::Complete, 0, Kind::Status(500), FaultKind::Transient),
     ];
     for (nth, (asked, skip, kind, wanted)) in cases.into_iter().enumerate() {
@@ -340,7 +341,7 @@ fn wrong_settings_are_told_with_what_to_do() {
     let staged = scene.stage("b", &artefacts());
     let told = |place: S3Place| {
         let error = scene.ship(&staged, Place::S3(place), &[]).unwrap_err();
-        assert_eq!(error.kind(), FaultKind::Final, "{}", error.chain());
+        assert_eq!(error.kind(), FaultKind::Circumstance, "{}", error.chain());
         let chain = error.chain();
         assert!(!chain.contains("the-secret") && !chain.contains("Signature="), "{chain}");
         chain
@@ -456,6 +457,51 @@ fn a_plain_backup_is_copied_and_fetched_as_it_is() {
     perform(&copy, &scene.site, &scene.out).unwrap();
     scene.fetch(&staged, &staged.manifest_sha256, scene.s3(), false).unwrap();
     scene.assert_staged(&staged);
+}
+
+#[test]
+fn a_check_compares_every_file_without_an_identity_and_blames_no_backup_for_a_store_that_is_away() {
+    let scene = Scene::new("check");
+    for (place, id, other) in [(scene.mount("store"), "b", "c"), (scene.s3(), "e", "f")] {
+        let (staged, other) = (scene.stage(id, &artefacts()), scene.stage(other, &artefacts()));
+        let shipped = scene.ship(&staged, place.clone(), &[&scene.keys.0]).unwrap();
+        let check = |staged: &Staged, sha256: &str, from: &Place| {
+            let task = StoreTask::Check {
+                id: staged.dir.rsplit('/').next().unwrap().to_owned(),
+                dir: staged.dir.clone(),
+                manifest_sha256: sha256.to_owned(),
+                from: from.clone(),
+            };
+            perform(&task, &scene.site, &scene.out)
+        };
+        let whole = check(&staged, &shipped.manifest_sha256, &place).unwrap();
+        assert_eq!(whole, Report::StoreVerify(Verdict::Whole { size: shipped.size }));
+        for (staged, sha256) in [(&staged, "another"), (&other, shipped.manifest_sha256.as_str())] {
+            let spoilt = check(staged, sha256, &place).unwrap();
+            assert!(matches!(spoilt, Report::StoreVerify(Verdict::Spoilt { .. })), "{spoilt:?}");
+        }
+        let away = match &place {
+            Place::S3(s3) => Place::S3(S3Place { bucket: "other".to_owned(), ..s3.clone() }),
+            Place::Mount { .. } => scene.mount("copy"),
+        };
+        let error = check(&staged, &shipped.manifest_sha256, &away).unwrap_err();
+        assert_eq!(error.kind(), FaultKind::Circumstance, "{}", error.chain());
+    }
+    let staged = scene.stage("d", &artefacts());
+    let shipped = scene.ship(&staged, scene.mount("store"), &[&scene.keys.0]).unwrap();
+    let file = scene.path("store").join(&staged.dir).join("shop.dump.age");
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let task = StoreTask::Check {
+        id: "d".to_owned(),
+        dir: staged.dir.clone(),
+        manifest_sha256: shipped.manifest_sha256,
+        from: scene.mount("store"),
+    };
+    let spoilt = perform(&task, &scene.site, &scene.out).unwrap();
+    assert!(matches!(spoilt, Report::StoreVerify(Verdict::Spoilt { .. })), "{spoilt:?}");
 }
 
 #[test]

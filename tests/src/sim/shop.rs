@@ -34,6 +34,9 @@ pub struct Shop {
     pub files: Option<&'static str>,
 }
 
+/// Secrets of the administrator: credentials of an S3 store, and the identity that decrypts backups.
+pub const SECRETS: [&str; 2] = ["skep-s3", "skep-age-identity"];
+
 /// How a shop is set up.
 #[derive(Clone, Debug)]
 pub struct ShopOptions {
@@ -133,6 +136,11 @@ impl Shop {
             let reply = shop.raw.call("POST", "/services/create", Some(&spec)).await;
             let reply = reply.expect("the simulated engine answers");
             assert_eq!(reply.status, 201, "{}", reply.message());
+        }
+        for name in SECRETS {
+            let reply =
+                shop.raw.call("POST", "/secrets/create", Some(&json!({"Name": name, "Data": "eA=="}))).await;
+            assert_eq!(reply.expect("the simulated engine answers").status, 201, "secret {name}");
         }
         let minute = Duration::from_secs(60);
         shop.sim.until(minute, "the shop answers", |_| shop.sees_only_app()).await;

@@ -176,7 +176,9 @@ impl Container {
 
     /// The ticket, if this is one of Skep's jobs.
     pub fn ticket(&self) -> Option<Ticket> {
-        let is_job = self.command().starts_with(&[skep_runner::RUNNER_PATH, "task"]);
+        let command = self.command();
+        // Skep's own image begins with its program, so that its jobs have arguments only.
+        let is_job = command.starts_with(&[skep_runner::RUNNER_PATH, "task"]) || command == ["task"];
         let file = self.files.get(TICKET_PATH).filter(|_| is_job)?;
         serde_json::from_slice(file).ok()
     }

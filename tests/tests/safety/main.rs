@@ -21,6 +21,7 @@ mod rescue;
 mod rollback;
 mod room;
 mod store;
+mod stores;
 mod suspended;
 mod undo;
 

@@ -107,6 +107,8 @@ pub enum Task {
     LayoutScan(LayoutScan),
     /// Copy a dump from such a directory into that of a backup. Writes no manifest.
     LayoutCopy(LayoutCopy),
+    /// What jobs in Skep's own image do; no runner does it.
+    Store(StoreTask),
 }
 
 /// The static binaries, each small enough for a Swarm config.
@@ -251,7 +253,7 @@ pub enum Report {
 // === impl Task ===
 
 impl Task {
-    /// The binary that does it; [`Task::Probe`] and [`Task::Discard`] any does.
+    /// The binary that does it; [`Task::Probe`] and [`Task::Discard`] any does, and [`Task::Store`] none of them.
     pub fn binary(&self) -> Binary {
         match self {
             Task::DirInspect(_)
@@ -283,6 +285,7 @@ impl Task {
             | Task::StoreScan(_)
             | Task::LayoutScan(_)
             | Task::LayoutCopy(_)
+            | Task::Store(_)
             | Task::Discard(_) => Binary::Databases,
         }
     }

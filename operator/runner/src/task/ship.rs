@@ -31,6 +31,17 @@ pub enum StoreTask {
         /// Registered SHA-256 of the manifest.
         manifest_sha256: String,
     },
+    /// Read every file of a stored backup and compare its checksum, without decoding anything; changes nothing.
+    Check {
+        /// Backup id.
+        id: String,
+        /// Directory in the store.
+        dir: String,
+        /// Registered SHA-256 of the manifest.
+        manifest_sha256: String,
+        /// From where.
+        from: Place,
+    },
     /// Remove a backup from a store, its manifest first, and end its unfinished uploads.
     Remove {
         /// From where.

@@ -61,6 +61,7 @@ struct BackupGauges {
     interval: GaugeVec,
     created: GaugeVec,
     count: IntGaugeVec,
+    copies_missing: IntGaugeVec,
 }
 
 // === impl Domain ===
@@ -368,6 +369,12 @@ impl BackupGauges {
                 &["service"],
             ),
             count: int_gauges(r, "backups", "Backups that are registered.", &["service"]),
+            copies_missing: int_gauges(
+                r,
+                "backup_copies_missing",
+                "Copies that `skep.backup.copies` wants of the newest backups and that are not made.",
+                &["service"],
+            ),
         }
     }
 
@@ -388,6 +395,7 @@ impl BackupGauges {
             interval,
             created,
             count,
+            copies_missing,
         } = self;
         for vec in [
             last_success,
@@ -408,6 +416,7 @@ impl BackupGauges {
             vec.reset();
         }
         count.reset();
+        copies_missing.reset();
     }
 
     #[allow(clippy::cast_precision_loss, reason = "a size is a measure, not an id")]
@@ -423,6 +432,8 @@ impl BackupGauges {
         time(&self.drill_failed, backups.drill_failed.as_ref().map(|f| f.at));
         time(&self.oldest, backups.oldest);
         self.count.with_label_values(name).set(i64::try_from(backups.count).unwrap_or(i64::MAX));
+        let missing = i64::try_from(backups.copies_missing).unwrap_or(i64::MAX);
+        self.copies_missing.with_label_values(name).set(missing);
         self.last_size.with_label_values(name).set(backups.last_size.unwrap_or(0) as f64);
         if let Some(next) = backups.next {
             time(&self.next, Some(next));

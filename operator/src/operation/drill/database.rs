@@ -4,7 +4,7 @@ use serde_json::json;
 use skep_runner::Task;
 use skep_runner::task::{Named, PgDrop};
 
-use super::{Against, disproved, failed, loaded, read_in_full, scratch_name};
+use super::{disproved, failed, loaded, read_in_full, scratch_name};
 use crate::operation::catalogue::Entry;
 use crate::operation::frozen::Frozen;
 use crate::operation::restore::directory::Removed;
@@ -16,15 +16,14 @@ use crate::operation::work::{self, Order, Outcome};
 
 /// Looks at the server and reads the backup in full; changes nothing.
 pub(super) async fn preflight(cx: &mut Cx<'_>, frozen: &Frozen, entry: &Entry) -> Result<Progress, Fault> {
-    let (mut seen, unread) = match inspect(cx, frozen).await? {
+    let (mut seen, backups) = match inspect(cx, frozen).await? {
         Looked::Wait(progress) => return Ok(progress),
-        Looked::Seen { inspection, unread } => (inspection, unread),
+        Looked::Seen { inspection, seen } => (inspection, seen),
     };
     // What an earlier drill left goes before anything is loaded.
     let scratch = scratch_name(&frozen.target.name);
     judge::reckon_with(&mut seen, |kept| kept.database.name == scratch);
-    let against = Against::of(entry, &seen.backups, &seen.lacking, &unread);
-    let recorded = match read_in_full(cx, frozen, entry, against).await? {
+    let recorded = match read_in_full(cx, frozen, entry, &backups).await? {
         Examined::Wait(wait) => return Ok(Progress::Wait(wait)),
         Examined::Unusable(fault) => return Err(Fault::failed(fault.message)),
         Examined::Whole(manifest) => manifest.database.as_ref().map_or(0, |d| d.size),

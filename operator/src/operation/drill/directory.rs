@@ -6,32 +6,31 @@
 use serde_json::json;
 use skep_runner::task::SideFound;
 
-use super::{Against, disproved, failed, loaded, read_in_full, scratch_side};
+use super::{disproved, failed, loaded, read_in_full, scratch_side};
 use crate::operation::catalogue::Entry;
 use crate::operation::frozen::Frozen;
-use crate::operation::restore::directory::{self, Loaded, Looked, Looks, Removed, directory};
+use crate::operation::restore::directory::{self, Loaded, Looked, Removed, directory};
 use crate::operation::restore::preflight::Examined;
 use crate::operation::restore::prepare::done;
 use crate::operation::saga::{Cx, Fault, Progress};
 
 /// Looks at volumes, server and backup, and reads that in full; changes nothing.
 pub(super) async fn preflight(cx: &mut Cx<'_>, frozen: &Frozen, entry: &Entry) -> Result<Progress, Fault> {
-    let Looks { seen, unread } = match directory::look_at_all(cx, frozen).await? {
+    let looks = match directory::look_at_all(cx, frozen).await? {
         Looked::Wait(wait) => return Ok(Progress::Wait(wait)),
         Looked::Seen(looks) => looks,
     };
-    let first = seen.first().cloned().unwrap_or_default();
-    let against = Against::of(entry, &first.backups, &first.lacking, &unread);
-    let manifest = match read_in_full(cx, frozen, entry, against).await? {
+    let manifest = match read_in_full(cx, frozen, entry, &looks.backups()).await? {
         Examined::Wait(wait) => return Ok(Progress::Wait(wait)),
         Examined::Unusable(fault) => return Err(Fault::failed(fault.message)),
         Examined::Whole(manifest) => manifest,
     };
+    let seen = looks.seen;
     let own = scratch_side(&frozen.target.name);
     let goes = |side: &SideFound| side.side == own;
     let refuse = directory::against(directory(frozen)?, &seen, &manifest, goes);
     match refuse.is_empty() {
-        true => done(cx, &json!({ "settings": first.settings })),
+        true => done(cx, &json!({ "settings": seen.first().and_then(|first| first.settings.clone()) })),
         false => Err(Fault::failed(refuse.join("; "))),
     }
 }

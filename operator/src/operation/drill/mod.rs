@@ -14,7 +14,6 @@
 //! noted on it before the drill fails, and only where the backup is to blame. It is proved only where a check has looked at
 //! what was loaded, and every check has passed; where there is no check, it is noted that it loads, and no more (S16).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -29,10 +28,10 @@ use super::frozen::{self, Frozen};
 use super::journal::Compensation;
 use super::record::{Operation, STATE, State, Work};
 use super::restore::directory::Removed;
-use super::restore::preflight::{Examined, examine};
+use super::restore::preflight::{Against, Examined, Seen, Standing, examine, standing};
 use super::restore::prepare::done;
 use super::saga::{Cx, Fault, Progress, Saga, Wait};
-use super::{backup, claim, freeze, work};
+use super::{claim, freeze, restore, work};
 use crate::engines::Data;
 use crate::swarm::object::{Kind, short_hash};
 
@@ -86,31 +85,8 @@ struct Loaded {
     seconds: f64,
 }
 
-/// What stands in the way of a backup.
-enum Against {
-    /// What is wrong with itself.
-    Itself(Vec<String>),
-    /// What the place lacks.
-    Here(Vec<String>),
-}
-
-impl Against {
-    /// What was found against a backup, what it lacks here, and why it could not be looked at, each by id.
-    fn of(
-        entry: &Entry,
-        found: &BTreeMap<String, Vec<String>>,
-        lacking: &BTreeMap<String, Vec<String>>,
-        unread: &BTreeMap<String, String>,
-    ) -> Against {
-        match found.get(&entry.id).filter(|reasons| !reasons.is_empty()) {
-            Some(reasons) => Against::Itself(reasons.clone()),
-            None => {
-                let lacking = lacking.get(&entry.id).into_iter().flatten();
-                Against::Here(lacking.chain(unread.get(&entry.id)).cloned().collect())
-            }
-        }
-    }
-}
+/// What is said of a backup that no job could read.
+const UNREAD: &str = "it cannot be read";
 
 /// How the note ends of who called a drill off that gave way.
 const GAVE_WAY: &str = ", to which it gave way";
@@ -166,7 +142,7 @@ impl Saga for Drill {
             Step::Check => run_checks(cx).await,
             Step::Drop => drop_scratch(cx).await,
             Step::Record => record(cx).await,
-            Step::Release => backup::release(cx).await,
+            Step::Release => restore::release(cx).await,
         }
     }
 
@@ -175,7 +151,8 @@ impl Saga for Drill {
         let undone = match step {
             Step::Claim => claim::release(cx).await,
             Step::Plan => frozen::remove(cx).await.map(|()| Progress::done()),
-            Step::Preflight | Step::Check => abandon(cx).await,
+            Step::Preflight => restore::undo_preflight(cx).await,
+            Step::Check => abandon(cx).await,
             Step::Load => drop_whatever_is_there(cx).await,
             // The undo of the load, which comes later, drops it once more.
             Step::Drop => abandon(cx).await,
@@ -308,22 +285,26 @@ async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     }
 }
 
-/// Reads the backup in full. `against` is what a look at it has found.
+/// Reads the backup in full, unless what a look at it has found stands against that.
 async fn read_in_full(
     cx: &mut Cx<'_>,
     frozen: &Frozen,
     entry: &Entry,
-    against: Against,
+    seen: &Seen,
 ) -> Result<Examined, Fault> {
-    match against {
-        Against::Itself(reasons) if !reasons.is_empty() => {
-            return Err(disproved(cx, entry, &reasons.join("; ")).await?);
+    match standing(cx, frozen, entry, seen, 0).await? {
+        Standing::Wait(wait) => return Ok(Examined::Wait(wait)),
+        Standing::Unread(fault) => return Err(failed(cx, entry, UNREAD, &fault).await?),
+        Standing::Seen(Against { itself, .. }) if !itself.is_empty() => {
+            return Err(disproved(cx, entry, &itself.join("; ")).await?);
         }
-        Against::Here(reasons) if !reasons.is_empty() => return Err(unproved(entry, &reasons.join("; "))),
-        Against::Itself(_) | Against::Here(_) => {}
+        Standing::Seen(Against { here, .. }) if !here.is_empty() => {
+            return Err(unproved(entry, &here.join("; ")));
+        }
+        Standing::Seen(_) => {}
     }
-    match examine(cx, frozen, entry, "read").await? {
-        Examined::Unusable(fault) => Err(failed(cx, entry, "it cannot be read", &fault).await?),
+    match examine(cx, frozen, entry, 0).await? {
+        Examined::Unusable(fault) => Err(failed(cx, entry, UNREAD, &fault).await?),
         other => Ok(other),
     }
 }

@@ -1,7 +1,7 @@
 //! Point: takes a restore point of a whole stack.
 //!
 //! ```text
-//! claim ↩ plan ↩ dump ↩ verify ↩ register ↩ · prune ◆ · release
+//! claim ↩ plan ↩ dump ↩ verify ↩ ship ↩ register ↩ · prune ◆ · release
 //!         │      └ the data of each data service, in the order of starting, by the steps of a backup
 //!         └ specs, configs, names of secrets, networks, volumes: read at one moment, stored as parts
 //! ```
@@ -28,7 +28,7 @@ use super::points::{self, Head, Point as Stored, Purpose};
 use super::record::{OpId, Work};
 use super::saga::{Cx, Fault, Progress, Saga, Wait};
 use super::work::{self, Access, Order, Outcome};
-use super::{claim, freeze};
+use super::{claim, freeze, stores};
 use crate::swarm::error::Error;
 use crate::swarm::object::{Kind, Service};
 
@@ -48,6 +48,8 @@ pub enum Step {
     Dump,
     /// Every dump is read back in full.
     Verify,
+    /// What was staged is brought to its stores.
+    Ship,
     /// The backups, then the point, are registered.
     Register,
     /// Older points go.
@@ -56,8 +58,16 @@ pub enum Step {
     Release,
 }
 
-const STEPS: [Step; 7] =
-    [Step::Claim, Step::Plan, Step::Dump, Step::Verify, Step::Register, Step::Prune, Step::Release];
+const STEPS: [Step; 8] = [
+    Step::Claim,
+    Step::Plan,
+    Step::Dump,
+    Step::Verify,
+    Step::Ship,
+    Step::Register,
+    Step::Prune,
+    Step::Release,
+];
 /// Format version of the plan.
 const SCHEMA: u32 = 1;
 
@@ -89,6 +99,7 @@ impl super::journal::Step for Step {
             Step::Plan => "plan",
             Step::Dump => "dump",
             Step::Verify => "verify",
+            Step::Ship => "ship",
             Step::Register => "register",
             Step::Prune => "prune",
             Step::Release => "release",
@@ -97,7 +108,9 @@ impl super::journal::Step for Step {
 
     fn compensation(self) -> Compensation {
         match self {
-            Step::Claim | Step::Plan | Step::Dump | Step::Verify | Step::Register => Compensation::Undo,
+            Step::Claim | Step::Plan | Step::Dump | Step::Verify | Step::Ship | Step::Register => {
+                Compensation::Undo
+            }
             Step::Prune => Compensation::PointOfNoReturn,
             Step::Release => Compensation::Nothing,
         }
@@ -121,6 +134,7 @@ impl Saga for Point {
             Step::Plan => plan(cx).await,
             Step::Dump => dump(cx).await,
             Step::Verify => verify(cx).await,
+            Step::Ship => ship(cx).await,
             Step::Register => register(cx).await,
             Step::Prune => prune(cx).await,
             Step::Release => backup::release(cx).await,
@@ -137,6 +151,7 @@ impl Saga for Point {
             }
             Step::Dump => discard(cx).await,
             Step::Verify => Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait)),
+            Step::Ship => undo_ship(cx).await,
             Step::Register => unregister(cx).await,
             Step::Prune | Step::Release => Ok(Progress::done()),
         }
@@ -292,6 +307,38 @@ async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     Ok(Progress::done())
 }
 
+/// Done = the backups as they are to be registered, in the order of the targets.
+async fn ship(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let targets = load(cx).await?.targets;
+    let mut all = Vec::new();
+    for (nth, target) in targets.iter().enumerate() {
+        let Sealing { manifest_sha256, size } = Sealing::of(report(cx, "verify", &format!("s{nth}"))?)?;
+        let sealed = Sealed { manifest_sha256, size, taken: dumped(cx, nth)?.taken()?, inner: None };
+        let place = place(cx, target, nth);
+        match stores::ship(cx, target, &place, sealed, &format!("h{nth}")).await {
+            Ok(Ok(sealed)) => all.push(sealed),
+            Ok(Err(wait)) => return Ok(Progress::Wait(named(&wait, target))),
+            Err(fault) => return Err(of_service(fault, target)),
+        }
+    }
+    serde_json::to_value(all).map(Progress::Done).map_err(|source| journal(cx, source))
+}
+
+async fn undo_ship(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    if let Some(wait) = work::abandon(cx).await? {
+        return Ok(Progress::Wait(wait));
+    }
+    let targets = load(cx).await?.targets;
+    for (nth, target) in targets.iter().enumerate() {
+        let place = place(cx, target, nth);
+        match stores::undo_ship(cx, target, &place, &format!("h{nth}")).await? {
+            Progress::Done(_) => {}
+            other => return Ok(other),
+        }
+    }
+    Ok(Progress::done())
+}
+
 fn named(wait: &Wait, target: &Target) -> Wait {
     Wait { why: format!("{}: {}", target.name, wait.why), ..wait.clone() }
 }
@@ -320,11 +367,10 @@ async fn register(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if let Some(why) = changed(cx, &shot.head).await? {
         return Err(Fault::failed(why));
     }
-    for (nth, target) in shot.targets.iter().enumerate() {
-        let Sealing { manifest_sha256, size } = Sealing::of(report(cx, "verify", &format!("s{nth}"))?)?;
-        let sealed = Sealed { manifest_sha256, size, taken: dumped(cx, nth)?.taken()? };
+    let sealed: Vec<Sealed> = cx.out("ship")?;
+    for (nth, (target, sealed)) in shot.targets.iter().zip(&sealed).enumerate() {
         let place = place(cx, target, nth);
-        backup::register(cx, target, &place, &sealed, BackupPurpose::Regular).await?;
+        backup::register(cx, target, &place, sealed, BackupPurpose::Regular).await?;
     }
     list(cx, &shot.head).await?;
     let mind = unbacked(&shot.head);
@@ -418,7 +464,8 @@ async fn discard(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         }
         let dir = place(cx, target, nth).dir;
         let (key, task) = (format!("u{nth}"), Task::Discard(Discard { dir: dir.clone(), sealed: true }));
-        let order = Order { key: &key, target, task, store: Some(Access::Write), data: false };
+        let seen = stores::seen_by_jobs(&cx.env.settings, target);
+        let order = Order { key: &key, target: &seen, task, store: Some(Access::Write), data: false };
         match work::run(cx, &order).await? {
             Outcome::Wait(wait) => return Ok(Progress::Wait(named(&wait, target))),
             Outcome::Done(_) => {}

@@ -16,8 +16,9 @@ use crate::operation::data::unexpected;
 use crate::operation::frozen::{self, Frozen, Kept, KeptForm, Target};
 use crate::operation::record::Operation;
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
+use crate::operation::stores::{self, Hand};
 use crate::operation::work::{self, Access, Order, Outcome};
-use crate::operation::{canary, catalogue, clients, whereabouts};
+use crate::operation::{canary, catalogue, clients};
 
 /// Swaps the names. The clients must still be stopped: a deploy in the middle may have brought them back (S12).
 pub(super) async fn cut(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
@@ -155,7 +156,11 @@ pub(super) async fn replace(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let best = seen.usable.first().cloned().unwrap_or_default();
     let entry = frozen.candidates.iter().find(|e| e.id == best);
     let entry = entry.ok_or_else(|| Fault::failed("no backup can be used"))?;
-    let target = whereabouts::beside_data(cx, &frozen.target, entry).await?.map_err(Fault::Failed)?;
+    let target = match stores::at_hand(cx, &frozen, entry, "f0").await? {
+        Hand::Here(target) => target,
+        Hand::Wait(wait) => return Ok(Progress::Wait(soon(wait))),
+        Hand::Lost(fault) => return Err(Fault::failed(format!("backup {best}: {}", fault.message))),
+    };
     if let Some(progress) = in_place(cx, &target, entry.stored(), "load").await? {
         return Ok(progress);
     }
@@ -185,8 +190,26 @@ pub(super) async fn undo_replace(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
     let safety: Value = cx.out("safety")?;
     let text = |key: &str| safety[key].as_str().unwrap_or_default().to_owned();
-    let stored = Stored { id: text("backup"), dir: text("dir"), manifest_sha256: text("manifest_sha256") };
-    Ok(in_place(cx, &frozen.target, stored, "undo").await?.unwrap_or_else(Progress::done))
+    let direct = Stored { id: text("backup"), dir: text("dir"), manifest_sha256: text("manifest_sha256") };
+    if !stores::is_staged(&cx.env.settings, &frozen.target) {
+        return Ok(in_place(cx, &frozen.target, direct, "undo").await?.unwrap_or_else(Progress::done));
+    }
+    let id = direct.id;
+    let entry = catalogue::find(cx, &id).await?.map(|b| b.entry);
+    let entry =
+        entry.ok_or_else(|| Fault::failed(format!("the safety backup {id} is not in the catalogue")))?;
+    let target = match stores::at_hand(cx, &frozen, &entry, "uf").await? {
+        Hand::Here(target) => target,
+        Hand::Wait(wait) => return Ok(Progress::Wait(wait)),
+        Hand::Lost(fault) => {
+            return Err(Fault::failed(format!(
+                "the safety backup {id} cannot be fetched: {}",
+                fault.message
+            )));
+        }
+    };
+    let stored = entry.stored();
+    Ok(in_place(cx, &target, stored, "undo").await?.unwrap_or_else(Progress::done))
 }
 
 /// The data service, which ran on, passes its own checks over the network.

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::journal::Compensation;
 use super::record::{Operation, State, StepState, Work};
 use super::saga::{Cx, Fault, Progress, Saga, Unwound};
-use super::{backup, claim, clients, freeze, frozen};
+use super::{backup, claim, clients, freeze, frozen, stores};
 use crate::engines::Data;
 use crate::policy::Engine;
 
@@ -167,7 +167,7 @@ impl Saga for Restore {
             Step::Start => start(cx, clients::Start::MustBeHealthy).await,
             Step::Verify => cut::verify(cx).await,
             Step::Keep => cut::keep(cx).await,
-            Step::Release => backup::release(cx).await,
+            Step::Release => release(cx).await,
         }
     }
 
@@ -178,9 +178,8 @@ impl Saga for Restore {
                 frozen::remove(cx).await?;
                 Ok(Progress::done())
             }
-            Step::Preflight | Step::Expire => {
-                Ok(super::work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait))
-            }
+            Step::Preflight => undo_preflight(cx).await,
+            Step::Expire => Ok(super::work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait)),
             Step::Safety => prepare::undo_safety(cx).await,
             Step::Beside => prepare::undo_beside(cx).await,
             Step::Stop => start(cx, clients::Start::BestEffort).await,
@@ -302,6 +301,22 @@ async fn stop_for_good(cx: &mut Cx<'_>, kept: &str) -> Result<Progress, Fault> {
     }
     cx.remark(format!("not every client could be stopped: {}", wait.why));
     Ok(Progress::done())
+}
+
+/// Removes what was fetched, and gives the services back.
+pub(super) async fn release(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    match stores::clear(cx, "clear").await? {
+        Some(wait) => Ok(Progress::Wait(wait)),
+        None => backup::release(cx).await,
+    }
+}
+
+/// Ends the jobs of the step, and removes what this one and any later one has fetched.
+pub(super) async fn undo_preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    if let Some(wait) = super::work::abandon(cx).await? {
+        return Ok(Progress::Wait(wait));
+    }
+    Ok(stores::clear(cx, "uclear").await?.map_or_else(Progress::done, Progress::Wait))
 }
 
 /// Freezes the plan, which must concern exactly the services that were claimed.

@@ -8,9 +8,9 @@ use skep_runner::manifest::Manifest;
 use skep_runner::task::{Named, PgInspect, PgInspection};
 use skep_runner::{Fault as JobFault, Report, Task};
 
-use super::Way;
 use super::judge::{self, Judgement, Known, judge};
 use super::prepare::{NO_WAY_BACK, done};
+use super::{Way, directory};
 use crate::engines::Data;
 use crate::operation::catalogue::Entry;
 use crate::operation::data::{examined, unexpected};
@@ -18,7 +18,8 @@ use crate::operation::drill;
 use crate::operation::frozen::{self, Frozen};
 use crate::operation::record::{Operation, Trigger};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
-use crate::operation::whereabouts::{self, Shelf};
+use crate::operation::stores::{self, Hand};
+use crate::operation::whereabouts::Shelf;
 use crate::operation::work::{self, Access, Order, Outcome};
 
 /// What preflight found.
@@ -40,19 +41,21 @@ pub(super) struct Preflight {
 /// Looks at the backups and the server, and judges.
 pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
+    if Way::of(cx.op) == Way::InPlace {
+        stores::can_go_back(&cx.env.settings, &frozen.target)?;
+    }
     if let Data::Command(_) = frozen.target.data {
         return of_commands(cx, &frozen).await;
     }
-    let (mut inspection, unread) = match inspect(cx, &frozen).await? {
+    let (mut inspection, seen) = match inspect(cx, &frozen).await? {
         Looked::Wait(progress) => return Ok(progress),
-        Looked::Seen { inspection, unread } => (inspection, unread),
+        Looked::Seen { inspection, seen } => (inspection, seen),
     };
     // Before anything stops: the safety backup, which would find out as well, comes after the stop.
     if inspection.live.is_none() && Way::of(cx.op) == Way::InPlace {
         return Err(Fault::failed(NO_WAY_BACK));
     }
-    let against = standing(&inspection.backups, &inspection.lacking, &unread);
-    let (usable, manifest) = match usable(cx, &frozen, &against).await? {
+    let (usable, manifest) = match usable(cx, &frozen, &seen).await? {
         Candidates::Wait(progress) => return Ok(progress),
         Candidates::Usable { ids, first } => (ids, first),
     };
@@ -79,7 +82,7 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
 
 /// What commands dump and load, nobody else can look into: the backup is read in full, and what is not known is said.
 async fn of_commands(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, Fault> {
-    let ids = match usable(cx, frozen, &BTreeMap::new()).await? {
+    let ids = match usable(cx, frozen, &Seen::default()).await? {
         Candidates::Wait(progress) => return Ok(progress),
         Candidates::Usable { ids, first: _ } => ids,
     };
@@ -101,42 +104,143 @@ pub(super) enum Candidates {
     },
 }
 
-/// Reads the best backup against which nothing stands in full; `against` is what a look at all of them has found.
+/// What a look at the backups of the plan has found.
+#[derive(Default)]
+pub struct Seen {
+    /// What is wrong with those that could be looked at, by id.
+    pub itself: BTreeMap<String, Vec<String>>,
+    /// What they need that is missing here, by id.
+    pub lacking: BTreeMap<String, Vec<String>>,
+    /// Why others could not be looked at: nothing is known about those. What has to be fetched first is nowhere.
+    pub unread: BTreeMap<String, String>,
+}
+
+/// What stands against a backup; nothing, where both are empty.
+#[derive(Default)]
+pub struct Against {
+    /// What is wrong with itself.
+    pub itself: Vec<String>,
+    /// What it needs that is missing here.
+    pub here: Vec<String>,
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// Of one of those that could be looked at.
+    pub fn against(&self, id: &str) -> Against {
+        let of = |all: &BTreeMap<String, Vec<String>>| all.get(id).cloned().unwrap_or_default();
+        Against { itself: of(&self.itself), here: of(&self.lacking) }
+    }
+}
+
+// === impl Against ===
+
+impl Against {
+    /// All of it in one sentence, if anything.
+    fn told(&self) -> Option<String> {
+        let all: Vec<&str> = self.itself.iter().chain(&self.here).map(String::as_str).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+}
+
+/// Reads the best backup against which nothing stands in full. One that has to be fetched is, where its turn comes.
 ///
 /// # Errors
 /// When none can be used, or what the engine says.
-pub(super) async fn usable(
-    cx: &mut Cx<'_>,
-    frozen: &Frozen,
-    against: &BTreeMap<String, Vec<String>>,
-) -> Result<Candidates, Fault> {
+pub(super) async fn usable(cx: &mut Cx<'_>, frozen: &Frozen, seen: &Seen) -> Result<Candidates, Fault> {
     let mut ids: Vec<String> = Vec::new();
     let mut first = None;
     for (i, entry) in frozen.candidates.iter().enumerate() {
-        let reasons = against.get(&entry.id).cloned().unwrap_or_default();
-        if !reasons.is_empty() {
-            cx.remark(format!("backup {} cannot be used: {}", entry.id, reasons.join("; ")));
-            continue;
-        }
-        if first.is_some() {
-            ids.push(entry.id.clone());
-            continue;
-        }
-        match examine(cx, frozen, entry, &format!("read{i}")).await? {
-            Examined::Wait(wait) => return Ok(Candidates::Wait(Progress::Wait(wait))),
-            Examined::Whole(manifest) => {
-                first = Some(manifest);
-                ids.push(entry.id.clone());
+        let is_fetched = stores::is_fetched(&cx.env.settings, frozen, entry);
+        let why = if first.is_some() && is_fetched {
+            None
+        } else {
+            match standing(cx, frozen, entry, seen, i).await? {
+                Standing::Wait(wait) => return Ok(Candidates::Wait(Progress::Wait(wait))),
+                Standing::Unread(fault) => Some(fault.message),
+                Standing::Seen(against) => against.told(),
             }
-            Examined::Unusable(fault) => {
-                cx.remark(format!("backup {} cannot be used: {}", entry.id, fault.message))
-            }
+        };
+        let why = match (why, &first) {
+            (None, None) => match examine(cx, frozen, entry, i).await? {
+                Examined::Wait(wait) => return Ok(Candidates::Wait(Progress::Wait(wait))),
+                Examined::Whole(manifest) => {
+                    first = Some(manifest);
+                    None
+                }
+                Examined::Unusable(fault) => Some(fault.message),
+            },
+            (why, _) => why,
+        };
+        match why {
+            None => ids.push(entry.id.clone()),
+            Some(why) => cx.remark(format!("backup {} cannot be used: {why}", entry.id)),
         }
     }
     match first {
         Some(first) => Ok(Candidates::Usable { ids, first }),
         None => Err(Fault::failed(format!("no backup can be used: {}", cx.op.journal.remarks.join("; ")))),
     }
+}
+
+/// What is known of a backup without reading it in full.
+pub enum Standing {
+    /// Not yet.
+    Wait(Wait),
+    /// It cannot be looked at.
+    Unread(JobFault),
+    /// This stands against it, if anything.
+    Seen(Against),
+}
+
+/// What stands against a backup of the plan, the `nth`; one that has to be fetched is fetched and looked at now.
+///
+/// # Errors
+/// What the engine says.
+pub async fn standing(
+    cx: &mut Cx<'_>,
+    frozen: &Frozen,
+    entry: &Entry,
+    seen: &Seen,
+    nth: usize,
+) -> Result<Standing, Fault> {
+    if let Some(message) = seen.unread.get(&entry.id).cloned() {
+        return Ok(Standing::Unread(JobFault { kind: FaultKind::Circumstance, message }));
+    }
+    if !stores::is_fetched(&cx.env.settings, frozen, entry) {
+        return Ok(Standing::Seen(seen.against(&entry.id)));
+    }
+    let target = match stores::at_hand(cx, frozen, entry, &format!("f{nth}")).await? {
+        Hand::Here(target) => *target,
+        Hand::Wait(wait) => return Ok(Standing::Wait(wait)),
+        Hand::Lost(fault) => return Ok(Standing::Unread(fault)),
+    };
+    let shelf = Shelf { target, entries: vec![entry] };
+    let looked = match frozen.target.data {
+        Data::Postgres => match look(cx, frozen, Some(&shelf), &format!("lookf{nth}")).await? {
+            Look::Wait(wait) => return Ok(Standing::Wait(wait)),
+            Look::Seen(found) => Ok((found.backups, found.lacking)),
+            Look::Failed(fault) => Err(fault.message),
+        },
+        Data::Directory(_) => match directory::look_fetched(cx, frozen, &shelf, nth).await? {
+            directory::Look::Wait(wait) => return Ok(Standing::Wait(wait)),
+            directory::Look::Seen(found) => Ok((found.backups, found.lacking)),
+            directory::Look::Failed(why) => Err(why),
+        },
+        // Nobody can look into it.
+        Data::Command(_) | Data::None => return Ok(Standing::Seen(Against::default())),
+    };
+    Ok(match looked {
+        Ok((itself, lacking)) => {
+            let seen = Seen { itself, lacking, ..Seen::default() };
+            Standing::Seen(seen.against(&entry.id))
+        }
+        Err(why) => Standing::Unread(JobFault {
+            kind: FaultKind::Circumstance,
+            message: format!("it cannot be looked at in the staging volume: {why}"),
+        }),
+    })
 }
 
 /// What reading a backup in full came to.
@@ -149,19 +253,19 @@ pub enum Examined {
     Unusable(JobFault),
 }
 
-/// Reads a backup in full and compares it with what was registered, by one job of the current step.
+/// Reads a backup of the plan, the `nth`, in full and compares it with what was registered, by one job of the current step.
 ///
 /// # Errors
 /// What the engine says.
-pub async fn examine(cx: &mut Cx<'_>, frozen: &Frozen, entry: &Entry, key: &str) -> Result<Examined, Fault> {
-    let target = match whereabouts::beside_data(cx, &frozen.target, entry).await? {
-        Ok(target) => target,
-        Err(message) => {
-            return Ok(Examined::Unusable(JobFault { kind: FaultKind::Circumstance, message }));
-        }
+pub async fn examine(cx: &mut Cx<'_>, frozen: &Frozen, entry: &Entry, nth: usize) -> Result<Examined, Fault> {
+    let target = match stores::at_hand(cx, frozen, entry, &format!("f{nth}")).await? {
+        Hand::Here(target) => target,
+        Hand::Wait(wait) => return Ok(Examined::Wait(wait)),
+        Hand::Lost(fault) => return Ok(Examined::Unusable(fault)),
     };
     let task = target.examine(entry.stored())?;
-    let order = Order { key, target: &target, task, store: Some(Access::Read), data: false };
+    let key = format!("read{nth}");
+    let order = Order { key: &key, target: &target, task, store: Some(Access::Read), data: false };
     Ok(match work::run(cx, &order).await? {
         Outcome::Wait(wait) => Examined::Wait(wait),
         Outcome::Done(report) => Examined::Whole(Box::new(examined(*report)?)),
@@ -175,10 +279,10 @@ pub enum Looked {
     Wait(Progress),
     /// This.
     Seen {
-        /// The server, and what was found against the backups that could be looked at.
+        /// The server.
         inspection: Box<PgInspection>,
-        /// Why the others could not be, by id: nothing is known about those.
-        unread: BTreeMap<String, String>,
+        /// The backups.
+        seen: Seen,
     },
 }
 
@@ -188,16 +292,16 @@ pub enum Looked {
 /// # Errors
 /// When the server cannot be looked at, or what the engine says.
 pub async fn inspect(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Looked, Fault> {
-    let (shelves, mut unread) = whereabouts::by_store(cx, &frozen.target, &frozen.candidates).await?;
-    let mut seen: Option<Box<PgInspection>> = None;
+    let (shelves, mut unread) = stores::shelves(cx, frozen).await?;
+    let mut found: Option<Box<PgInspection>> = None;
     for (nth, shelf) in shelves.iter().enumerate() {
         match look(cx, frozen, Some(shelf), &look_key(nth)).await? {
             Look::Wait(wait) => return Ok(Looked::Wait(Progress::Wait(wait))),
-            Look::Seen(found) => match &mut seen {
-                None => seen = Some(found),
-                Some(seen) => {
-                    seen.backups.extend(found.backups);
-                    seen.lacking.extend(found.lacking);
+            Look::Seen(more) => match &mut found {
+                None => found = Some(more),
+                Some(found) => {
+                    found.backups.extend(more.backups);
+                    found.lacking.extend(more.lacking);
                 }
             },
             Look::Failed(fault) => {
@@ -209,16 +313,18 @@ pub async fn inspect(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Looked, Fault> 
             }
         }
     }
-    if let Some(inspection) = seen {
-        return Ok(Looked::Seen { inspection, unread });
-    }
-    match look(cx, frozen, None, BARE).await? {
-        Look::Wait(wait) => Ok(Looked::Wait(Progress::Wait(wait))),
-        Look::Seen(inspection) => Ok(Looked::Seen { inspection, unread }),
-        Look::Failed(fault) => {
-            Err(Fault::failed(format!("the server cannot be looked at: {}", fault.message)))
-        }
-    }
+    let inspection = match found {
+        Some(inspection) => inspection,
+        None => match look(cx, frozen, None, BARE).await? {
+            Look::Wait(wait) => return Ok(Looked::Wait(Progress::Wait(wait))),
+            Look::Seen(inspection) => inspection,
+            Look::Failed(fault) => {
+                return Err(Fault::failed(format!("the server cannot be looked at: {}", fault.message)));
+            }
+        },
+    };
+    let seen = Seen { itself: inspection.backups.clone(), lacking: inspection.lacking.clone(), unread };
+    Ok(Looked::Seen { inspection, seen })
 }
 
 /// The live database as preflight found it.
@@ -229,22 +335,6 @@ pub(super) fn inspected(op: &Operation) -> Option<PgInspection> {
         Report::PgInspect(seen) => Some((**seen).clone()),
         _ => None,
     })
-}
-
-/// What is known against backups, by id: what was found, what is lacking here, or why nothing could be looked at.
-pub(super) fn standing(
-    found: &BTreeMap<String, Vec<String>>,
-    lacking: &BTreeMap<String, Vec<String>>,
-    unread: &BTreeMap<String, String>,
-) -> BTreeMap<String, Vec<String>> {
-    let mut standing = found.clone();
-    for (id, why) in lacking {
-        standing.entry(id.clone()).or_default().extend(why.iter().cloned());
-    }
-    for (id, why) in unread {
-        standing.entry(id.clone()).or_default().push(why.clone());
-    }
-    standing
 }
 
 /// The key of the job that looks at the server without any store.

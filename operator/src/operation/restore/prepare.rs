@@ -13,7 +13,7 @@ use crate::operation::catalogue::{Entry, Purpose};
 use crate::operation::data::{Dumped, unexpected};
 use crate::operation::frozen::{self, Frozen};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
-use crate::operation::whereabouts;
+use crate::operation::stores::{self, Hand};
 use crate::operation::work::{self, Access, Order, Outcome};
 
 /// Why a database that is gone is not restored in place.
@@ -97,6 +97,10 @@ pub(super) async fn safety_backup(
         other => return Ok(other),
     };
     let sealed: Sealed = read(cx, sealed)?;
+    let sealed = match stores::ship(cx, &frozen.target, place, sealed, backup::SHIP).await? {
+        Ok(sealed) => sealed,
+        Err(wait) => return Ok(Progress::Wait(wait)),
+    };
     backup::register(cx, &frozen.target, place, &sealed, Purpose::Safety).await?;
     Ok(Progress::Done(serde_json::json!({
         "backup": place.id, "dir": place.dir, "manifest_sha256": sealed.manifest_sha256,
@@ -110,7 +114,12 @@ pub(super) async fn undo_safety(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let name = format!("{}{}", crate::operation::catalogue::PREFIX, place.id);
     match cx.engine().config(&name).await {
         Ok(_) => Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait)),
-        Err(crate::swarm::error::Error::NotFound { .. }) => backup::discard(cx, &frozen.target, &place).await,
+        Err(crate::swarm::error::Error::NotFound { .. }) => {
+            match stores::undo_ship(cx, &frozen.target, &place, backup::SHIP).await? {
+                Progress::Done(_) => backup::discard(cx, &frozen.target, &place).await,
+                other => Ok(other),
+            }
+        }
         Err(other) => Err(other.into()),
     }
 }
@@ -198,11 +207,11 @@ pub async fn load(
     side: &str,
     key: &str,
 ) -> Result<Restored, Fault> {
-    let target = match whereabouts::beside_data(cx, &frozen.target, entry).await? {
-        Ok(target) => target,
-        Err(message) => {
-            return Ok(Restored::Unusable(JobFault { kind: FaultKind::Circumstance, message }));
-        }
+    let nth = frozen.candidates.iter().position(|e| e.id == entry.id).unwrap_or_default();
+    let target = match stores::at_hand(cx, frozen, entry, &format!("f{nth}")).await? {
+        Hand::Here(target) => target,
+        Hand::Wait(wait) => return Ok(Restored::Wait(wait)),
+        Hand::Lost(fault) => return Ok(Restored::Unusable(fault)),
     };
     let task = Task::PgRestore(PgRestore {
         connect: frozen.target.access.connect.clone(),

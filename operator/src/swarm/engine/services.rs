@@ -121,6 +121,29 @@ impl Engine {
         self.list_tasks(format!("/tasks?{}", filters(&json!({"label": wanted})))).await
     }
 
+    /// The image of the task whose container's id begins with this, as containers are named for themselves.
+    ///
+    /// # Errors
+    /// When the engine cannot be asked.
+    pub async fn image_of_container(&self, id: &str) -> Result<Option<String>, Error> {
+        // A name that is shorter, or no hexadecimal number, was given by a person.
+        if id.len() < 12 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Ok(None);
+        }
+        let what = "looking for Skep's own task";
+        let path = format!("/tasks?{}", filters(&json!({"desired-state": ["running"]})));
+        let tasks = list(self.read(what, Call::get(path)).await?);
+        let is_here = |task: &&Value| {
+            let container = task["Status"]["ContainerStatus"]["ContainerID"].as_str();
+            container.is_some_and(|c| c.starts_with(id))
+        };
+        let found = tasks?
+            .iter()
+            .find(is_here)
+            .and_then(|t| t["Spec"]["ContainerSpec"]["Image"].as_str().map(str::to_owned));
+        Ok(found)
+    }
+
     async fn tasks_at_once(&self, service_ids: &[&str]) -> Result<Vec<Task>, Error> {
         self.list_tasks(format!("/tasks?{}", filters(&json!({"service": service_ids})))).await
     }

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use skep_runner::{RUNNER_PATH, TICKET_PATH};
 
-use super::{JOB, JobSpec};
-use crate::swarm::object::{OP, ObjectRef};
+use super::{JOB, JobSpec, OwnSpec, SecretFile};
+use crate::swarm::object::{Labels, OP, ObjectRef};
 use crate::swarm::spec::{self, FileKind, FileRef};
 
 /// Everybody may read and execute it, nobody may write it.
@@ -20,7 +20,7 @@ pub fn build(job: &JobSpec<'_>) -> Value {
         "Image": job.image,
         "Command": [RUNNER_PATH, "task"],
         "Env": spec::env_without_secrets(&job.service.spec),
-        "Labels": container_labels(job),
+        "Labels": labels_of_container(job.name, &job.labels),
         "Mounts": job.mounts,
         "Configs": configs(job),
         "Secrets": secrets(job),
@@ -38,15 +38,47 @@ pub fn build(job: &JobSpec<'_>) -> Value {
     if let Some(user) = job.user {
         container["User"] = json!(user);
     }
+    service(job.name, &job.labels, &container, &constraints(job), &networks(job))
+}
+
+/// The service spec of a job in Skep's own image, which begins with its program.
+pub fn build_own(job: &OwnSpec<'_>) -> Value {
+    let ticket = ObjectRef { id: job.ticket.to_owned(), name: job.name.to_owned() };
+    let ticket = FileRef { object: ticket, path: TICKET_PATH.to_owned(), mode: READABLE };
+    let container = json!({
+        "Image": job.image,
+        "Args": ["task"],
+        "Labels": labels_of_container(job.name, &job.labels),
+        "Mounts": job.mounts,
+        "Configs": [ticket.to_entry(FileKind::Config)],
+        "Secrets": extra(&job.secrets).collect::<Vec<_>>(),
+        "Healthcheck": {"Test": ["NONE"]},
+        "StopGracePeriod": GRACE,
+        // What the database's jobs write in the staging volume is any user's.
+        "User": "0",
+        "Init": true,
+    });
+    let constraints: Vec<String> = job.node.map(node_constraint).into_iter().collect();
+    let networks: Vec<Value> = job.networks.iter().map(|id| json!({"Target": id})).collect();
+    service(job.name, &job.labels, &container, &constraints, &networks)
+}
+
+fn service(
+    name: &str,
+    labels: &Labels,
+    container: &Value,
+    constraints: &[String],
+    networks: &[Value],
+) -> Value {
     json!({
-        "Name": job.name,
-        "Labels": job.labels,
+        "Name": name,
+        "Labels": labels,
         "TaskTemplate": {
             "ContainerSpec": container,
             "RestartPolicy": {"Condition": "none", "MaxAttempts": 0},
-            "Placement": {"Constraints": constraints(job)},
+            "Placement": {"Constraints": constraints},
             "LogDriver": {"Name": "json-file"},
-            "Networks": networks(job),
+            "Networks": networks,
         },
         "Mode": {"Replicated": {"Replicas": 1}},
         // Else the engine allocates a virtual address that nobody uses.
@@ -59,12 +91,12 @@ pub fn node_constraint(node: &str) -> String {
     format!("node.id=={node}")
 }
 
-fn container_labels(job: &JobSpec<'_>) -> Value {
-    let mut labels = json!({JOB: job.name});
-    if let Some(op) = job.labels.get(OP) {
-        labels[OP] = op.as_str().into();
+fn labels_of_container(name: &str, labels: &Labels) -> Value {
+    let mut of_container = json!({JOB: name});
+    if let Some(op) = labels.get(OP) {
+        of_container[OP] = op.as_str().into();
     }
-    labels
+    of_container
 }
 
 fn constraints(job: &JobSpec<'_>) -> Vec<String> {
@@ -91,11 +123,14 @@ fn configs(job: &JobSpec<'_>) -> Vec<Value> {
 }
 
 fn secrets(job: &JobSpec<'_>) -> Vec<Value> {
-    let extra = job.secrets.iter().map(|s| {
+    spec::file_entries(&job.service.spec, FileKind::Secret).cloned().chain(extra(&job.secrets)).collect()
+}
+
+fn extra(secrets: &[SecretFile]) -> impl Iterator<Item = Value> + '_ {
+    secrets.iter().map(|s| {
         let object = ObjectRef { id: s.id.clone(), name: s.name.clone() };
         FileRef { object, path: s.file.clone(), mode: READABLE }.to_entry(FileKind::Secret)
-    });
-    spec::file_entries(&job.service.spec, FileKind::Secret).cloned().chain(extra).collect()
+    })
 }
 
 #[cfg(test)]
@@ -104,7 +139,7 @@ mod tests {
 
     use super::*;
     use crate::swarm::job::SecretFile;
-    use crate::swarm::object::{Labels, Service};
+    use crate::swarm::object::Service;
 
     fn database() -> Service {
         let spec = json!({
@@ -150,6 +185,43 @@ mod tests {
             user: None,
             labels: Labels::from([(OP.to_owned(), "1".to_owned())]),
         })
+    }
+
+    #[test]
+    fn s14_a_job_in_skeps_own_image_gets_what_it_names_and_nothing_of_a_service() {
+        let file = "/run/secrets/skep-s3-cloud".to_owned();
+        let spec = build_own(&OwnSpec {
+            name: "skep-job-1-ship-ship-1",
+            ticket: "t1",
+            image: "skep:1",
+            node: Some("n1"),
+            mounts: vec![json!({"Type": "volume", "Source": "skep-stage", "Target": "/skep/stage"})],
+            secrets: vec![SecretFile { id: "s2".into(), name: "skep-s3".into(), file: file.clone() }],
+            networks: vec!["net2".to_owned()],
+            labels: Labels::from([(OP.to_owned(), "1".to_owned())]),
+        });
+        let task = &spec["TaskTemplate"];
+        let container = &task["ContainerSpec"];
+        let keys: Vec<&str> = container.as_object().unwrap().keys().map(String::as_str).collect();
+        let allowed = [
+            "Args",
+            "Configs",
+            "Healthcheck",
+            "Image",
+            "Init",
+            "Labels",
+            "Mounts",
+            "Secrets",
+            "StopGracePeriod",
+            "User",
+        ];
+        assert_eq!(keys, allowed);
+        assert_eq!(container["Args"], json!(["task"]));
+        assert_eq!(container["Secrets"][0]["File"]["Name"], file);
+        assert_eq!(task["RestartPolicy"]["Condition"], "none");
+        assert_eq!(task["Placement"]["Constraints"], json!(["node.id==n1"]));
+        assert_eq!(task["Networks"], json!([{"Target": "net2"}]));
+        assert_eq!(spec["Labels"], json!({OP: "1"}));
     }
 
     #[test]

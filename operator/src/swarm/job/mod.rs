@@ -24,7 +24,7 @@ use super::engine::Engine;
 use super::error::Error;
 use super::object::{KIND, Kind, Labels, ObjectRef, RegistryAuth, Service, Task};
 
-pub use build::{build, node_constraint};
+pub use build::{build, build_own, node_constraint};
 pub use told::{Told, read_log};
 
 /// Container label of a job's task with the job's name: a task is still listed for a while when its service is gone.
@@ -59,6 +59,27 @@ pub struct JobSpec<'a> {
     pub networks: Vec<String>,
     /// The user to run as; the service's own where absent.
     pub user: Option<&'a str>,
+    /// Labels of the service object.
+    pub labels: Labels,
+}
+
+/// All that makes a job in Skep's own image.
+#[derive(Clone, Debug)]
+pub struct OwnSpec<'a> {
+    /// Name of the service, at most 63 characters. Also the name of the ticket.
+    pub name: &'a str,
+    /// Config id of the ticket.
+    pub ticket: &'a str,
+    /// Skep's image.
+    pub image: &'a str,
+    /// The node to run on; any where absent.
+    pub node: Option<&'a str>,
+    /// Mounts.
+    pub mounts: Vec<Value>,
+    /// Secrets.
+    pub secrets: Vec<SecretFile>,
+    /// Network ids; the node's own way out where empty.
+    pub networks: Vec<String>,
     /// Labels of the service object.
     pub labels: Labels,
 }
@@ -150,6 +171,17 @@ pub async fn ensure_ticket(
 /// [`Error::Refused`] when its ticket is gone: the step was closed.
 pub async fn ensure(engine: &Engine, job: &JobSpec<'_>, auth: RegistryAuth) -> Result<String, Error> {
     match engine.create_service(&build(job), auth).await {
+        Err(Error::Exists { .. }) => Ok(engine.service(job.name).await?.id),
+        result => result,
+    }
+}
+
+/// As [`ensure`], of a job in Skep's own image.
+///
+/// # Errors
+/// [`Error::Refused`] when its ticket is gone: the step was closed.
+pub async fn ensure_own(engine: &Engine, job: &OwnSpec<'_>, auth: RegistryAuth) -> Result<String, Error> {
+    match engine.create_service(&build_own(job), auth).await {
         Err(Error::Exists { .. }) => Ok(engine.service(job.name).await?.id),
         result => result,
     }

@@ -81,7 +81,7 @@ impl Bucket {
     /// # Errors
     /// When the place or the credentials cannot be right.
     pub fn open(place: &S3Place, manner: &Manner) -> Result<Bucket> {
-        let wrong = |why: &str| Error::refused(format!("store s3://{}: {why}", place.bucket));
+        let wrong = |why: &str| Error::Barred(format!("store s3://{}: {why}", place.bucket));
         let file = &place.credentials_file;
         let text = std::fs::read_to_string(file)
             .map_err(Error::io(format!("cannot read the S3 credentials from {file}")))?;
@@ -184,7 +184,7 @@ impl Bucket {
             let answer = self.call("list", prefix, &Method::GET, url, &Bytes::new(), &[])?;
             let text = String::from_utf8_lossy(&answer.body).into_owned();
             if !text.contains("<ListBucketResult") {
-                return Err(Error::refused(format!("{} answers no list of objects", self.name())));
+                return Err(Error::Barred(format!("{} answers no list of objects", self.name())));
             }
             names.extend(elements(&text, "Key"));
             token = elements(&text, "NextContinuationToken").pop();
@@ -266,7 +266,10 @@ impl Bucket {
             (507, _) | (_, "QuotaExceeded" | "XMinioStorageFull") => "; make room in the store",
             _ => "",
         };
-        Error::refused(format!("cannot {verb} {key} in {}: {}{hint}", self.name(), answer.told()))
+        let text = format!("cannot {verb} {key} in {}: {}{hint}", self.name(), answer.told());
+        // Only an object that is missing says something about a backup.
+        let is_missing = answer.status == StatusCode::NOT_FOUND && answer.code() != "NoSuchBucket";
+        if is_missing { Error::Refused(text) } else { Error::Barred(text) }
     }
 }
 
@@ -322,7 +325,7 @@ impl Download<'_> {
             return Ok(head.into_body());
         }
         if head.status() == StatusCode::OK {
-            return Err(Trouble::Final(Error::refused(format!(
+            return Err(Trouble::Final(Error::Barred(format!(
                 "{} cannot go on with an object where it was cut",
                 self.bucket.name()
             ))));

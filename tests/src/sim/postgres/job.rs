@@ -40,7 +40,7 @@ pub(super) enum Next {
 /// Why a job ends early.
 pub(super) struct Failure {
     kind: FaultKind,
-    message: String,
+    pub(super) message: String,
 }
 
 pub(super) type Worked = Result<Next, Failure>;
@@ -50,6 +50,10 @@ pub(super) type Worked = Result<Next, Failure>;
 impl Failure {
     pub(super) fn refused(message: impl Into<String>) -> Failure {
         Failure { kind: FaultKind::Final, message: message.into() }
+    }
+
+    pub(super) fn barred(message: impl Into<String>) -> Failure {
+        Failure { kind: FaultKind::Circumstance, message: message.into() }
     }
 
     pub(super) fn unready(message: impl Into<String>) -> Failure {
@@ -86,6 +90,9 @@ impl PgJob {
         }
         let data = self.data.clone();
         let world = &mut *data.lock();
+        if let Task::Store(task) = self.ticket.task.clone() {
+            return self.move_backup(world, &task);
+        }
         let store = self.source(skep_runner::STORE_PATH).and_then(|source| world.other(&source, self.node()));
         let Some(store) = store else { return self.work_on(world, view) };
         // Its store is the one that is mounted.
@@ -163,6 +170,7 @@ impl PgJob {
                 Ok(Next::Done(Box::new(Report::LayoutScan(Box::new(world.store.layout(&task.dir)?)))))
             }
             Task::LayoutCopy(task) => self.layout_copy(world, &task),
+            Task::Store(_) => Err(Failure::refused("this is no runner's")),
             Task::Discard(task) => {
                 self.needs_store(true)?;
                 Ok(done(world.store.discard(&task.dir, task.sealed)?))
@@ -258,7 +266,7 @@ impl PgJob {
     }
 
     /// The node that it runs on.
-    fn node(&self) -> &str {
+    pub(super) fn node(&self) -> &str {
         &self.container.node
     }
 

@@ -19,10 +19,11 @@ mod job;
 mod restore;
 mod server;
 mod store;
+mod stores;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ use super::workload::{Container, Jobs, Process, View};
 
 /// Source of the default store's mount.
 const STORE: &str = "skep-backups";
+/// Source of the staging volume's mount. Nodes share it here: every job of a test that uses it runs where the data is.
+const STAGE: &str = "skep-stage";
 
 /// Rows by table.
 pub type Content = BTreeMap<String, u64>;
@@ -59,6 +62,8 @@ pub struct World {
     pub store: Store,
     /// Other stores, by the source of their mount; and what one node has under that name of its own, by `source@node`.
     pub others: BTreeMap<String, Store>,
+    /// Stores that do not answer, by the source of their mount or as `s3://bucket/prefix`.
+    pub broken: BTreeSet<String>,
     /// Caches by the name of the service: their keys.
     pub caches: BTreeMap<String, Vec<String>>,
     /// How long a stretch of work takes.
@@ -103,6 +108,19 @@ impl World {
         }
         self.others.entry(source.to_owned()).or_default();
         Some(source.to_owned())
+    }
+
+    /// A store as jobs on a node find it, by the source of its mount or as `s3://bucket/prefix`.
+    fn shelf(&mut self, source: &str, node: &str) -> &mut Store {
+        match self.other(source, node) {
+            None => &mut self.store,
+            Some(key) => self.others.get_mut(&key).expect("it was made just now"),
+        }
+    }
+
+    /// Directories that the staging volume holds.
+    pub fn staged(&self) -> Vec<String> {
+        self.others.get(STAGE).map(|s| s.dirs.keys().cloned().collect()).unwrap_or_default()
     }
 
     /// Makes the default store one of each node's own: what it holds is on this node alone.

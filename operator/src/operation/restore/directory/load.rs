@@ -1,7 +1,6 @@
 //! The part that touches nothing live: removing what earlier restores left, the safety backup, the new data beside.
 
 use serde::{Deserialize, Serialize};
-use skep_runner::line::FaultKind;
 use skep_runner::task::{DirLoad, DirRemove, ServerSettings};
 use skep_runner::{Fault as JobFault, Report, Task};
 
@@ -13,7 +12,7 @@ use crate::operation::data::unexpected;
 use crate::operation::frozen::{self, Frozen};
 use crate::operation::restore::prepare::{database, done, failures, safety_backup};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
-use crate::operation::whereabouts;
+use crate::operation::stores::{self, Hand};
 use crate::operation::work::{self, Access, Order, Outcome};
 
 /// What was built beside.
@@ -155,11 +154,11 @@ pub(in crate::operation) async fn load(
     entry: &Entry,
     (side, key): (&str, &str),
 ) -> Result<Loaded, Fault> {
-    let target = match whereabouts::beside_data(cx, &frozen.target, entry).await? {
-        Ok(target) => target,
-        Err(message) => {
-            return Ok(Loaded::Unusable(JobFault { kind: FaultKind::Circumstance, message }));
-        }
+    let of = frozen.candidates.iter().position(|e| e.id == entry.id).unwrap_or_default();
+    let target = match stores::at_hand(cx, frozen, entry, &format!("f{of}")).await? {
+        Hand::Here(target) => target,
+        Hand::Wait(wait) => return Ok(Loaded::Wait(wait)),
+        Hand::Lost(fault) => return Ok(Loaded::Unusable(fault)),
     };
     let Directory { engine, volumes } = directory(frozen)?;
     let mut seconds = 0.0;

@@ -14,12 +14,13 @@ mod load;
 mod preflight;
 
 pub(in crate::operation) use load::{Loaded, Removed, load, remove_sides};
-pub(in crate::operation) use preflight::{Looked, Looks, against, directory, look_at_all};
+pub(super) use preflight::{Look, look_fetched};
+pub(in crate::operation) use preflight::{Looked, against, directory, look_at_all};
 
 use super::{cut, prepare, trial};
 use crate::operation::journal::Compensation;
 use crate::operation::saga::{Cx, Fault, Progress, Saga};
-use crate::operation::{backup, claim, clients, frozen, work};
+use crate::operation::{claim, clients, frozen, work};
 
 /// The saga.
 pub struct RestoreDirectory;
@@ -144,7 +145,7 @@ impl Saga for RestoreDirectory {
             Step::Start => super::start(cx, clients::Start::MustBeHealthy).await,
             Step::Verify => cut::verify(cx).await,
             Step::Keep => exchange::keep(cx).await,
-            Step::Release => backup::release(cx).await,
+            Step::Release => super::release(cx).await,
         }
     }
 
@@ -155,9 +156,8 @@ impl Saga for RestoreDirectory {
                 frozen::remove(cx).await?;
                 Ok(Progress::done())
             }
-            Step::Preflight | Step::Expire => {
-                Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait))
-            }
+            Step::Preflight => super::undo_preflight(cx).await,
+            Step::Expire => Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait)),
             Step::Safety => prepare::undo_safety(cx).await,
             Step::Beside => load::undo_beside(cx).await,
             Step::Stop => super::start(cx, clients::Start::BestEffort).await,

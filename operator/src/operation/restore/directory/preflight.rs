@@ -11,10 +11,11 @@ use skep_runner::{Report, Task};
 use crate::engines::{Directory, Volume};
 use crate::operation::data::unexpected;
 use crate::operation::frozen::{self, Frozen};
-use crate::operation::restore::preflight::{Candidates, standing, usable};
+use crate::operation::restore::preflight::{Candidates, Seen, usable};
 use crate::operation::restore::prepare::done;
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
-use crate::operation::whereabouts::{self, Shelf};
+use crate::operation::stores;
+use crate::operation::whereabouts::Shelf;
 use crate::operation::work::{self, Access, Order, Outcome};
 use crate::swarm::object::TaskState;
 
@@ -40,16 +41,16 @@ pub(in crate::operation) fn directory(frozen: &Frozen) -> Result<&Directory, Fau
 /// Looks and judges.
 pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
-    let Looks { seen, unread } = match look_at_all(cx, &frozen).await? {
+    let looks = match look_at_all(cx, &frozen).await? {
         Looked::Wait(wait) => return Ok(Progress::Wait(wait)),
         Looked::Seen(looks) => looks,
     };
-    let first = seen.first().cloned().unwrap_or_default();
-    let standing = standing(&first.backups, &first.lacking, &unread);
-    let (ids, manifest) = match usable(cx, &frozen, &standing).await? {
+    let (ids, manifest) = match usable(cx, &frozen, &looks.backups()).await? {
         Candidates::Wait(progress) => return Ok(progress),
         Candidates::Usable { ids, first } => (ids, first),
     };
+    let seen = looks.seen;
+    let first = seen.first().cloned().unwrap_or_default();
     // What earlier restores and drills left goes first.
     let refuse = against(directory(&frozen)?, &seen, &manifest, |_| true);
     if !refuse.is_empty() {
@@ -90,7 +91,7 @@ pub(in crate::operation) struct Looks {
 /// # Errors
 /// When a volume cannot be looked at, or what the engine says.
 pub(in crate::operation) async fn look_at_all(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Looked, Fault> {
-    let (shelves, unread) = whereabouts::by_store(cx, &frozen.target, &frozen.candidates).await?;
+    let (shelves, unread) = stores::shelves(cx, frozen).await?;
     let mut looks = Looks { unread, ..Looks::default() };
     for (nth, volume) in directory(frozen)?.volumes.iter().enumerate() {
         let shelves = if nth == 0 { shelves.as_slice() } else { &[] };
@@ -101,16 +102,41 @@ pub(in crate::operation) async fn look_at_all(cx: &mut Cx<'_>, frozen: &Frozen) 
     Ok(Looked::Seen(looks))
 }
 
+/// Looks at a fetched backup, the `nth` of the plan, as [`look_at_all`] does at those that need no fetching.
+///
+/// # Errors
+/// What the engine says.
+pub(in crate::operation::restore) async fn look_fetched(
+    cx: &mut Cx<'_>,
+    frozen: &Frozen,
+    shelf: &Shelf<'_>,
+    nth: usize,
+) -> Result<Look, Fault> {
+    let volume = directory(frozen)?.volumes.first();
+    let volume = volume.ok_or_else(|| Fault::failed("the data in the plan has no volume"))?;
+    look(cx, frozen, &format!("f{nth}"), 0, volume, Some(shelf)).await
+}
+
 /// How far a look is.
-enum Look {
+pub(in crate::operation::restore) enum Look {
+    /// Not yet.
     Wait(Wait),
+    /// This.
     Seen(Box<DirInspection>),
+    /// Why it failed.
     Failed(String),
 }
 
 // === impl Looks ===
 
 impl Looks {
+    /// What was found of the backups.
+    pub(in crate::operation) fn backups(&self) -> Seen {
+        let (itself, lacking) =
+            self.seen.first().map_or_else(Default::default, |s| (s.backups.clone(), s.lacking.clone()));
+        Seen { itself, lacking, unread: self.unread.clone() }
+    }
+
     /// Looks at one volume and at the backups of these stores, by a job for each store. What is waited for, if anything.
     async fn at(
         &mut self,
