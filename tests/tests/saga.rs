@@ -241,6 +241,10 @@ for_each_kind! {
     a_staged_restore_of_a_directory_goes_back_when_any_write_fails: Kind::StagedFiles, fails;
     a_staged_drill_survives_death_after_every_write: Kind::StagedDrill, dies_after;
     a_staged_drill_goes_back_when_any_write_fails: Kind::StagedDrill, fails;
+    a_staged_drill_of_a_directory_survives_death_after_every_write: Kind::StagedFilesDrill, dies_after;
+    a_staged_drill_of_a_directory_goes_back_when_any_write_fails: Kind::StagedFilesDrill, fails;
+    a_staged_restore_by_a_command_survives_death_after_every_write: Kind::StagedCommand, dies_after;
+    a_staged_restore_by_a_command_goes_back_when_any_write_fails: Kind::StagedCommand, fails;
     a_restore_survives_death_before_every_write: Kind::Beside, dies_before;
     a_restore_survives_death_after_every_write: Kind::Beside, dies_after;
     a_restore_survives_every_write_twice: Kind::Beside, repeats;

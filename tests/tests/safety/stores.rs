@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use skep::operation::catalogue::Backup;
-use skep::operation::record::{Operation, State, Work};
+use skep::operation::record::{Operation, State, StepState, Work};
 use skep::swarm::object::Kind;
+use skep_runner::Task;
 use skep_runner::manifest::MANIFEST;
+use skep_runner::task::StoreTask;
 use skep_tests::saga::{CLOUD_SHELF, Scene, connect};
+use skep_tests::sim::postgres::Server;
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
 
-use super::{beside, driven, failed_with, live, remarks, restore, with_labels, with_settings};
+use super::{beside, driven, failed_with, live, remarks, restore, step, with_labels, with_settings};
 
 const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 const NAS: &str = "nas";
@@ -17,6 +20,15 @@ const NAS: &str = "nas";
 /// Encrypted to a bucket.
 fn encrypted() -> ShopOptions {
     with_labels(&[("skep.backup.store", "cloud"), ("skep.backup.encrypt", RECIPIENT)], &[])
+}
+
+/// Encrypted to a bucket, of data that is no PostgreSQL's.
+fn encrypted_files(word: &'static str) -> ShopOptions {
+    let mut options = ShopOptions::files(word);
+    for (key, value) in [("skep.backup.store", "cloud"), ("skep.backup.encrypt", RECIPIENT)] {
+        options.db_labels.push((key.to_owned(), value.to_owned()));
+    }
+    options
 }
 
 /// To a bucket, with a copy in a second store.
@@ -30,6 +42,10 @@ async fn catalogue(shop: &Shop) -> Vec<Backup> {
     let mut backups: Vec<Backup> = configs.iter().filter_map(Backup::read).collect();
     backups.sort_by_key(|b| b.entry.taken);
     backups
+}
+
+fn loads(shop: &Shop) -> usize {
+    shop.data.with(|world| world.tasks.iter().filter(|t| matches!(t, Task::CommandLoad(_))).count())
 }
 
 async fn later(shop: Shop) -> Shop {
@@ -209,4 +225,105 @@ async fn s10_in_place_without_an_identity_there_is_no_way_back_and_nothing_is_to
     let op = without_identity(&scene).await;
     assert!(failed_with(&op, "the safety backup is the only way back"), "{:#?}", op.journal);
     scene.check("no way back").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn s16_a_drill_fetches_what_it_proves_whatever_the_data_is() {
+    for options in [encrypted(), encrypted_files("mariadb"), encrypted_files("volume")] {
+        let what = options.files;
+        let scene = Scene::drill(options).await;
+        scene.shop.data.with(|world| world.tasks.clear());
+        let op = driven(&scene).await;
+        assert_eq!(
+            scene.check("a drill of what is in a bucket").await,
+            State::Succeeded,
+            "{:#?}",
+            op.journal
+        );
+        let [backup] = catalogue(&scene.shop).await.try_into().unwrap();
+        assert!(backup.proved.is_some() && backup.drill_failed.is_none(), "{what:?}: {backup:#?}");
+        let fetched = |t: &Task| matches!(t, Task::Store(StoreTask::Fetch(_)));
+        assert!(scene.shop.data.with(|world| world.tasks.iter().any(fetched)), "{what:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s16_what_the_server_lacks_for_a_fetched_backup_is_not_noted_on_it() {
+    let of_database = Shop::start(encrypted()).await;
+    let server = |shop: &Shop, change: fn(&mut Server)| {
+        shop.data.with(|world| change(world.servers.get_mut("shop_db").unwrap()));
+    };
+    server(&of_database, |server| {
+        server.roles.push("reporting".to_owned());
+        server.databases.get_mut(DATABASE).unwrap().properties.roles.push("reporting".to_owned());
+    });
+    let of_database = Scene::back_up(of_database).await;
+    server(&of_database, |server| server.roles.retain(|role| role != "reporting"));
+    let of_files = Scene::back_up(Shop::start(encrypted_files("mariadb")).await).await;
+    of_files.data.with(|world| world.files.get_mut("shop_db").unwrap().version = [10, 6, 20]);
+    for (shop, why) in [(of_database, "role `reporting` does not exist"), (of_files, "the server is older")] {
+        let scene = Scene::ask(later(shop).await, Work::Drill { backup: None }).await;
+        let op = driven(&scene).await;
+        assert!(failed_with(&op, "was not proved") && failed_with(&op, why), "{:#?}", op.journal);
+        assert_eq!(scene.check(why).await, State::Failed);
+        let [backup] = catalogue(&scene.shop).await.try_into().unwrap();
+        assert_eq!((backup.drill_failed, backup.proved), (None, None));
+        // For a restore it stands against it all the same.
+        let scene = Scene::ask(later(scene.shop).await, beside()).await;
+        assert!(failed_with(&driven(&scene).await, why));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_command_dumped_is_shipped_and_fetched_before_its_load_command_runs() {
+    let scene = Scene::restore(encrypted_files("command"), restore(true, None)).await;
+    let [backup] = catalogue(&scene.shop).await.try_into().unwrap();
+    assert!(backup.entry.inner.as_ref().is_some_and(|i| i.encrypted));
+    assert_eq!(dirs(&scene.shop, CLOUD_SHELF), [backup.entry.dir]);
+    let op = driven(&scene).await;
+    assert_eq!(scene.check("a command from a bucket").await, State::Succeeded, "{:#?}", op.journal);
+    assert_eq!(loads(&scene.shop), 1);
+    let stored = catalogue(&scene.shop).await;
+    assert!(stored.iter().all(|b| b.entry.inner.is_some()), "the safety backup is in the clear: {stored:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s10_the_safety_backup_of_a_command_comes_back_from_the_bucket() {
+    let (shop, _) = Scene::broken(encrypted_files("command")).await;
+    let before = shop.data.with(|world| world.files["shop_db"].live.clone());
+    // Nobody ever answers so: not before, and not after.
+    super::update(&shop, "shop_db", |spec| {
+        spec["Labels"]["skep.check.gone.http"] = "http://:8080/".into();
+        spec["Labels"]["skep.check.gone.status"] = "204".into();
+    })
+    .await;
+    let scene = Scene::ask(shop, restore(true, None)).await;
+    let op = driven(&scene).await;
+    assert_eq!(step(&op, "replace"), Some(StepState::Undone), "{:#?}", op.journal);
+    assert_eq!(scene.check("back by a command").await, State::RolledBack);
+    assert_eq!(scene.shop.data.with(|world| world.files["shop_db"].live.clone()), before);
+    assert_eq!(loads(&scene.shop), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s10_without_an_identity_no_command_loads_and_no_client_stops() {
+    let shop = later(Scene::back_up(Shop::start(encrypted_files("command")).await).await).await;
+    let scene = Scene::ask(shop, restore(true, None)).await;
+    let op = without_identity(&scene).await;
+    assert!(failed_with(&op, "the safety backup is the only way back"), "{:#?}", op.journal);
+    assert_eq!((step(&op, "stop"), loads(&scene.shop)), (None, 0));
+    scene.check("no way back by a command").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restore_point_ships_the_data_of_services_whose_labels_want_that() {
+    let scene = Scene::point(encrypted()).await;
+    let op = driven(&scene).await;
+    assert_eq!(scene.check("a point to a bucket").await, State::Succeeded, "{:#?}", op.journal);
+    let backups = catalogue(&scene.shop).await;
+    let inner = |service: &str| {
+        let backup = backups.iter().find(|b| b.entry.service == service).unwrap();
+        backup.entry.inner.as_ref().map(|inner| inner.encrypted)
+    };
+    assert_eq!((backups.len(), inner("shop_db"), inner("shop_audit")), (2, Some(true), None));
 }

@@ -38,6 +38,8 @@ pub struct Files {
     pub half: bool,
     /// What restores left, by name.
     pub sides: BTreeMap<String, Side>,
+    /// Version of the server, where there is one: its first two numbers and a third one.
+    pub version: [u32; 3],
     /// Task of the job that changes it.
     locked_by: Option<String>,
 }
@@ -64,12 +66,22 @@ pub struct Holder(pub Data);
 
 impl Files {
     pub(super) fn of(live: Content) -> Files {
-        Files { live, ..Files::default() }
+        Files { live, version: [10, 11, 6], ..Files::default() }
     }
 
     /// Names of the sides that are there.
     pub fn side_names(&self) -> Vec<String> {
         self.sides.keys().cloned().collect()
+    }
+
+    fn version(&self) -> String {
+        self.version.map(|number| number.to_string()).join(".")
+    }
+
+    /// Whether its server is too old for a dump of another one.
+    fn is_older_than(&self, theirs: &str) -> bool {
+        let theirs: Vec<u32> = theirs.split('.').map_while(|n| n.parse().ok()).take(2).collect();
+        theirs.as_slice() > &self.version[..2]
     }
 
     /// What whoever reads now finds.
@@ -220,7 +232,7 @@ impl PgJob {
             size: size_of(&side.new),
         };
         let mut found = DirInspection {
-            server_version: server.as_ref().map(|_| "10.11.6".to_owned()),
+            server_version: server.as_ref().map(|_| files.version()),
             settings: server.as_ref().map(|_| settings()),
             size: size_of(&files.live),
             entries: length(b""),
@@ -229,10 +241,18 @@ impl PgJob {
             sides: files.sides.iter().map(side).collect(),
             ..DirInspection::default()
         };
+        let asked = server.is_some().then(|| files.clone());
         for stored in &task.backups {
             self.needs_store(false)?;
-            let against = world.store.open(stored).err().into_iter().collect();
-            found.backups.insert(stored.id.clone(), against);
+            let (itself, theirs) = match world.store.open(stored) {
+                Ok(manifest) => (Vec::new(), manifest.server_version),
+                Err(why) => (vec![why], String::new()),
+            };
+            found.backups.insert(stored.id.clone(), itself);
+            if asked.as_ref().is_some_and(|files| files.is_older_than(&theirs)) {
+                let why = format!("it is of version {theirs}, the server is older");
+                found.lacking.insert(stored.id.clone(), vec![why]);
+            }
         }
         Ok(Next::Done(Box::new(Report::DirInspect(Box::new(found)))))
     }
@@ -240,17 +260,17 @@ impl PgJob {
     pub(super) fn dir_dump(&mut self, world: &mut World, view: &View<'_>, task: &DirDump) -> Worked {
         self.needs_store(true)?;
         let pace = world.pace.dump;
-        let (file, live) = match (task.engine, task.volumes.as_slice()) {
+        let (file, live, version) = match (task.engine, task.volumes.as_slice()) {
             (DataEngine::Volume, [volume]) => {
                 let (files, _) = self.files(world, view, &volume.root, false)?;
-                (format!("{}.tar", volume.name), files.live.clone())
+                (format!("{}.tar", volume.name), files.live.clone(), String::new())
             }
             (DataEngine::Volume, _) => return Err(Failure::refused("the model knows one volume")),
             (DataEngine::Redis | DataEngine::Mysql, _) => {
                 let connect = task.connect.as_ref().ok_or_else(|| Failure::refused("no server is named"))?;
                 let service = self.server_of(view, connect)?;
                 let files = world.files.get(&service).ok_or_else(|| Failure::unready("no server there"))?;
-                ("all.sql".to_owned(), files.live.clone())
+                ("all.sql".to_owned(), files.live.clone(), files.version())
             }
         };
         if self.phase == 0 {
@@ -265,7 +285,7 @@ impl PgJob {
         world.store.write(&task.dir, &file, bytes);
         Ok(Next::Done(Box::new(Report::DirDump(Box::new(DirDumped {
             artefacts: vec![artefact],
-            server_version: "10.11.6".to_owned(),
+            server_version: version,
             tool_version: "simulated".to_owned(),
             started: self.started.clone(),
             ended: view.now.to_string(),
@@ -317,12 +337,15 @@ impl PgJob {
     }
 
     pub(super) fn dir_load(&mut self, world: &mut World, view: &View<'_>, task: &DirLoad) -> Worked {
-        let (_, content) = self.stored(world, task.engine, &task.stored)?;
+        let (manifest, content) = self.stored(world, task.engine, &task.stored)?;
         let pace = world.pace.load;
         let phase = self.phase;
         let (files, wait) = self.files(world, view, &task.root, true)?;
         if let Some(wait) = wait {
             return Ok(wait);
+        }
+        if files.is_older_than(&manifest.server_version) {
+            return Err(Failure::refused("the scratch server does not understand the dump"));
         }
         let moved = |side: &Side| !matches!(side.state, SideState::Loading | SideState::Loaded);
         if files.sides.get(&task.side).is_some_and(moved) {
