@@ -219,7 +219,7 @@ fn auto_has_a_data_check(read: &Read<'_>) -> Vec<Problem> {
 }
 
 /// S16: whoever restores unattended must be able to decrypt unattended. Whether Skep can is known to its configuration
-/// alone, which takes this back ([`super::Policies::with_identity`]).
+/// alone, which takes this back ([`super::Policies::known_to`]).
 fn encryption(read: &Read<'_>) -> Vec<Problem> {
     let Some(recipient) = read.labels.get("skep.backup.encrypt") else { return Vec::new() };
     let auto = read.draft.restore.mode == Some(RestoreMode::Auto);
