@@ -579,7 +579,10 @@ impl Scene {
             let expected = usize::from(op.journal.state == State::Succeeded);
             assert_eq!(points.iter().filter(own).count(), expected, "the point: {told}");
             let mine = |dir: &String| dir.contains(op.id.as_str());
-            let stored = self.shop.data.with(|w| w.store.dirs.keys().filter(|d| mine(d)).count());
+            let stored = self.shop.data.with(|w| {
+                let all = std::iter::once(&w.store).chain(w.others.values());
+                all.flat_map(|store| store.dirs.keys()).filter(|d| mine(d)).count()
+            });
             let registered = backups.iter().filter(|b| b.entry.operation == op.id).count();
             let wanted =
                 if expected == 1 { points.iter().find(own).map_or(0, |p| p.backups().count()) } else { 0 };
