@@ -189,7 +189,7 @@ impl Scene {
     /// A shop of which a restore point was taken, and then much was deployed: another environment and count of the
     /// application, another image of the cache, another config of the audit, whose old one is gone. It is to go back.
     pub async fn rollback(options: ShopOptions) -> Scene {
-        let shop = Scene::point_and_deploy(options).await;
+        let shop = Box::pin(Scene::point_and_deploy(options)).await;
         let engine = connect(&shop, "looker").await;
         let points = points::list(&engine, None).await.expect("the simulated engine answers");
         let point = points.last().expect("it was taken").head.clone();
