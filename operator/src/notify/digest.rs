@@ -179,6 +179,11 @@ impl Report {
         if !spoilt.is_empty() {
             said.push(format!("Found spoilt, and never restored: {}", spoilt.join(", ")));
         }
+        match self.backups.copies_missing {
+            0 => {}
+            1 => said.push("1 copy to a further store is not made.".to_owned()),
+            missing => said.push(format!("{missing} copies to further stores are not made.")),
+        }
         if let Some(rare) = self.backups.drill_interval.filter(|_| !self.paused) {
             let proved = last_proved.or(self.backups.wanted_since);
             let is_long_ago = |proved: Timestamp| now.duration_since(proved).unsigned_abs() > 2 * rare;

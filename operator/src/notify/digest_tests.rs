@@ -50,6 +50,7 @@ fn everything() -> Vec<Report> {
         }),
         spoilt: vec!["20261110t021500abcdef".to_owned()],
         missed: Some(after(-2 * 3600)),
+        copies_missing: 3,
         ..fine()
     };
     let mut broken = report("blog_db", failed);
@@ -80,6 +81,7 @@ fn each_service_is_told_with_its_backup_proof_and_expected_time_and_what_failed(
         "! The newest backup failed its drill Sat 21 Nov 2026, 13:00:00 CET (12:00:00 UTC): check `users`: 0, want ge 1",
         "! The backup that was due Sat 21 Nov 2026, 12:00:00 CET (11:00:00 UTC) is missing.",
         "! Found spoilt, and never restored: 20261110t021500abcdef",
+        "! 3 copies to further stores are not made.",
         "! Drills are scheduled, and none has proved a backup since Thu 12 Nov 2026",
         "! 3 times a drill failed, the last time Sat 21 Nov 2026",
         "cache_redis: backed up, not proved",
