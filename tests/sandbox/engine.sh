@@ -95,6 +95,7 @@ print_env() {
     echo "export DOCKER_CONFIG='$DOCKER_CONFIG'"
     echo "export SKEP_SANDBOX_DIR='$sandbox'"
     echo "export SKEP_SANDBOX_ADDRESS='$address'"
+    echo "export SKEP_SANDBOX_HOST='$outside'"
 }
 
 case $1 in

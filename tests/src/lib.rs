@@ -15,3 +15,4 @@ pub mod sandbox;
 pub mod sim;
 pub mod smtp;
 pub mod stage;
+pub mod yard;

@@ -31,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Sandbox {
     environment: BTreeMap<String, String>,
     address: IpAddr,
+    host: IpAddr,
 }
 
 /// A deployed stack; removed when dropped, at the latest.
@@ -66,8 +67,9 @@ impl Sandbox {
         checked("build the images", &mut script("images.sh")).await;
         let environment = checked("read the sandbox's variables", script("engine.sh").arg("env")).await;
         let environment: BTreeMap<_, _> = environment.lines().filter_map(exported).collect();
-        let address = environment["SKEP_SANDBOX_ADDRESS"].parse().expect("engine.sh prints an address");
-        Self { environment, address }
+        let address = |name: &str| environment[name].parse().expect("engine.sh prints an address");
+        let (address, host) = (address("SKEP_SANDBOX_ADDRESS"), address("SKEP_SANDBOX_HOST"));
+        Self { environment, address, host }
     }
 
     /// Where the Docker API listens.
@@ -79,6 +81,11 @@ impl Sandbox {
     /// The node's address, reachable from this host: host-mode ports of services are there.
     pub fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// This host's address on its link with the node: containers reach a server of a test there, and nobody else does.
+    pub fn host(&self) -> IpAddr {
+        self.host
     }
 
     /// Variables that point a docker client at the sandbox.

@@ -281,7 +281,7 @@ impl WorkArgs {
     pub fn runners(&self) -> Result<Runners, BadSettings> {
         let beside = |path: PathBuf, binary: Binary| path.with_file_name(binary.name());
         let databases = self.runner.clone().unwrap_or_else(|| {
-            beside(std::env::current_exe().unwrap_or(PathBuf::from("/skep")), Binary::Databases)
+            beside(std::env::current_exe().unwrap_or(PathBuf::from("/bin/skep")), Binary::Databases)
         });
         let directories = self.runner_dir.clone();
         let directories = directories.unwrap_or_else(|| beside(databases.clone(), Binary::Directories));
