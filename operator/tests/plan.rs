@@ -61,6 +61,9 @@ struct Spec {
 #[serde(deny_unknown_fields)]
 struct Stored {
     id: String,
+    /// Of the service that is asked about, where none is named.
+    #[serde(default)]
+    service: Option<String>,
     taken: Timestamp,
     #[serde(default)]
     unverified: bool,
@@ -157,6 +160,7 @@ impl Spec {
 
 impl Stored {
     fn backup(&self, service: &str) -> Backup {
+        let service = self.service.as_deref().unwrap_or(service);
         Backup {
             config: self.id.clone(),
             version: 1,
@@ -255,6 +259,7 @@ impl Case {
     fn there(&self) -> Now {
         Now {
             services: self.services.iter().map(|(name, spec)| spec.service(name)).collect(),
+            swarm: self.services.iter().map(|(name, spec)| spec.service(name)).collect(),
             then: self.then.iter().map(|(name, spec)| (name.clone(), spec.service(name).spec)).collect(),
             ready: ["n1".to_owned()].into(),
             ..Now::default()

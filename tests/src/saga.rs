@@ -16,9 +16,9 @@ use skep::operation::desk;
 use skep::operation::drive::{self, Again};
 use skep::operation::freeze::kept_by;
 use skep::operation::frozen::{Kept, KeptForm};
-use skep::operation::points::{self, Point};
+use skep::operation::points::{self, Head, Point};
 use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, StepState, Trigger, Work, of_stack};
-use skep::operation::rollback::Component;
+use skep::operation::rollback::{Component, with_data};
 use skep::operation::saga::{Env, Runners};
 use skep::operation::settings::Settings;
 use skep::swarm::engine::Engine;
@@ -56,6 +56,8 @@ pub struct Scene {
     back: BTreeMap<String, Value>,
     before: Content,
     wanted: Content,
+    /// What `shop_audit` holds before, and what it must hold once the operation has succeeded.
+    audit: Option<(Content, Content)>,
 }
 
 /// How a drive ended.
@@ -193,7 +195,39 @@ impl Scene {
         let engine = connect(&shop, "looker").await;
         let points = points::list(&engine, None).await.expect("the simulated engine answers");
         let point = points.last().expect("it was taken").head.clone();
-        let work = Work::Rollback { point: point.id.clone(), only: ROLLED_BACK.to_vec() };
+        Scene::back_to(shop, &point, &ROLLED_BACK).await
+    }
+
+    /// As [`Scene::rollback`], with data, and rows were written and lost since: all of it is to go back.
+    pub async fn rollback_with_data(options: ShopOptions) -> Scene {
+        let (shop, point, wanted) = Box::pin(Scene::point_deploy_and_write(options)).await;
+        let mut scene =
+            Box::pin(Scene::back_to(shop, &point, &ROLLED_BACK_WITH_DATA)).await.wanting(wanted.0);
+        scene.audit = scene.audit.map(|(before, _)| (before, wanted.1));
+        scene
+    }
+
+    /// The shop of [`Scene::rollback_with_data`] before anybody asks for it, its point, and what `shop_db` and `shop_audit`
+    /// hold in it.
+    ///
+    /// # Panics
+    /// When the point cannot be taken, or the engine refuses a deploy.
+    pub async fn point_deploy_and_write(options: ShopOptions) -> (Shop, Head, (Content, Content)) {
+        let shop = Scene::with_audit(options).await;
+        let audit = |shop: &Shop| shop.data.content_of("shop_audit", "audit").expect("it has data");
+        let wanted = (live(&shop), audit(&shop));
+        let shop = Box::pin(Scene::take_point_and_deploy(shop, false)).await;
+        shop.data.insert("shop_db", DATABASE, "orders", 7);
+        shop.data.drop_table("shop_db", DATABASE, "users");
+        shop.data.insert("shop_audit", "audit", "events", 3);
+        let points = points::list(&connect(&shop, "looker").await, None).await;
+        let point = points.expect("the simulated engine answers").pop().expect("it was taken");
+        (shop, point.head, wanted)
+    }
+
+    async fn back_to(shop: Shop, point: &Head, only: &[Component]) -> Scene {
+        let engine = connect(&shop, "looker").await;
+        let work = Work::Rollback { point: point.id.clone(), only: only.to_vec() };
         let mut scene = Scene::ask_stack(shop, work).await;
         for member in &point.services {
             let spec = member.spec.load(&engine, &point.id).await.expect("the point is whole");
@@ -215,7 +249,11 @@ impl Scene {
     /// When the point cannot be taken, or the engine refuses a deploy.
     pub async fn point_and_deploy(options: ShopOptions) -> Shop {
         let shop = Scene::with_audit(options).await;
-        let scene = Scene::ask_stack(shop, Work::Point { without_data: true }).await;
+        Scene::take_point_and_deploy(shop, true).await
+    }
+
+    async fn take_point_and_deploy(shop: Shop, without_data: bool) -> Shop {
+        let scene = Scene::ask_stack(shop, Work::Point { without_data }).await;
         let env = scene.driver("taker").await;
         scene.drive(&env).await;
         let op = scene.operation().await;
@@ -323,7 +361,9 @@ impl Scene {
         let content = live(&shop);
         let specs = specs(&shop);
         let since = shop.sim.elapsed();
-        Scene { shop, op, since, specs, back: BTreeMap::new(), before: content.clone(), wanted: content }
+        let (before, wanted) = (content.clone(), content);
+        let audit = shop.data.content_of("shop_audit", "audit").map(|held| (held.clone(), held));
+        Scene { shop, op, since, specs, back: BTreeMap::new(), before, wanted, audit }
     }
 
     /// Says what the live database must hold once the operation has succeeded.
@@ -363,7 +403,7 @@ impl Scene {
         let limit = self.shop.sim.elapsed() + REST;
         let mut broken = 0;
         while self.shop.sim.elapsed() < limit {
-            match drive::poll(env, &self.op).await {
+            match drive::poll_whole(env, &self.op).await {
                 Ok(Again::Idle) => return Driven::Rest,
                 Ok(Again::After(pause)) => {
                     broken = 0;
@@ -424,8 +464,12 @@ impl Scene {
         );
         let live = self.shop.data.content_of("shop_db", DATABASE);
         let live = live.unwrap_or_else(|| panic!("the live data is gone: {told}"));
-        let expected = if state == State::Succeeded { &self.wanted } else { &self.before };
-        assert_eq!(live, *expected, "the data: {told}");
+        let succeeded = state == State::Succeeded;
+        assert_eq!(live, *(if succeeded { &self.wanted } else { &self.before }), "the data: {told}");
+        if let Some((before, wanted)) = &self.audit {
+            let live = self.shop.data.content_of("shop_audit", "audit");
+            assert_eq!(live.as_ref(), Some(if succeeded { wanted } else { before }), "of the audit: {told}");
+        }
         let database = self.shop.data.database("shop_db", DATABASE);
         assert!(database.is_none_or(|d| d.allow), "nobody may connect: {told}");
         self.check_specs(&op, &told);
@@ -434,6 +478,7 @@ impl Scene {
         self.check_proved(&op, &told).await;
         self.check_catalogue(&op, &told).await;
         self.check_points(&op, &told).await;
+        self.check_parts(&op, &told).await;
         self.check_users(&told).await;
         state
     }
@@ -462,18 +507,19 @@ impl Scene {
         let staged = self.shop.data.with(|world| world.staged());
         assert_eq!(staged, [] as [String; 0], "left in the staging volume: {told}");
         let has_succeeded = op.journal.state == State::Succeeded;
-        let may_be_kept = match op.intent.work {
+        let may_be_kept = match &op.intent.work {
             Work::Restore { .. } => has_succeeded,
+            Work::Rollback { only, .. } => has_succeeded && with_data(only),
             Work::Expire => !has_succeeded,
             Work::Backup
             | Work::Drill { .. }
             | Work::Maintenance { .. }
             | Work::Verify { .. }
             | Work::Import { .. }
-            | Work::Point { .. }
-            | Work::Rollback { .. } => false,
+            | Work::Point { .. } => false,
         };
-        let databases = self.shop.data.databases("shop_db").into_iter();
+        let held = |service: &str| self.shop.data.databases(service).into_iter();
+        let databases = held("shop_db").chain(held("shop_audit"));
         let sides: Vec<String> =
             databases.filter(|n| n.starts_with("skep_") && !(may_be_kept && n.ends_with("_old"))).collect();
         assert_eq!(sides, [] as [String; 0], "databases left behind: {told}");
@@ -590,6 +636,17 @@ impl Scene {
         }
     }
 
+    /// Every part of an operation that has ended has ended as well, and in the same way.
+    async fn check_parts(&self, op: &Operation, told: &str) {
+        let engine = connect(&self.shop, "looker").await;
+        let operations = desk::list(&engine).await.expect("the simulated engine answers");
+        for part in operations.iter().filter(|part| part.part_of() == Some(&op.id)) {
+            let is_kept = part.journal.state == State::Succeeded;
+            assert!(part.journal.state.is_terminal(), "a part goes on: {part:#?}: {told}");
+            assert_eq!(is_kept, op.journal.state == State::Succeeded, "{part:#?}: {told}");
+        }
+    }
+
     async fn check_users(&self, told: &str) {
         let minute = Duration::from_secs(60);
         self.shop.sim.until(minute, "users get the application again", |_| self.shop.sees_only_app()).await;
@@ -598,6 +655,10 @@ impl Scene {
         assert_eq!(self.shop.data.violations(), [] as [String; 0], "applications saw: {told}");
     }
 }
+
+/// The components of [`Scene::rollback_with_data`].
+pub const ROLLED_BACK_WITH_DATA: [Component; 4] =
+    [Component::Specs, Component::Configs, Component::Images, Component::Database];
 
 /// The components of [`Scene::rollback`].
 pub const ROLLED_BACK: [Component; 3] = [Component::Specs, Component::Configs, Component::Images];

@@ -32,6 +32,9 @@ enum Kind {
     Layout,
     Point,
     Rollback,
+    DataRollback,
+    FilesRollback,
+    CommandRollback,
     Staged,
     StagedBeside,
     StagedInPlace,
@@ -53,6 +56,8 @@ impl Kind {
             Kind::Command if !all => 3,
             Kind::Staged | Kind::Command => 1,
             _ if all => 1,
+            Kind::DataRollback => 5,
+            Kind::FilesRollback | Kind::CommandRollback => 11,
             Kind::BesideZero | Kind::Hot | Kind::InPlace => 5,
             Kind::FilesBackup | Kind::Volume | Kind::VolumeDrill | Kind::CommandBackup => 5,
             Kind::StagedBeside | Kind::StagedInPlace | Kind::StagedFiles | Kind::StagedDrill => 5,
@@ -61,7 +66,7 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 27] = [
+const KINDS: [Kind; 30] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -82,6 +87,9 @@ const KINDS: [Kind; 27] = [
     Kind::Layout,
     Kind::Point,
     Kind::Rollback,
+    Kind::DataRollback,
+    Kind::FilesRollback,
+    Kind::CommandRollback,
     Kind::Staged,
     Kind::StagedBeside,
     Kind::StagedInPlace,
@@ -142,6 +150,9 @@ async fn scene(kind: Kind) -> Scene {
         Kind::Import => Scene::import(ShopOptions::default()).await,
         Kind::Layout => Scene::layout(ShopOptions::default()).await.0,
         Kind::Point => Scene::point(ShopOptions::default()).await,
+        Kind::DataRollback => Box::pin(Scene::rollback_with_data(ShopOptions::default())).await,
+        Kind::FilesRollback => Box::pin(Scene::rollback_with_data(ShopOptions::files("mariadb"))).await,
+        Kind::CommandRollback => Box::pin(Scene::rollback_with_data(ShopOptions::files("command"))).await,
         Kind::Rollback => Box::pin(Scene::rollback(ShopOptions::default())).await,
     }
 }
@@ -303,6 +314,14 @@ for_each_kind! {
     a_rollback_survives_death_after_every_write: Kind::Rollback, dies_after;
     a_rollback_survives_every_write_twice: Kind::Rollback, repeats;
     a_rollback_goes_back_when_any_write_fails: Kind::Rollback, fails;
+    a_rollback_with_data_survives_death_before_every_write: Kind::DataRollback, dies_before;
+    a_rollback_with_data_survives_death_after_every_write: Kind::DataRollback, dies_after;
+    a_rollback_with_data_survives_every_write_twice: Kind::DataRollback, repeats;
+    a_rollback_with_data_goes_back_when_any_write_fails: Kind::DataRollback, fails;
+    a_rollback_with_files_survives_death_after_every_write: Kind::FilesRollback, dies_after;
+    a_rollback_with_files_goes_back_when_any_write_fails: Kind::FilesRollback, fails;
+    a_rollback_with_a_command_survives_death_after_every_write: Kind::CommandRollback, dies_after;
+    a_rollback_with_a_command_goes_back_when_any_write_fails: Kind::CommandRollback, fails;
     an_import_by_hand_survives_death_before_every_write: Kind::Layout, dies_before;
     an_import_by_hand_survives_death_after_every_write: Kind::Layout, dies_after;
     an_import_by_hand_survives_every_write_twice: Kind::Layout, repeats;

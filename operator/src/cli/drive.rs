@@ -13,7 +13,7 @@ use tracing::warn;
 use super::failure::Failure;
 use super::session::Session;
 use super::settings::WorkArgs;
-use crate::operation::drive::{Again, poll};
+use crate::operation::drive::{Again, poll_whole};
 use crate::operation::record::OpId;
 use crate::operation::saga::Env;
 use crate::swarm::error::Error;
@@ -106,7 +106,7 @@ async fn drive(
         }
         let mut pause = PAUSE;
         for id in &ids {
-            pause = pause.min(match poll(&env, id).await {
+            pause = pause.min(match poll_whole(&env, id).await {
                 Ok(Again::Idle) => PAUSE,
                 Ok(Again::After(pause)) => pause,
                 // Somebody else wrote it: read it again.

@@ -3,9 +3,9 @@
 use super::failure::{Exit, Failure};
 use super::operate::{AskArgs, Wish, ask};
 use super::session::Session;
-use crate::operation::points;
-use crate::operation::record::{OpId, Work};
-use crate::operation::rollback::Component;
+use crate::operation::points::{self, Head};
+use crate::operation::record::Work;
+use crate::operation::rollback::{self, Component};
 
 /// `rollback`
 #[derive(Clone, Debug, clap::Args)]
@@ -26,7 +26,8 @@ pub struct RollbackWhat {
     /// The restore point, or an unambiguous beginning of its id; `points` lists them.
     #[arg(long, value_name = "POINT")]
     pub to: String,
-    /// Only these components: specs, configs, images, database (db), cache, volumes.
+    /// Only these components: specs, configs, images, database (db), cache, volumes; without it everything that the point
+    /// holds, its data included.
     #[arg(long, value_name = "COMPONENT,…", value_delimiter = ',', value_parser = component)]
     pub only: Vec<Component>,
 }
@@ -40,18 +41,20 @@ pub(super) async fn rollback(session: &Session, args: &RollbackArgs) -> Result<E
 
 impl RollbackWhat {
     pub(super) async fn wish(&self, session: &Session) -> Result<Wish, Failure> {
-        let point = meant(session, &self.to).await?;
-        Ok(Wish::new(&self.stack, Work::Rollback { point, only: self.only.clone() }))
+        let head = meant(session, &self.to).await?;
+        // What goes back is said in the intent, whatever the point holds by the time that it begins.
+        let only = if self.only.is_empty() { rollback::everything(&head) } else { self.only.clone() };
+        Ok(Wish::new(&self.stack, Work::Rollback { point: head.id, only }))
     }
 }
 
 /// The point that a person means.
-async fn meant(session: &Session, text: &str) -> Result<OpId, Failure> {
+async fn meant(session: &Session, text: &str) -> Result<Head, Failure> {
     let all = points::list(&session.engine, None).await?;
     let mut found =
-        all.into_iter().map(|p| p.head.id).filter(|id| !text.is_empty() && id.as_str().starts_with(text));
+        all.into_iter().map(|p| p.head).filter(|p| !text.is_empty() && p.id.as_str().starts_with(text));
     match (found.next(), found.next()) {
-        (Some(id), None) => Ok(id),
+        (Some(head), None) => Ok(head),
         (Some(_), Some(_)) => Err(Failure::refused(format!("several restore points begin with `{text}`"))),
         (None, _) => Err(Failure::refused_but(
             format!("there is no restore point `{text}`"),

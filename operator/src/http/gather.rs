@@ -72,6 +72,8 @@ fn operation_view(s: &Sources<'_>, op: &Operation) -> OperationView {
         + s.settings.check_deadline;
     let deadline = match op.intent.work {
         Work::Maintenance { until } => until,
+        // It waits for its neighbours.
+        Work::Restore { .. } if op.part_of().is_some() => None,
         Work::Backup | Work::Restore { .. } | Work::Drill { .. } | Work::Expire => {
             began.checked_add(limit).ok()
         }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::view::{LONGEST, LONGEST_NAME, between};
 use crate::notify::{scrub, words};
 use crate::operation::record::{Journal, OpId, Operation, State, StepRecord, StepState, Trigger, Work};
+use crate::operation::rollback;
 
 /// One operation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -184,6 +185,9 @@ fn what(work: &Work) -> String {
         Work::Import { store, dry_run: false, .. } => {
             format!("What store `{store}` holds is read in full and taken into the catalogue.")
         }
+        Work::Rollback { point, only } if rollback::with_data(only) => format!(
+            "The stack goes back to restore point `{point}`, data included; changes made after it are not in what comes back."
+        ),
         Work::Rollback { point, .. } => {
             format!("Services of the stack go back to restore point `{point}`; their data stays as it is.")
         }

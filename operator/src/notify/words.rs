@@ -3,6 +3,8 @@
 use super::phase::Phase;
 use super::scrub;
 use crate::operation::record::{Operation, Work};
+use crate::operation::restore::part;
+use crate::operation::rollback::with_data;
 
 /// How a message looks and how urgent it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +147,9 @@ fn ended_well(work: &Work, service: &str) -> String {
                 "What a store holds of {service} was read in full, and what is whole is in the catalogue."
             )
         }
+        Work::Rollback { only, .. } if with_data(only) => {
+            format!("Stack {service} was put back to a restore point, its data included, and runs.")
+        }
         Work::Rollback { .. } => {
             format!("Services of stack {service} were put back to a restore point, and run.")
         }
@@ -174,6 +179,9 @@ pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
             format!("None expected: the live data of {service} is only read, and its server has more to do.")
         }
         (Work::Backup | Work::Point { .. }, _) => format!("None expected: {service} keeps running."),
+        (Work::Rollback { only, .. }, phase) if with_data(only) && phase != Phase::Finished => format!(
+            "Services of {service} that use its data are stopped, or show the maintenance page, while it is put back."
+        ),
         (Work::Rollback { .. }, Phase::Finished) => "None any more: what was put back runs.".to_owned(),
         (Work::Rollback { .. }, _) => format!(
             "Services of {service} whose spec changes are updated one after the other, each as its own update settings say."
@@ -323,6 +331,13 @@ pub(crate) fn step(work: &Work, name: &str) -> String {
         (Work::Point { .. }, "ship") => "Bring what was staged to its stores",
         (Work::Point { .. }, "register") => "Register the backups, then the point",
         (Work::Point { .. }, "prune") => "Remove points beyond those that are kept",
+        (Work::Restore { .. }, part::READY) => "Wait until the clients have stopped",
+        (Work::Restore { .. }, part::VERDICT) => "Wait until all data of the stack is back",
+        (Work::Rollback { .. }, "data") => "Build the data of the point beside, and check it there",
+        (Work::Rollback { .. }, "stop") => "Stop the clients, page on",
+        (Work::Rollback { .. }, "cut") => "Cut over to the data of the point, all of it",
+        (Work::Rollback { .. }, "canary") => "Try one client on what was put back",
+        (Work::Rollback { .. }, "start") => "Start the clients, page off",
         (Work::Rollback { .. }, "safety") => "Take a restore point of what is there now",
         (Work::Rollback { .. }, "configs") => "Make configs again that were removed",
         (Work::Rollback { .. }, "apply") => "Put the specs back, one service after the other",

@@ -22,8 +22,11 @@ pub async fn take(cx: &mut Cx<'_>, services: &[String]) -> Result<Progress, Faul
     services.sort();
     services.dedup();
     let wanted = serde_json::json!({ "services": services });
+    // What the operation holds of which this one is a part is lent to it.
+    let lender = cx.op.part_of().map(ToString::to_string);
     for service in &services {
-        if let Some(other) = take_one(cx.engine(), service, &cx.op.id).await? {
+        let other = take_one(cx.engine(), service, &cx.op.id).await?;
+        if let Some(other) = other.filter(|other| Some(other) != lender.as_ref()) {
             // Whoever holds one of them learns from this that it is wanted.
             cx.keep(&wanted).await?;
             let mut wait = super::saga::Wait::new(format!("operation {other} holds {service}"));

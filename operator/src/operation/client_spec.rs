@@ -84,15 +84,20 @@ pub fn start(method: &Method, op: &OpId, found: &Value, base: &Value) -> StartMo
     if found == base {
         return StartMove::Watch;
     }
-    let Method::Swap { stop_first, .. } = method else {
-        return StartMove::Write(base.clone());
-    };
-    if is_page(&found["TaskTemplate"], op) {
-        let mut first = base.clone();
-        first["UpdateConfig"] = update_config(*stop_first);
-        return StartMove::Write(first);
+    let is_swap = matches!(method, Method::Swap { .. });
+    if !is_swap || is_page(&found["TaskTemplate"], op) {
+        return StartMove::Write(first_of_start(method, base));
     }
     StartMove::Settle(base.clone())
+}
+
+/// The first write towards a spec of a service that is stopped.
+pub fn first_of_start(method: &Method, base: &Value) -> Value {
+    let mut first = base.clone();
+    if let Method::Swap { stop_first, .. } = method {
+        first["UpdateConfig"] = update_config(*stop_first);
+    }
+    first
 }
 
 /// The spec to go back to, given what is found: the base with whatever somebody changed since Skep wrote.

@@ -8,8 +8,10 @@ mod saved;
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 pub use saved::{Base, ClientsOut, load_base};
-use saved::{clients_out, keep, load_base_of, save_base};
+use saved::{clients_out, keep, load_base_of, save_base, save_wanted};
 
 use super::client_spec::{self as spec, StartMove, StopMove};
 use super::frozen::{self, Client, Method};
@@ -59,7 +61,15 @@ pub async fn stop(cx: &mut Cx<'_>, clients: &[Client]) -> Result<Option<Wait>, F
 pub async fn stopped(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
     let clients = if frozen.quiesce { frozen.clients } else { Vec::new() };
-    let Some(wait) = stop(cx, &clients).await? else {
+    all_stopped(cx, &clients).await
+}
+
+/// As [`stopped`], of these clients.
+///
+/// # Errors
+/// When a client does not stop, or what the engine says.
+pub async fn all_stopped(cx: &mut Cx<'_>, clients: &[Client]) -> Result<Progress, Fault> {
+    let Some(wait) = stop(cx, clients).await? else {
         let out = clients_out(cx)?;
         let out = serde_json::to_value(&out);
         return out.map(Progress::Done).map_err(|source| Fault::Journal { step: STEP.to_owned(), source });
@@ -109,6 +119,36 @@ pub async fn start(cx: &mut Cx<'_>, clients: &[Client], how: Start) -> Result<Op
         }
     }
     Ok(None)
+}
+
+/// Moves a stopped client towards another spec than the one that was found, and does not look at the one in between: from
+/// the first write on, `wanted` is what it goes back to. `None` = it is up. What somebody deployed meanwhile stays.
+///
+/// # Errors
+/// When it does not come up, or what the engine says.
+pub async fn start_anew(
+    cx: &mut Cx<'_>,
+    client: &Client,
+    found: &Value,
+    wanted: &Value,
+) -> Result<Option<Wait>, Fault> {
+    let Some(service) = find(cx, client).await? else { return Ok(None) };
+    let base = load_base_of(cx, client, &service).await?.map(|base| base.spec);
+    if base.as_ref() == Some(found) {
+        if spec::stop(&client.method, &cx.op.id, &service.spec, Some(found)) == StopMove::Watch {
+            if let Some(why) = foreign_rollout(cx, client, &service) {
+                return Ok(Some(Wait::new(why)));
+            }
+            let first = spec::first_of_start(&client.method, wanted);
+            cx.engine().update_service(&service.id, service.version, &first).await?;
+            return Ok(Some(Wait::new(format!("{} starts", client.name))));
+        }
+        let is_ours = spec::start(&client.method, &cx.op.id, &service.spec, wanted);
+        if matches!(is_ours, StartMove::Watch | StartMove::Settle(_)) {
+            save_wanted(cx, client, wanted).await?;
+        }
+    }
+    Ok(start_one(cx, client, Start::MustBeHealthy).await?.map(Wait::new))
 }
 
 async fn stop_one(cx: &mut Cx<'_>, client: &Client) -> Result<Option<String>, Fault> {

@@ -96,6 +96,7 @@ pub async fn approve(engine: &Engine, id: &OpId, who: &str) -> Result<Operation,
 /// When it has ended, or what the engine says.
 pub async fn cancel(engine: &Engine, id: &OpId, who: &str) -> Result<Operation, Refusal> {
     edit(engine, id, |op| match op.journal.state {
+        _ if op.part_of().is_some() => Err("it is a part of another operation: cancel that one"),
         State::Pending | State::AwaitingApproval | State::Running => {
             op.journal.cancel = Some(who.to_owned());
             Ok(())

@@ -16,8 +16,9 @@ use super::maintenance::Maintenance;
 use super::point::Point;
 use super::record::{BEING_UNDONE, JobRecordState, OpId, Operation, State, StepState, Work};
 use super::restore::directory::RestoreDirectory;
+use super::restore::part::{self, Part};
 use super::restore::{Restore, Way};
-use super::rollback::Rollback;
+use super::rollback::{self, Rollback};
 use super::saga::{Cx, Env, Fault, Progress, Saga, Unwound, Wait, save};
 use super::verify::Verify;
 use crate::swarm::error::Error;
@@ -63,8 +64,24 @@ pub async fn poll(env: &Env, id: &OpId) -> Result<Again, Error> {
         }
         State::AwaitingApproval => after_approval(env, &mut op).await,
         State::Pending => begin(env, &mut op).await,
-        State::Running => advance_kind(env, &mut op).await,
+        // The steps of all kinds together are larger than a stack should carry.
+        State::Running => Box::pin(advance_kind(env, &mut op)).await,
     }
+}
+
+/// As [`poll`], and then its parts, if it has any: for those who do not drive every operation that there is.
+///
+/// # Errors
+/// As [`poll`].
+pub async fn poll_whole(env: &Env, id: &OpId) -> Result<Again, Error> {
+    let mut again = poll(env, id).await?;
+    for part in part::parts(&env.engine, id).await? {
+        again = match (again, poll(env, &part).await?) {
+            (Again::Idle, other) | (other, Again::Idle) => other,
+            (Again::After(one), Again::After(other)) => Again::After(one.min(other)),
+        };
+    }
+    Ok(again)
 }
 
 async fn after_approval(env: &Env, op: &mut Operation) -> Result<Again, Error> {
@@ -116,6 +133,7 @@ async fn end(env: &Env, op: &mut Operation, state: State) -> Result<Again, Error
 async fn advance_kind(env: &Env, op: &mut Operation) -> Result<Again, Error> {
     match op.intent.work.clone() {
         Work::Backup => advance(env, op, &Backup).await,
+        Work::Restore { .. } if op.part_of().is_some() => advance(env, op, &Part { way: Way::of(op) }).await,
         Work::Restore { .. } => match Way::of(op) {
             Way::Beside => advance(env, op, &Restore { in_place: false }).await,
             Way::InPlace => advance(env, op, &Restore { in_place: true }).await,
@@ -127,7 +145,9 @@ async fn advance_kind(env: &Env, op: &mut Operation) -> Result<Again, Error> {
         Work::Verify { .. } => advance(env, op, &Verify).await,
         Work::Import { .. } => advance(env, op, &Import).await,
         Work::Point { .. } => advance(env, op, &Point).await,
-        Work::Rollback { .. } => advance(env, op, &Rollback).await,
+        Work::Rollback { only, .. } => {
+            advance(env, op, &Rollback { with_data: rollback::with_data(&only) }).await
+        }
     }
 }
 

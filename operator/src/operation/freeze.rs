@@ -4,8 +4,9 @@ use super::catalogue::{self, Backup, MOST_CANDIDATES};
 use super::frozen::{Client, Frozen, Kept, Method, Target};
 use super::reading::{Flaw, named};
 use super::record::{OpId, Work};
+use super::restore::part;
 use super::saga::{Cx, Fault};
-use super::whereabouts;
+use super::{rollback, whereabouts};
 use crate::engines::found::{self, Found};
 use crate::engines::{Data, Directory, redis};
 use crate::policy::graph::Graph;
@@ -35,7 +36,8 @@ impl Seen {
         super::point::users_of(&self.services, stack).into_iter().cloned().collect()
     }
 
-    fn find(&self, name: &str) -> Option<&Service> {
+    /// A service by its full name.
+    pub fn find(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|s| s.name() == name)
     }
 
@@ -137,12 +139,22 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
     frozen.keep_old_s = restore.keep_old.as_secs();
     frozen.checks = sql_checks(&policy);
     frozen.ignore = seen.names(&service, &restore.ignore_clients);
-    for name in seen.client_names(&service, &restore)? {
-        let client = seen.find(&name);
-        let client = client.ok_or_else(|| Fault::failed(format!("client {name} does not exist")))?;
-        frozen.clients.push(client_of(cx, &seen, client).await?);
+    let clients = seen.client_names(&service, &restore)?;
+    let mut caches = seen.names(&service, &restore.flush);
+    if cx.op.part_of().is_some() {
+        // The whole stops and starts them; what it restores of a cache must not be flushed away again.
+        (frozen.quiesce, frozen.canary) = (true, false);
+        frozen.ignore.extend(clients);
+        let restored = part::siblings(cx).await?;
+        caches.retain(|cache| !restored.contains(cache));
+    } else {
+        for name in clients {
+            let client = seen.find(&name);
+            let client = client.ok_or_else(|| Fault::failed(format!("client {name} does not exist")))?;
+            frozen.clients.push(client_of(cx, &seen, client).await?);
+        }
     }
-    for name in seen.names(&service, &restore.flush) {
+    for name in caches {
         let cache = seen.find_managed(&name);
         let cache = cache
             .ok_or_else(|| Fault::failed(format!("cache {name} does not exist or lacks {ENABLE}=true")))?;
@@ -235,15 +247,15 @@ fn policy_of(cx: &Cx<'_>, seen: &Seen, service: &Service) -> Result<Policy, Faul
 
 /// Whether work takes something away from users or from the data, if only for a while. A rollback of specs may be what mends
 /// the labels.
-const fn is_destructive(work: &Work) -> bool {
+fn is_destructive(work: &Work) -> bool {
     match work {
         Work::Restore { .. } | Work::Maintenance { .. } | Work::Expire => true,
+        Work::Rollback { only, .. } => rollback::with_data(only),
         Work::Backup
         | Work::Drill { .. }
         | Work::Verify { .. }
         | Work::Import { .. }
-        | Work::Point { .. }
-        | Work::Rollback { .. } => false,
+        | Work::Point { .. } => false,
     }
 }
 

@@ -244,6 +244,12 @@ impl OpId {
         &self.0
     }
 
+    /// The id of the nth part of an operation. Sorts behind it.
+    #[must_use]
+    pub fn part(&self, nth: usize) -> OpId {
+        OpId(format!("{}r{nth}", self.0))
+    }
+
     /// Name of the operation's config.
     pub fn config_name(&self) -> String {
         format!("{PREFIX}{}", self.0)
@@ -360,6 +366,14 @@ impl Operation {
     /// `restore of shop_db`.
     pub fn title(&self) -> String {
         format!("{} of {}", self.intent.work.kind(), self.intent.service)
+    }
+
+    /// The operation of which this one is a part: that one holds the services, stops the clients, and decides in the end.
+    pub const fn part_of(&self) -> Option<&OpId> {
+        match (&self.intent.work, &self.intent.trigger) {
+            (Work::Restore { .. }, Trigger::Operation { id }) => Some(id),
+            _ => None,
+        }
     }
 }
 

@@ -9,8 +9,9 @@ use crate::operation::maintenance::Maintenance;
 use crate::operation::point::Point;
 use crate::operation::record::{Operation, Work};
 use crate::operation::restore::directory::RestoreDirectory;
+use crate::operation::restore::part::Part;
 use crate::operation::restore::{Restore, Way};
-use crate::operation::rollback::Rollback;
+use crate::operation::rollback::{self, Rollback};
 use crate::operation::saga::Saga;
 use crate::operation::verify::Verify;
 
@@ -29,7 +30,7 @@ pub fn steps(work: &Work, way: Way) -> Vec<(&'static str, Compensation)> {
         Work::Verify { .. } => of(&Verify),
         Work::Import { .. } => of(&Import),
         Work::Point { .. } => of(&Point),
-        Work::Rollback { .. } => of(&Rollback),
+        Work::Rollback { only, .. } => of(&Rollback { with_data: rollback::with_data(only) }),
     }
 }
 
@@ -37,7 +38,11 @@ pub fn steps(work: &Work, way: Way) -> Vec<(&'static str, Compensation)> {
 /// every way begins that it may go.
 pub fn step_names(op: &Operation) -> Vec<&'static str> {
     let names = |way: &Way| -> Vec<&'static str> {
-        steps(&op.intent.work, *way).into_iter().map(|(name, _)| name).collect()
+        let steps = match op.part_of() {
+            Some(_) => of(&Part { way: *way }),
+            None => steps(&op.intent.work, *way),
+        };
+        steps.into_iter().map(|(name, _)| name).collect()
     };
     let shared = |one: Vec<&'static str>, other: Vec<&'static str>| {
         one.into_iter().zip(other).take_while(|(one, other)| one == other).map(|(name, _)| name).collect()

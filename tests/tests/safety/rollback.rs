@@ -3,17 +3,14 @@
 use std::time::Duration;
 
 use serde_json::json;
-use skep::operation::points;
-use skep::operation::record::{Operation, State, Work};
+use skep::operation::record::{Operation, State, StepState, Work};
 use skep::operation::rollback::Component;
-use skep_tests::saga::{ROLLED_BACK, Scene, connect, update};
-use skep_tests::sim::shop::{Shop, ShopOptions};
+use skep::operation::{desk, points};
+use skep_tests::saga::{ROLLED_BACK, ROLLED_BACK_WITH_DATA, Scene, connect, update};
+use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
+use skep_tests::sim::{Fault, Trigger};
 
-use super::{driven, failed_with, remarks, suspended};
-
-fn spec(shop: &Shop, service: &str) -> serde_json::Value {
-    shop.sim.service(service).unwrap()["Spec"].clone()
-}
+use super::{app_runs, driven, failed_with, live, page_runs, remarks, spec, step, suspended};
 
 fn env(shop: &Shop, service: &str) -> String {
     spec(shop, service)["TaskTemplate"]["ContainerSpec"]["Env"].to_string()
@@ -170,4 +167,135 @@ async fn a_part_of_the_point_that_is_gone_or_altered_refuses() {
     engine.create_config(&part.name, &part.labels, b"{}").await.unwrap();
     let op = driven(&scene).await;
     assert!(failed_with(&op, "is not what restore point"), "{:#?}", op.journal);
+}
+
+/// Drives until something holds of the simulated shop, then does something, and drives to rest.
+async fn meanwhile(scene: &Scene, when: impl Fn(&Shop) -> bool, act: impl Future<Output = ()>) -> Operation {
+    assert!(suspended(scene, "driver", |shop, _| when(shop), act).await, "it never came so far");
+    scene.operation().await
+}
+
+fn audit(shop: &Shop) -> skep_tests::sim::postgres::Content {
+    shop.data.content_of("shop_audit", "audit").unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_with_data_puts_rows_and_specs_back_and_the_way_forth_again() {
+    let scene = Box::pin(Scene::rollback_with_data(ShopOptions::default())).await;
+    // What is to come again has to pass the check of the data.
+    scene.shop.data.insert("shop_db", DATABASE, "users", 2);
+    let (later, later_audit) = (live(&scene.shop), audit(&scene.shop));
+    let op = driven(&scene).await;
+    assert_eq!(scene.check("with data").await, State::Succeeded);
+    assert_eq!(op.journal.step("plan").unwrap().out["data"], json!(["shop_audit", "shop_db"]));
+    assert_eq!(env(&scene.shop, "shop_app"), "null");
+
+    // The point that it took holds what was replaced, so that all of it comes again.
+    let engine = connect(&scene.shop, "looker").await;
+    let taken = points::list(&engine, None).await.unwrap().pop().unwrap().head;
+    assert_eq!((taken.id.clone(), taken.backups().count()), (op.id.clone(), 2));
+    let work = Work::Rollback { point: taken.id, only: ROLLED_BACK_WITH_DATA.to_vec() };
+    let forth = Scene::ask_stack(scene.shop, work).await;
+    let op = driven(&forth).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    assert_eq!((live(&forth.shop), audit(&forth.shop)), (later, later_audit));
+    assert!(env(&forth.shop, "shop_app").contains("RELEASE=2"));
+}
+
+/// The new database of a part, as long as it has not got the live one's name.
+fn beside(shop: &Shop, service: &str) -> Option<String> {
+    shop.data.databases(service).into_iter().find(|name| name.starts_with("skep_") && name.ends_with("_0"))
+}
+
+/// One outcome for all: where one data service cannot be cut over, the others go back to what was live.
+#[tokio::test(start_paused = true)]
+async fn data_services_come_back_together_or_none_does() {
+    let scene = Box::pin(Scene::rollback_with_data(ShopOptions::default())).await;
+    let create = "POST /services/create";
+    let faults = || scene.shop.sim.faults();
+    // Once the clients have stopped, a job cuts each of them over, the audit first.
+    let refuse = async {
+        let before = faults().calls("driver").iter().filter(|call| call.endpoint == create).count();
+        let second = Trigger::Endpoint(create.to_owned(), before + 2);
+        faults().on("driver", second, Fault::Fail(400, "refused on purpose".to_owned()));
+    };
+    let op = meanwhile(&scene, |shop| page_runs(shop) && !app_runs(shop), refuse).await;
+    assert_eq!(scene.check("one cannot be cut over").await, State::RolledBack);
+    assert!(went_back_for(&op, "the data of shop_db does not go back"), "{:#?}", op.journal);
+    let first = desk::find(&connect(&scene.shop, "looker").await, &op.id.part(0)).await.unwrap();
+    assert_eq!((first.intent.service.as_str(), step(&first, "cut")), ("shop_audit", Some(StepState::Undone)));
+}
+
+/// S3: until all data is back nobody starts on some of it.
+#[tokio::test(start_paused = true)]
+async fn no_client_runs_on_a_mixture_of_then_and_now() {
+    let (shop, point, wanted) = Box::pin(Scene::point_deploy_and_write(ShopOptions::default())).await;
+    let work = Work::Rollback { point: point.id, only: ROLLED_BACK_WITH_DATA.to_vec() };
+    let scene = Scene::ask_stack(shop, work).await.wanting(wanted.0.clone());
+    let env = scene.driver("driver").await;
+    let (mut mixed, mut stopped) = (Vec::new(), false);
+    scene
+        .drive_watched(&env, |shop| {
+            let Some(database) = shop.data.database("shop_db", DATABASE) else { return };
+            let back = (database.content == wanted.0, audit(shop) == wanted.1);
+            stopped |= !app_runs(shop);
+            let container = &spec(shop, "shop_app")["TaskTemplate"]["ContainerSpec"];
+            let is_of_then = container["Image"] == "shop-app:1" && container["Env"].is_null();
+            if app_runs(shop) && (back.0 != back.1 || is_of_then && !back.0) {
+                mixed.push(back);
+            }
+        })
+        .await;
+    assert_eq!(scene.operation().await.journal.state, State::Succeeded);
+    assert!(stopped, "the application stopped");
+    assert_eq!(mixed, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s12_what_somebody_deploys_to_a_stopped_client_ends_a_rollback_with_data_and_stays() {
+    let mut scene = Box::pin(Scene::rollback_with_data(ShopOptions::default())).await;
+    let deploy = update(&scene.shop, "shop_app", |spec| {
+        let mut app = spec["TaskTemplate"].clone();
+        app["ContainerSpec"] = json!({ "Image": "shop-app:1", "Env": ["RELEASE=3"] });
+        spec["TaskTemplate"] = app;
+    });
+    assert!(suspended(&scene, "driver", |shop, _| page_runs(shop) && !app_runs(shop), deploy).await);
+    let op = scene.operation().await;
+    assert_eq!(op.journal.state, State::RolledBack, "{:#?}", op.journal);
+    assert!(went_back_for(&op, "shop_app was changed by somebody meanwhile"), "{:#?}", op.journal);
+    assert!(env(&scene.shop, "shop_app").contains("RELEASE=3"));
+    let deployed = spec(&scene.shop, "shop_app");
+    scene.meant("shop_app", deployed);
+    scene.check("deployed over the page").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_cancels_the_whole_and_never_a_part() {
+    let scene = Box::pin(Scene::rollback_with_data(ShopOptions::default())).await;
+    let shop = &scene.shop;
+    let cancel = async {
+        let engine = connect(shop, "person").await;
+        let refused = desk::cancel(&engine, &scene.op.part(0), "ann").await.unwrap_err();
+        assert!(refused.to_string().contains("it is a part of another operation"), "{refused}");
+        desk::cancel(&engine, &scene.op, "ann").await.unwrap();
+    };
+    let op = meanwhile(&scene, |shop| page_runs(shop) && beside(shop, "shop_db").is_none(), cancel).await;
+    assert_eq!(scene.check("cancelled").await, State::Cancelled);
+    assert!(op.journal.step("cut").is_some(), "{:#?}", op.journal);
+}
+
+/// A backup of the point that is spoilt ends it before anything is touched, whichever data service it is of.
+#[tokio::test(start_paused = true)]
+async fn a_spoilt_backup_of_one_data_service_stops_nobody() {
+    let (shop, point, _) = Box::pin(Scene::point_deploy_and_write(ShopOptions::default())).await;
+    shop.data.with(|world| {
+        let dirs = world.store.backups();
+        let of_audit = dirs.iter().find(|dir| dir.contains("shop_audit")).unwrap();
+        world.store.corrupt(of_audit, "audit.dump");
+    });
+    let work = Work::Rollback { point: point.id, only: ROLLED_BACK_WITH_DATA.to_vec() };
+    let scene = Scene::ask_stack(shop, work).await;
+    let op = driven(&scene).await;
+    assert_eq!(scene.check("spoilt").await, State::Failed);
+    assert!(op.journal.step("stop").is_none(), "{:#?}", op.journal);
 }

@@ -86,13 +86,23 @@ pub(super) async fn save_base(
     base: &Value,
 ) -> Result<(), Fault> {
     let mut out = clients_out(cx)?;
-    let number = out.saved.get(&client.name).copied().unwrap_or(0);
     if service.id != client.id {
         cx.remark(format!("{} was removed and made anew meanwhile; the new one is kept", client.name));
         out.anew.insert(client.name.clone(), service.id.clone());
-    } else if number > 0 {
+    } else if out.saved.get(&client.name).is_some_and(|number| *number > 0) {
         cx.remark(format!("{} was changed by somebody meanwhile; what they deployed is kept", client.name));
     }
+    save(cx, client, base, out).await
+}
+
+/// Saves a spec that Skep itself has begun to write: from now on it is the one to go back to.
+pub(super) async fn save_wanted(cx: &mut Cx<'_>, client: &Client, wanted: &Value) -> Result<(), Fault> {
+    let out = clients_out(cx)?;
+    save(cx, client, wanted, out).await
+}
+
+async fn save(cx: &mut Cx<'_>, client: &Client, base: &Value, mut out: ClientsOut) -> Result<(), Fault> {
+    let number = out.saved.get(&client.name).copied().unwrap_or(0);
     let name = base_name(cx, client, number);
     let data = serde_json::to_vec(base).map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
     match cx.engine().config(&name).await {

@@ -13,6 +13,8 @@
 
 mod capture;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use skep_runner::task::Discard;
@@ -380,18 +382,18 @@ async fn register(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     Ok(Progress::Done(json!({ "point": shot.head.id })))
 }
 
-/// Takes a point of the stack as it is now, without data, under the id of the operation, which holds every service of it.
-/// Finding one there means that an earlier poll came this far.
+/// Takes a point of the stack as it is now under the id of the operation, which holds every service of it, with the data
+/// that is in these backups already, by service. Finding one there means that an earlier poll came this far.
 ///
 /// # Errors
 /// What the engine says.
-pub async fn safety(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+pub async fn safety(cx: &mut Cx<'_>, data: BTreeMap<String, points::Data>) -> Result<Progress, Fault> {
     let name = format!("{}{}", points::PREFIX, cx.op.id);
     match cx.engine().config(&name).await {
         Ok(_) => {}
         Err(Error::NotFound { .. }) => {
             let services = members(cx).await?;
-            let captured = capture::capture(cx, &services, [].into(), Purpose::Safety).await?;
+            let captured = capture::capture(cx, &services, data, Purpose::Safety).await?;
             points::store_parts(cx, &captured.parts).await?;
             list(cx, &captured.head).await?;
         }

@@ -11,6 +11,7 @@
 mod cut;
 pub mod directory;
 pub mod judge;
+pub mod part;
 pub mod preflight;
 pub mod prepare;
 pub(super) mod trial;
@@ -252,7 +253,10 @@ async fn claim(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
             return Err(Fault::failed(reasons.join("; ")));
         }
     }
-    let services = freeze::held(cx).await?;
+    let services = match cx.op.part_of() {
+        Some(_) => vec![cx.op.intent.service.clone()],
+        None => freeze::held(cx).await?,
+    };
     let mut progress = claim::take(cx, &services).await?;
     if let Progress::Done(out) = &mut progress {
         match only {

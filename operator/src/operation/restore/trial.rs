@@ -16,7 +16,7 @@ use super::cut::{hold, soon};
 use super::prepare::failures;
 use crate::operation::clients::Base;
 use crate::operation::data::unexpected;
-use crate::operation::frozen::{self, Client, Frozen, Target};
+use crate::operation::frozen::{self, Client, Target};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Order, Outcome};
 use crate::operation::{canary, clients};
@@ -50,7 +50,21 @@ pub(super) async fn canary(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if let Some(wait) = hold(cx, &frozen).await? {
         return Ok(wait);
     }
-    let Some(trial) = trial(cx, &frozen).await? else {
+    canary_of(cx, &frozen.clients, frozen.canary, &BTreeMap::new()).await
+}
+
+/// As [`canary`], of one of these stopped clients, if one is wanted; some of them start on another spec than the one that
+/// was found.
+///
+/// # Errors
+/// When it does not pass, or what the engine says.
+pub(in crate::operation) async fn canary_of(
+    cx: &mut Cx<'_>,
+    clients: &[Client],
+    wanted: bool,
+    specs: &BTreeMap<String, Value>,
+) -> Result<Progress, Fault> {
+    let Some(trial) = trial(cx, clients.iter().filter(|_| wanted), specs).await? else {
         return Ok(Progress::done());
     };
     let Trial { client, base, checks, name } = trial;
@@ -75,11 +89,17 @@ pub(super) async fn canary(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
 }
 
 /// The first client that a canary can stand for.
-async fn trial<'a>(cx: &Cx<'_>, frozen: &'a Frozen) -> Result<Option<Trial<'a>>, Fault> {
-    let clients = frozen.clients.iter().filter(|c| !canary::net_checks(&c.checks).is_empty());
-    for client in clients.filter(|_| frozen.canary) {
+async fn trial<'a>(
+    cx: &Cx<'_>,
+    clients: impl Iterator<Item = &'a Client>,
+    specs: &BTreeMap<String, Value>,
+) -> Result<Option<Trial<'a>>, Fault> {
+    for client in clients.filter(|c| !canary::net_checks(&c.checks).is_empty()) {
         // One that was removed has no spec.
-        let Some(base) = clients::load_base(cx, client).await? else { continue };
+        let Some(mut base) = clients::load_base(cx, client).await? else { continue };
+        if let Some(spec) = specs.get(&client.name) {
+            base.spec.clone_from(spec);
+        }
         let name = canary::name(&cx.op.id, base.number);
         let checks = canary::checks(client, &base.spec, &name);
         if !checks.is_empty() {
@@ -112,7 +132,7 @@ async fn ticket(cx: &mut Cx<'_>, name: &str) -> Result<String, Fault> {
 }
 
 /// Removes the canary, and waits until it has ended: the step before takes away the data that it uses.
-pub(super) async fn undo_canary(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+pub(in crate::operation) async fn undo_canary(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if let Some(wait) = remove_canaries_but(cx, "").await? {
         return Ok(Progress::Wait(soon(wait)));
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::decide::array;
-use super::{Made, Move, load, load_spec};
+use super::{Made, Move, load, load_spec, parts};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::swarm::error::Error;
 use crate::swarm::object::{Service, Task, TaskState, UpdateState};
@@ -49,7 +49,10 @@ enum Stands {
 pub(super) async fn apply(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = load(cx).await?;
     let made: Made = cx.out("configs")?;
-    for step in &frozen.moves {
+    if let Some(wait) = parts::hold(cx, &frozen).await? {
+        return Ok(Progress::Wait(wait));
+    }
+    for step in frozen.at_once() {
         let (base, wanted) =
             (load_spec(cx, &step.base).await?, bound(load_spec(cx, &step.wanted).await?, &made));
         let service = match stands(cx, step, &base, &wanted).await? {
@@ -96,7 +99,7 @@ pub(super) async fn apply(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
 pub(super) async fn undo(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = load(cx).await?;
     let made: Made = cx.out("configs")?;
-    for step in frozen.moves.iter().rev() {
+    for step in frozen.at_once().rev() {
         let (base, wanted) =
             (load_spec(cx, &step.base).await?, bound(load_spec(cx, &step.wanted).await?, &made));
         let service = match stands(cx, step, &base, &wanted).await? {
@@ -133,7 +136,7 @@ pub(super) async fn undo(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
 }
 
 /// The spec with the configs that were made again under their new ids.
-fn bound(mut wanted: Value, made: &Made) -> Value {
+pub(super) fn bound(mut wanted: Value, made: &Made) -> Value {
     for config in array(&mut wanted, "/TaskTemplate/ContainerSpec/Configs") {
         if let Some(id) = config["ConfigID"].as_str().and_then(|old| made.made.get(old)) {
             config["ConfigID"] = json!(id);

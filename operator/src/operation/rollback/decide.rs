@@ -10,6 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::data::{self, Replaced};
 use super::differences::{Difference, differences};
 use crate::operation::points::{Copied, Head};
 use crate::swarm::object::{ENABLE, Service};
@@ -38,6 +39,8 @@ pub enum Component {
 pub struct Now {
     /// The services of the stack, in the order of starting.
     pub services: Vec<Service>,
+    /// All services of the Swarm, of which some may use data of the stack.
+    pub swarm: Vec<Service>,
     /// Specs of the point, by full name.
     pub then: BTreeMap<String, Value>,
     /// Networks: name by id.
@@ -66,7 +69,11 @@ pub struct Decision {
     pub changes: Vec<Change>,
     /// Configs to be made again, as the point holds them.
     pub make: Vec<Copied>,
-    /// Services that stay as they are, and why.
+    /// Services whose data goes back, in the order of starting.
+    pub data: Vec<Replaced>,
+    /// Services that stop for that, in the order of stopping.
+    pub clients: Vec<String>,
+    /// Services whose spec stays as it is, and why.
     pub left: Vec<(String, Why)>,
     /// What stands against it.
     pub refused: Vec<String>,
@@ -100,8 +107,8 @@ pub enum Why {
     NotEnabled,
 }
 
-/// What this version can put back.
-pub(super) const SPECS: [Component; 3] = [Component::Specs, Component::Configs, Component::Images];
+/// What is not data.
+const SPECS: [Component; 3] = [Component::Specs, Component::Configs, Component::Images];
 
 // === impl Component ===
 
@@ -128,6 +135,14 @@ impl Component {
         }
     }
 
+    /// Whether it is data.
+    pub const fn is_data(self) -> bool {
+        match self {
+            Component::Specs | Component::Configs | Component::Images => false,
+            Component::Database | Component::Cache | Component::Volumes => true,
+        }
+    }
+
     /// The component that the data of an engine (`skep.data`) is.
     pub fn of_engine(engine: &str) -> Component {
         match engine {
@@ -148,10 +163,9 @@ impl fmt::Display for Why {
     }
 }
 
-/// Decides what becomes of each service of the stack. `only` empty means everything that the point holds.
+/// Decides what becomes of each service of the stack. `only` empty means everything but data.
 pub fn decide(head: &Head, now: &Now, only: &[Component]) -> Decision {
     let mut decision = Decision::default();
-    refuse_data(head, only, &mut decision);
     let only: &[Component] = if only.is_empty() { &SPECS } else { only };
     for member in &head.services {
         if !now.services.iter().any(|s| s.name() == member.name) {
@@ -192,26 +206,10 @@ pub fn decide(head: &Head, now: &Now, only: &[Component]) -> Decision {
     }
     decision.make.sort_by(|a, b| a.name.cmp(&b.name));
     decision.make.dedup();
+    if only.iter().any(|c| c.is_data()) {
+        data::decide(head, now, only, &mut decision);
+    }
     decision
-}
-
-/// Data does not go back by this version's rollback; how it does is said.
-fn refuse_data(head: &Head, only: &[Component], decision: &mut Decision) {
-    let of = |data: &crate::operation::points::Data| Component::of_engine(&data.engine);
-    let meant = |data: &crate::operation::points::Data| only.is_empty() || only.contains(&of(data));
-    for member in &head.services {
-        let Some(data) = member.data.as_ref().filter(|d| meant(d)) else { continue };
-        decision.refused.push(format!(
-            "the data of {0} does not go back with a rollback in this version: `--only specs,configs,images`, and `skep restore {0} \
-             --backup {1}`",
-            member.name, data.backup
-        ));
-    }
-    for component in only.iter().filter(|c| !SPECS.contains(c)) {
-        if !head.services.iter().filter_map(|m| m.data.as_ref()).any(|d| of(d) == *component) {
-            decision.refused.push(format!("the point holds no data of the component {}", component.as_str()));
-        }
-    }
 }
 
 /// The spec that a service gets. How often it was told to restart is no part of what it is.

@@ -68,7 +68,8 @@ fn head(then: &Value, engine: Option<&str>) -> Head {
 fn there(now: Value, then: &Value) -> Now {
     let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
     Now {
-        services: vec![service(now)],
+        services: vec![service(now.clone())],
+        swarm: vec![service(now)],
         then: [(then["Name"].as_str().unwrap().to_owned(), then.clone())].into(),
         networks: [pair("n1", "shop_default")].into(),
         secrets: [pair("s1", "key")].into(),
@@ -183,17 +184,90 @@ fn another_image_or_mount_under_data_refuses() {
     assert!(decision.refused[0].contains("was replicated then and is global now"), "{:?}", decision.refused);
 }
 
-#[test]
-fn data_is_refused_with_the_command_that_restores_it() {
-    let head = head(&then(), Some("redis"));
-    let seen = there(then(), &then());
-    for only in [&[][..], &[Component::Cache]] {
-        let refused = decide(&head, &seen, only).refused;
-        assert!(refused[0].contains("skep restore shop_app --backup b1"), "{refused:?}");
+/// A database that an application uses behind a proxy, all in the point, and the two changed since.
+fn stack(db: &Value, app: &Value) -> (Head, Now) {
+    let mut head = head(&then(), None);
+    let now = |name: &str, more: &Value, env: &str| {
+        let mut spec = spec(name, "app:1", &json!({}));
+        for (key, value) in more.as_object().unwrap() {
+            spec["Labels"][key] = value.clone();
+        }
+        spec["TaskTemplate"]["ContainerSpec"]["Env"] = json!([env]);
+        spec
+    };
+    let services = [
+        now("shop_db", db, "A=1"),
+        now("shop_app", app, "A=2"),
+        now("shop_proxy", &json!({ "skep.depends-on": "app" }), "A=2"),
+        now("shop_other", &json!({}), "A=2"),
+    ];
+    let mut seen = there(then(), &then());
+    seen.services = services.iter().cloned().map(service).collect();
+    seen.swarm = seen.services.clone();
+    let member = head.services[0].clone();
+    head.services = Vec::new();
+    for spec in &services {
+        let name = spec["Name"].as_str().unwrap().to_owned();
+        let mut then = spec.clone();
+        then["TaskTemplate"]["ContainerSpec"]["Env"] = json!(["A=1"]);
+        seen.then.insert(name.clone(), then);
+        let engine = if name == "shop_db" { db["skep.data"].as_str() } else { None };
+        let data = engine.map(|e| points::Data { engine: e.to_owned(), backup: "b1".to_owned() });
+        head.services.push(Member { name, data, ..member.clone() });
     }
-    assert_eq!(decide(&head, &seen, &SPECS).refused, [] as [String; 0]);
-    let refused = decide(&head, &seen, &[Component::Volumes]).refused;
-    assert!(refused[0].contains("holds no data of the component volumes"), "{refused:?}");
+    (head, seen)
+}
+
+const ALL: [Component; 4] = [Component::Specs, Component::Configs, Component::Images, Component::Database];
+
+#[test]
+fn clients_of_data_that_goes_back_stop_and_so_do_dependents_of_theirs_that_change() {
+    let db = json!({ "skep.data": "postgres" });
+    let (head, seen) = stack(&db, &json!({ "skep.depends-on": "db" }));
+    let decision = decide(&head, &seen, &ALL);
+    assert_eq!(decision.refused, [] as [String; 0]);
+    let data: Vec<(&str, &str)> =
+        decision.data.iter().map(|d| (d.name.as_str(), d.backup.as_str())).collect();
+    assert_eq!(data, [("shop_db", "b1")]);
+    assert_eq!(decision.clients, ["shop_proxy", "shop_app"], "dependents first");
+    let alone = decide(&head, &seen, &[Component::Database]);
+    assert_eq!((alone.clients.as_slice(), alone.changes.len()), (&["shop_app".to_owned()][..], 0));
+    assert!(decide(&head, &seen, &SPECS).data.is_empty(), "nobody asked for data");
+}
+
+#[test]
+fn data_that_cannot_go_back_refuses() {
+    let db = json!({ "skep.data": "postgres" });
+    let on_db = json!({ "skep.depends-on": "db" });
+    let refused = |head: &Head, seen: &Now, only: &[Component]| decide(head, seen, only).refused.join("\n");
+
+    let (head, seen) = stack(&db, &on_db);
+    let said = refused(&head, &seen, &[Component::Volumes]);
+    assert!(said.contains("holds no data of the component volumes"), "{said}");
+
+    let (head, mut seen) = stack(&db, &on_db);
+    seen.services[0].spec["Labels"]["skep.data"] = json!("mysql");
+    let said = refused(&head, &seen, &[Component::Database]);
+    assert!(said.contains("it was postgres then, and skep.data says mysql now"), "{said}");
+
+    // The application keeps files that go back as well.
+    let (mut head, seen) = stack(&db, &json!({ "skep.depends-on": "db", "skep.data": "volume" }));
+    head.services[1].data = Some(points::Data { engine: "volume".to_owned(), backup: "b2".to_owned() });
+    let said = refused(&head, &seen, &[Component::Database, Component::Volumes]);
+    assert!(
+        said.contains("shop_app uses data that goes back and holds data that goes back itself"),
+        "{said}"
+    );
+    assert_eq!(refused(&head, &seen, &[Component::Database]), "");
+
+    // Somebody of another stack uses it.
+    let (head, mut seen) = stack(&db, &on_db);
+    let mut other = spec("bi_report", "bi:1", &json!({}));
+    other["Labels"]["com.docker.stack.namespace"] = json!("bi");
+    other["Labels"]["skep.depends-on"] = json!("shop_db");
+    seen.swarm.push(service(other));
+    let said = refused(&head, &seen, &[Component::Database]);
+    assert!(said.contains("bi_report uses data that goes back and is of no service of this stack"), "{said}");
 }
 
 #[test]

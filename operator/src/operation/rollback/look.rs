@@ -44,7 +44,7 @@ pub async fn now(engine: &Engine, head: &Head) -> Result<Now, Fault> {
     let secrets = engine.secrets(&[]).await?.into_iter().map(|s| (s.id, s.name)).collect();
     let ready = engine.nodes().await?.into_iter().filter(|n| n.ready && n.active).map(|n| n.id).collect();
     let services = users_of(&all, &head.stack).into_iter().cloned().collect();
-    Ok(Now { services, then, networks, secrets, configs, ready })
+    Ok(Now { services, swarm: all, then, networks, secrets, configs, ready })
 }
 
 /// A config of the point as it is there now: by its id, else by its name.

@@ -1,14 +1,24 @@
-//! Rollback: puts the specs, configs and images of a stack back to a restore point.
+//! Rollback: puts the specs, configs, images and data of a stack back to a restore point.
 //!
 //! ```text
 //! claim ↩ plan ↩ safety ↩ configs ↩ apply ↩ check ↩ · release
 //!         │      │        │         │       └ the checks of the services that changed
 //!         │      │        │         └ one service after the other, in the order of starting, each up before the next
 //!         │      │        └ configs that were removed are made again from the point
-//!         │      └ a restore point of what is about to be changed (specs and configs)
+//!         │      └ a restore point of what is about to be changed
 //!         └ preflight: what differs, and what cannot come back, is decided before anything is changed
 //! ```
-//! There is no point of no return: data is not touched, so whatever fails, every spec goes back to what was found.
+//! Without data there is no point of no return: whatever fails, every spec goes back to what was found. With data:
+//!
+//! ```text
+//! claim ↩ plan ↩ data ↩ safety ↩ configs ↩ │ stop ↩ cut ↩ apply ↩ canary ↩ start ◆ check · release
+//!                │                         │        │                      └ the clients, on the specs that they get
+//!                │                         │        └ every data service has the data of the point, or all go back
+//!                │                         └ users see the page
+//!                └ a restore for each data service, as a part of this operation ([`part`](super::restore::part)): built beside
+//! ```
+//! Services that stop for the data get their specs when they start again; all others in `apply`. Before `start` has begun,
+//! data and specs go back to what was found, all of them; afterwards nothing goes back by itself (S3).
 //!
 //! Invariants (S12): a service is written only while its spec is the one that was read when the plan was made, or the one
 //! that this operation wrote, and under the version of that very reading. Whoever changes one meanwhile ends the
@@ -16,15 +26,18 @@
 //! of it. The specs to go back to are this operation's own, never Swarm's `PreviousSpec`.
 
 mod apply;
+mod data;
 mod decide;
 mod differences;
 mod look;
+mod parts;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub use data::{Replaced, everything, with_data};
 pub use decide::{Change, Component, Decision, Now, Why, decide};
 pub use differences::Difference;
 pub use look::{now, point};
@@ -32,17 +45,20 @@ pub use look::{now, point};
 use super::frozen::{self, Client, Method};
 use super::journal::Compensation;
 use super::point::{self as taking, not_held, rolling};
-use super::points::{self, Copied, OF_POINT, Part};
+use super::points::{self, Copied, OF_POINT, Part as Stored};
 use super::record::{OpId, Work};
-use super::restore::trial;
+use super::restore::{part, trial};
 use super::saga::{Cx, Fault, Progress, Saga};
-use super::{backup, claim, work};
+use super::{backup, claim, clients, freeze, work};
 use crate::policy;
 use crate::swarm::error::Error;
-use crate::swarm::object::{Kind, TaskState, short_hash};
+use crate::swarm::object::{Kind, Service, TaskState, short_hash};
 
 /// The saga.
-pub struct Rollback;
+pub struct Rollback {
+    /// Whether data goes back, too.
+    pub with_data: bool,
+}
 
 /// Its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,12 +67,22 @@ pub enum Step {
     Claim,
     /// What changes is decided and frozen.
     Plan,
+    /// The data of the point is built beside the live one, and checked there.
+    Data,
     /// A restore point of what is there now.
     Safety,
     /// Configs that were removed are made again.
     Configs,
+    /// The clients of the data stop; the page is on.
+    Stop,
+    /// The data changes places.
+    Cut,
     /// The specs are put back.
     Apply,
+    /// One client, out of reach of users, passes its checks on what was put back (S1).
+    Canary,
+    /// The clients start; the page goes.
+    Start,
     /// The services that changed pass their checks.
     Check,
     /// The services are given back.
@@ -65,8 +91,22 @@ pub enum Step {
 
 const STEPS: [Step; 7] =
     [Step::Claim, Step::Plan, Step::Safety, Step::Configs, Step::Apply, Step::Check, Step::Release];
-/// Format version of the plan.
-const SCHEMA: u32 = 1;
+const WITH_DATA: [Step; 12] = [
+    Step::Claim,
+    Step::Plan,
+    Step::Data,
+    Step::Safety,
+    Step::Configs,
+    Step::Stop,
+    Step::Cut,
+    Step::Apply,
+    Step::Canary,
+    Step::Start,
+    Step::Check,
+    Step::Release,
+];
+/// Format version of the plan. Plans of version 1 knew no data.
+const SCHEMA: u32 = 2;
 
 /// The frozen plan. Specs lie in configs of their own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -78,6 +118,24 @@ struct Frozen {
     moves: Vec<Move>,
     /// Configs to make again.
     make: Vec<Copied>,
+    /// Services whose data goes back.
+    #[serde(default)]
+    data: Vec<Part>,
+    /// Services that stop for that, in the order of stopping.
+    #[serde(default)]
+    clients: Vec<Client>,
+}
+
+/// One service whose data goes back, by an operation that is a part of this one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Part {
+    service: String,
+    service_id: String,
+    engine: String,
+    /// The backup in the point.
+    backup: String,
+    /// The operation.
+    id: OpId,
 }
 
 /// One service to write.
@@ -86,9 +144,9 @@ struct Move {
     name: String,
     id: String,
     /// Its spec when the plan was made.
-    base: Part,
+    base: Stored,
     /// Its spec afterwards, with configs that are made again under their old ids.
-    wanted: Part,
+    wanted: Stored,
 }
 
 /// What the configs step journals: ids of the configs that it made, by their old ids.
@@ -103,9 +161,14 @@ impl super::journal::Step for Step {
         match self {
             Step::Claim => "claim",
             Step::Plan => "plan",
+            Step::Data => part::MAKES,
             Step::Safety => "safety",
             Step::Configs => "configs",
+            Step::Stop => clients::STEP,
+            Step::Cut => "cut",
             Step::Apply => "apply",
+            Step::Canary => "canary",
+            Step::Start => part::DECIDES,
             Step::Check => "check",
             Step::Release => "release",
         }
@@ -113,17 +176,31 @@ impl super::journal::Step for Step {
 
     fn compensation(self) -> Compensation {
         match self {
-            Step::Claim | Step::Plan | Step::Safety | Step::Configs | Step::Apply | Step::Check => {
-                Compensation::Undo
-            }
+            Step::Claim
+            | Step::Plan
+            | Step::Data
+            | Step::Safety
+            | Step::Configs
+            | Step::Stop
+            | Step::Cut
+            | Step::Apply
+            | Step::Canary
+            | Step::Check => Compensation::Undo,
+            Step::Start => Compensation::PointOfNoReturn,
             Step::Release => Compensation::Nothing,
         }
     }
 
     fn touches_live(self) -> bool {
         match self {
-            Step::Apply | Step::Check => true,
-            Step::Claim | Step::Plan | Step::Safety | Step::Configs | Step::Release => false,
+            Step::Stop | Step::Cut | Step::Apply | Step::Start | Step::Check => true,
+            Step::Claim
+            | Step::Plan
+            | Step::Data
+            | Step::Safety
+            | Step::Configs
+            | Step::Canary
+            | Step::Release => false,
         }
     }
 }
@@ -132,18 +209,26 @@ impl Saga for Rollback {
     type Step = Step;
 
     fn steps(&self) -> &'static [Step] {
-        &STEPS
+        if self.with_data { &WITH_DATA } else { &STEPS }
     }
 
     async fn run(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         match step {
             Step::Claim => taking::take(cx).await,
             Step::Plan => plan(cx).await,
-            Step::Safety => taking::safety(cx).await,
+            Step::Data => parts::prepare(cx).await,
+            Step::Safety => {
+                let data = if self.with_data { parts::safety_backups(cx).await? } else { BTreeMap::new() };
+                taking::safety(cx, data).await
+            }
             Step::Configs => make_configs(cx).await,
+            Step::Stop => clients::all_stopped(cx, &load(cx).await?.clients).await,
+            Step::Cut => parts::cut(cx).await,
             Step::Apply => apply::apply(cx).await,
+            Step::Canary => parts::canary(cx).await,
+            Step::Start => parts::start(cx).await,
             Step::Check => check(cx).await,
-            Step::Release => backup::release(cx).await,
+            Step::Release => release(cx).await,
         }
     }
 
@@ -159,16 +244,46 @@ impl Saga for Rollback {
                 points::remove(cx.engine(), &cx.op.id).await?;
                 Ok(Progress::done())
             }
+            Step::Data | Step::Cut => parts::take_back(cx).await,
             Step::Configs => remove_configs(cx).await,
+            Step::Stop => {
+                let left = clients::start(cx, &load(cx).await?.clients, clients::Start::BestEffort).await?;
+                Ok(left.map_or_else(Progress::done, Progress::Wait))
+            }
             Step::Apply => apply::undo(cx).await,
+            Step::Canary => trial::undo_canary(cx).await,
             Step::Check => Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait)),
-            Step::Release => Ok(Progress::done()),
+            Step::Start | Step::Release => Ok(Progress::done()),
         }
     }
 
-    async fn make_safe(&self, _cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-        Ok(Progress::done())
+    async fn make_safe(&self, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        match self.with_data {
+            true => parts::make_safe(cx).await,
+            false => Ok(Progress::done()),
+        }
     }
+}
+
+impl Frozen {
+    /// Services that are written as they run; the others when they start again.
+    fn at_once(&self) -> impl DoubleEndedIterator<Item = &Move> {
+        self.moves.iter().filter(|m| !self.clients.iter().any(|c| c.name == m.name))
+    }
+}
+
+/// Gives the services back, once every part has ended; it may be that there is no plan any more.
+async fn release(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    match load(cx).await {
+        Ok(frozen) => {
+            if let Some(wait) = parts::ended(cx, &frozen).await? {
+                return Ok(Progress::Wait(wait));
+            }
+        }
+        Err(Fault::Swarm(Error::NotFound { .. })) => {}
+        Err(other) => return Err(other),
+    }
+    backup::release(cx).await
 }
 
 async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
@@ -196,7 +311,7 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         return Err(Fault::failed(decision.refused.join("; ")));
     }
     decision.mind.iter().for_each(|mind| cx.remark(mind));
-    if decision.changes.is_empty() {
+    if decision.changes.is_empty() && decision.data.is_empty() {
         cx.remark("nothing differs from the restore point: nothing was changed");
     }
     let mut moves = Vec::new();
@@ -208,28 +323,56 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
             wanted: store_spec(cx, &change.wanted).await?,
         });
     }
-    let frozen = Frozen { schema: SCHEMA, point: id, moves, make: decision.make };
+    let clients = stopping(cx, &decision).await?;
+    let part = |(nth, replaced): (usize, Replaced)| Part {
+        service: replaced.name,
+        service_id: replaced.id,
+        engine: replaced.engine,
+        backup: replaced.backup,
+        id: cx.op.id.part(nth),
+    };
+    let data = decision.data.into_iter().enumerate().map(part).collect();
+    let frozen = Frozen { schema: SCHEMA, point: id, moves, make: decision.make, data, clients };
     let data = serde_json::to_vec(&frozen).map_err(|source| journal(cx, source))?;
     cx.engine().ensure_config(&frozen::name(&cx.op.id), &cx.labels(Kind::Plan), &data).await?;
     // Whoever came first decided.
     Ok(summary(&load(cx).await?))
 }
 
+/// The clients of the data that goes back, each with the checks of the labels that it gets.
+async fn stopping(cx: &Cx<'_>, decision: &Decision) -> Result<Vec<Client>, Fault> {
+    let seen = freeze::Seen::load(cx).await?;
+    let mut clients = Vec::new();
+    for name in &decision.clients {
+        let service =
+            seen.find(name).ok_or_else(|| Fault::failed(format!("{name} was removed meanwhile")))?;
+        let mut client = freeze::client_of(cx, &seen, service).await?;
+        if let Some(change) = decision.changes.iter().find(|c| c.name == *name) {
+            let wanted = Service { spec: change.wanted.clone(), ..service.clone() };
+            client.checks = policy::parse(&wanted.labels()).policy.checks;
+        }
+        clients.push(client);
+    }
+    Ok(clients)
+}
+
 fn summary(frozen: &Frozen) -> Progress {
     let services: Vec<&str> = frozen.moves.iter().map(|m| m.name.as_str()).collect();
-    Progress::Done(json!({ "point": frozen.point, "changes": services, "configs": frozen.make.len() }))
+    let data: Vec<&str> = frozen.data.iter().map(|d| d.service.as_str()).collect();
+    let configs = frozen.make.len();
+    Progress::Done(json!({ "point": frozen.point, "changes": services, "configs": configs, "data": data }))
 }
 
 /// Stores a spec that the plan needs, under a name that tells its content; it goes with the plan.
-async fn store_spec(cx: &Cx<'_>, spec: &Value) -> Result<Part, Fault> {
+async fn store_spec(cx: &Cx<'_>, spec: &Value) -> Result<Stored, Fault> {
     let data = serde_json::to_vec(spec).map_err(|source| journal(cx, source))?;
-    let part = Part::of(&cx.op.id, &data);
-    let part = Part { name: format!("{}-{}", frozen::name(&cx.op.id), short_hash(&part.sha256)), ..part };
+    let part = Stored::of(&cx.op.id, &data);
+    let part = Stored { name: format!("{}-{}", frozen::name(&cx.op.id), short_hash(&part.sha256)), ..part };
     cx.engine().ensure_config(&part.name, &cx.labels(Kind::Plan), &data).await?;
     Ok(part)
 }
 
-async fn load_spec(cx: &Cx<'_>, part: &Part) -> Result<Value, Fault> {
+async fn load_spec(cx: &Cx<'_>, part: &Stored) -> Result<Value, Fault> {
     let config = cx.engine().config(&part.name).await?;
     serde_json::from_slice(&config.data).map_err(|source| journal(cx, source))
 }
@@ -313,10 +456,10 @@ async fn client(cx: &Cx<'_>, step: &Move) -> Result<Option<Client>, Fault> {
     }))
 }
 
-/// Runs the checks of the services that were written, through their own tasks.
+/// Runs the checks of the services that were written or stopped, through their own tasks.
 async fn check(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = load(cx).await?;
-    let mut clients = Vec::new();
+    let mut clients: Vec<Client> = parts::unchanged(&frozen).cloned().collect();
     for step in &frozen.moves {
         clients.extend(client(cx, step).await?);
     }

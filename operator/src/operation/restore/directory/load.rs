@@ -202,7 +202,8 @@ pub(super) async fn undo_beside(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     }
     let frozen = frozen::load(cx).await?;
     let state: Beside = cx.scratch()?;
-    let was_live = frozen.clients.is_empty() && cx.op.journal.step("serve").is_some();
+    let has_no_clients = frozen.clients.is_empty() && cx.op.part_of().is_none();
+    let was_live = has_no_clients && cx.op.journal.step("serve").is_some();
     if was_live {
         cx.remark(format!(
             "what was restored, and what was written to it meanwhile, is left in `.skep-{}/new` beside the live data; \
