@@ -207,23 +207,27 @@ fn beside(shop: &Shop, service: &str) -> Option<String> {
     shop.data.databases(service).into_iter().find(|name| name.starts_with("skep_") && name.ends_with("_0"))
 }
 
-/// One outcome for all: where one data service cannot be cut over, the others go back to what was live.
+/// One outcome for all: where one data service cannot be cut over, or what comes after fails, the others go back to what
+/// was live.
 #[tokio::test(start_paused = true)]
 async fn data_services_come_back_together_or_none_does() {
-    let scene = Box::pin(Scene::rollback_with_data(ShopOptions::default())).await;
     let create = "POST /services/create";
-    let faults = || scene.shop.sim.faults();
-    // Once the clients have stopped, a job cuts each of them over, the audit first.
-    let refuse = async {
-        let before = faults().calls("driver").iter().filter(|call| call.endpoint == create).count();
-        let second = Trigger::Endpoint(create.to_owned(), before + 2);
-        faults().on("driver", second, Fault::Fail(400, "refused on purpose".to_owned()));
-    };
-    let op = meanwhile(&scene, |shop| page_runs(shop) && !app_runs(shop), refuse).await;
-    assert_eq!(scene.check("one cannot be cut over").await, State::RolledBack);
-    assert!(went_back_for(&op, "the data of shop_db does not go back"), "{:#?}", op.journal);
-    let first = desk::find(&connect(&scene.shop, "looker").await, &op.id.part(0)).await.unwrap();
-    assert_eq!((first.intent.service.as_str(), step(&first, "cut")), ("shop_audit", Some(StepState::Undone)));
+    // Once the clients have stopped, a job cuts each of them over, the audit first; then comes the canary.
+    for (nth, why) in [(2, "the data of shop_db does not go back"), (3, "refused on purpose")] {
+        let scene = Box::pin(Scene::rollback_with_data(ShopOptions::default())).await;
+        let faults = || scene.shop.sim.faults();
+        let refuse = async {
+            let before = faults().calls("driver").iter().filter(|call| call.endpoint == create).count();
+            let refused = Fault::Fail(400, "refused on purpose".to_owned());
+            faults().on("driver", Trigger::Endpoint(create.to_owned(), before + nth), refused);
+        };
+        let op = meanwhile(&scene, |shop| page_runs(shop) && !app_runs(shop), refuse).await;
+        assert_eq!(scene.check(why).await, State::RolledBack);
+        assert!(went_back_for(&op, why), "{:#?}", op.journal);
+        let first = desk::find(&connect(&scene.shop, "looker").await, &op.id.part(0)).await.unwrap();
+        assert_eq!(first.intent.service, "shop_audit");
+        assert_eq!(step(&first, "cut"), Some(StepState::Undone));
+    }
 }
 
 /// S3: until all data is back nobody starts on some of it.
