@@ -283,7 +283,8 @@ async fn a_person_cancels_the_whole_and_never_a_part() {
         assert!(refused.to_string().contains("it is a part of another operation"), "{refused}");
         desk::cancel(&engine, &scene.op, "ann").await.unwrap();
     };
-    let op = meanwhile(&scene, |shop| page_runs(shop) && beside(shop, "shop_db").is_none(), cancel).await;
+    let when = |shop: &Shop| page_runs(shop) && beside(shop, "shop_db").is_none();
+    let op = Box::pin(meanwhile(&scene, when, cancel)).await;
     assert_eq!(scene.check("cancelled").await, State::Cancelled);
     assert!(op.journal.step("cut").is_some(), "{:#?}", op.journal);
 }
