@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use age::secrecy::ExposeSecret as _;
+use skep::operation::catalogue::Backup;
 use skep::operation::record::{Operation, State, Work};
 use skep::operation::settings::{Settings, Store};
 use skep_s3::{Asked, Fault, Faults, Keys, Kind, Server, serve};
@@ -245,6 +246,7 @@ async fn encrypted_backups_in_a_bucket_come_back_exactly_whatever_becomes_of_the
 
     away(&mut place).await;
     troubled(&mut place).await;
+    lost(&place).await;
     place.strike().await;
 }
 
@@ -267,6 +269,28 @@ async fn away(place: &mut Place) {
     assert_eq!(place.content(db).await, good, "{}", told(&op));
     place.nothing_is_staged(&op).await;
     place.bring_the_server_back().await;
+}
+
+/// After the Swarm was lost, its bucket says what there is, and the files come back from it.
+async fn lost(place: &Place) {
+    let [_, files] = SERVICES;
+    let good = place.content(files).await;
+    let known = |backups: Vec<Backup>| -> Vec<(String, String)> {
+        backups.into_iter().map(|b| (b.entry.id, b.entry.manifest_sha256)).collect()
+    };
+    let before = place.yard.backups(files.service).await;
+    for backup in &before {
+        place.yard.engine.remove_config(&backup.config).await.unwrap();
+    }
+    let work =
+        Work::Import { store: "cloud".to_owned(), from: None, quick: false, layout: None, dry_run: false };
+    let op = place.yard.run(files.service, work).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+    assert_eq!(known(place.yard.backups(files.service).await), known(before));
+    place.yard.try_sh(files.service, files.spoil).await.unwrap();
+    let op = place.yard.run(files.service, RESTORE).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+    assert_eq!(place.content(files).await, good, "{}", told(&op));
 }
 
 /// A server that refuses, cuts and lags now and then costs time and nothing else; one that refuses for good makes no backup,

@@ -6,6 +6,10 @@ use crate::task::{Contents, DatabaseProperties};
 
 /// Name of the manifest inside a backup's directory.
 pub const MANIFEST: &str = "manifest.json";
+/// The `format` of a manifest of encoded files, which holds the manifest of what is inside.
+pub const SEALED: &str = "skep-sealed";
+/// Version of that format.
+pub const SEALED_SCHEMA: u32 = 1;
 
 /// Describes one backup completely enough to restore it by hand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -18,7 +18,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use skep_runner::task::{
-    ArchiveHead, LayoutScan, LayoutScanned, ManifestHead, Scanned, StoreScan, Stored, StoredFound, Verdict,
+    ArchiveHead, LayoutScan, LayoutScanned, ManifestHead, Scanned, StoreScan, StoredFound, Verdict,
 };
 use skep_runner::{Artefact, Report, Task};
 
@@ -30,6 +30,7 @@ use super::reading::{self, First, Flaw, Read};
 use super::record::{OpId, Work};
 use super::saga::{Cx, Fault, Progress, Saga, Wait};
 use super::settings::Store;
+use super::stores::{self, Inner};
 use super::work::{self, Access, Order, Outcome};
 use super::{backup, freeze};
 use crate::swarm::object::{Kind, OP};
@@ -100,6 +101,9 @@ pub struct Listed {
     pub size: u64,
     /// Why it was made, as its id tells: a safety backup holds what may have been wrong, and is never chosen by itself.
     pub purpose: Purpose,
+    /// What is inside, where its files are encoded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inner: Option<Inner>,
     /// Where it does not lie in Skep's own layout: the file that is copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_hand: Option<ByHand>,
@@ -169,11 +173,10 @@ impl Saga for Import {
     async fn run(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         match step {
             Step::Plan => {
-                let store = wish(cx)?.store;
-                if let Some(Store::S3(_)) = cx.env.settings.stores.get(&store) {
+                let Wish { store, layout, .. } = wish(cx)?;
+                if layout.is_some() && matches!(cx.env.settings.stores.get(&store), Some(Store::S3(_))) {
                     return Err(Fault::failed(format!(
-                        "store `{store}` is a bucket, which this version cannot list; copy what it holds to a mounted store, or \
-                         restore by hand as each manifest.json says"
+                        "store `{store}` is a bucket: files that people made are taken in from mounted stores only"
                     )));
                 }
                 let target = freeze::reader(cx, &store).await?;
@@ -243,14 +246,16 @@ async fn scan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         }
     }
     let key = format!("s{}", listing.turn);
-    let task = match &layout {
-        Some(dir) => Task::LayoutScan(LayoutScan { dir: dir.clone() }),
-        None => {
-            Task::StoreScan(StoreScan { service: from.clone(), after: listing.after.clone(), most: PAGE })
+    let page = StoreScan { service: from.clone(), after: listing.after.clone(), most: PAGE };
+    let bucket = cx.env.settings.stores.get(&store).cloned();
+    let outcome = match (&layout, bucket) {
+        (None, Some(Store::S3(bucket))) => stores::scan(cx, &target, &bucket, page, &key).await?,
+        (None, _) => scan_mount(cx, &target, Task::StoreScan(page), &key).await?,
+        (Some(dir), _) => {
+            scan_mount(cx, &target, Task::LayoutScan(LayoutScan { dir: dir.clone() }), &key).await?
         }
     };
-    let order = Order { key: &key, target: &target, task, store: Some(Access::Read), data: false };
-    let scanned = match work::run(cx, &order).await? {
+    let scanned = match outcome {
         Outcome::Wait(wait) => return Ok(Progress::Wait(wait)),
         Outcome::Failed(fault) => {
             return Err(Fault::failed(format!("the store cannot be listed: {}", fault.message)));
@@ -277,6 +282,10 @@ async fn scan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     cx.record().jobs.clear();
     cx.keep(&listing).await?;
     Ok(Progress::Wait(Wait { again: Duration::ZERO, ..Wait::new("the next page") }))
+}
+
+async fn scan_mount(cx: &mut Cx<'_>, target: &Target, task: Task, key: &str) -> Result<Outcome, Fault> {
+    work::run(cx, &Order { key, target, task, store: Some(Access::Read), data: false }).await
 }
 
 /// What a job saw of the store.
@@ -309,14 +318,15 @@ async fn take(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if let Some(by_hand) = &listed.by_hand {
         return layout::take(cx, &target, listed, by_hand, &mut taken).await;
     }
-    let refused = match reading::read(cx, &target, listed.stored(), quick, taken.turn).await? {
-        Read::Wait(wait) => {
-            let why = format!("backup {id} ({} of {}): {}", nth + 1, listing.new.len(), wait.why);
-            return Ok(Progress::Wait(Wait { why, ..wait }));
-        }
-        Read::Unread(why) | Read::Done(Verdict::Spoilt { why }) => Some(why),
-        Read::Done(Verdict::Whole { .. }) => register(cx, &target, listed).await?,
-    };
+    let refused =
+        match reading::read_entry(cx, &target, &entry(cx, &target, listed), quick, taken.turn).await? {
+            Read::Wait(wait) => {
+                let why = format!("backup {id} ({} of {}): {}", nth + 1, listing.new.len(), wait.why);
+                return Ok(Progress::Wait(Wait { why, ..wait }));
+            }
+            Read::Unread(why) | Read::Done(Verdict::Spoilt { why }) => Some(why),
+            Read::Done(Verdict::Whole { .. }) => register(cx, &target, listed).await?,
+        };
     match refused {
         None => taken.taken.push(id.clone()),
         Some(why) => taken.refused.push(Flaw { id: id.clone(), why }),
@@ -350,8 +360,20 @@ pub(super) async fn register(
     target: &Target,
     listed: &Listed,
 ) -> Result<Option<String>, Fault> {
-    let entry = Entry {
-        schema: Entry::version(None),
+    let entry = entry(cx, target, listed);
+    let data =
+        serde_json::to_vec(&entry).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
+    cx.engine().ensure_config(&entry.config_name(), &entry.labels(cx.now()), &data).await?;
+    // It may have been there already: what counts is what stands there.
+    let stands = cx.engine().config(&entry.config_name()).await?;
+    let is_it = Backup::read(&stands).is_some_and(|b| b.entry.manifest_sha256 == entry.manifest_sha256);
+    Ok((!is_it).then(|| "another backup was registered under its id meanwhile".to_owned()))
+}
+
+/// What stands in the catalogue of a backup that is taken in.
+fn entry(cx: &Cx<'_>, target: &Target, listed: &Listed) -> Entry {
+    Entry {
+        schema: Entry::version(listed.inner.as_ref()),
         id: listed.id.clone(),
         operation: cx.op.id.clone(),
         service: target.name.clone(),
@@ -366,15 +388,8 @@ pub(super) async fn register(
         purpose: listed.purpose,
         node: backup::node_of_files(cx, target),
         origin: Origin::Imported,
-        inner: None,
-    };
-    let data =
-        serde_json::to_vec(&entry).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
-    cx.engine().ensure_config(&entry.config_name(), &entry.labels(cx.now()), &data).await?;
-    // It may have been there already: what counts is what stands there.
-    let stands = cx.engine().config(&entry.config_name()).await?;
-    let is_it = Backup::read(&stands).is_some_and(|b| b.entry.manifest_sha256 == entry.manifest_sha256);
-    Ok((!is_it).then(|| "another backup was registered under its id meanwhile".to_owned()))
+        inner: listed.inner.clone(),
+    }
 }
 
 /// Takes what this import has registered out of the catalogue again.
@@ -460,7 +475,7 @@ fn known(listed: &Listed, registered: &[Backup]) -> Result<bool, String> {
 
 /// A manifest's claims, as far as they make sense.
 fn listed(dir: String, head: ManifestHead, from: &str) -> Result<Listed, String> {
-    let ManifestHead { id, manifest_sha256, service, engine, started, file, size } = head;
+    let ManifestHead { id, manifest_sha256, service, engine, started, file, size, inner } = head;
     // A safety backup has the id of its restore and an `s` behind it; any other one may end in an `s` too.
     let (of, purpose) = match id.strip_suffix('s') {
         Some(of) if of.len() == ID => (of, Purpose::Safety),
@@ -476,7 +491,8 @@ fn listed(dir: String, head: ManifestHead, from: &str) -> Result<Listed, String>
     let taken = started.parse().map_err(|e| format!("its time `{started}`: {e}"))?;
     let database = file.strip_suffix(".dump").filter(|_| engine == "postgres").map(decoded);
     let database = database.unwrap_or_default();
-    Ok(Listed { id, dir, manifest_sha256, engine, database, taken, size, purpose, by_hand: None })
+    let inner = inner.map(|i| Inner { manifest_sha256: i.manifest_sha256, encrypted: i.encrypted });
+    Ok(Listed { id, dir, manifest_sha256, engine, database, taken, size, purpose, inner, by_hand: None })
 }
 
 /// A database's name from that of its file, in which what is not plain stands as `%xx`.
@@ -491,14 +507,6 @@ fn decoded(file: &str) -> String {
         };
     }
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-// === impl Listed ===
-
-impl Listed {
-    fn stored(&self) -> Stored {
-        Stored { id: self.id.clone(), dir: self.dir.clone(), manifest_sha256: self.manifest_sha256.clone() }
-    }
 }
 
 // === impl Taken ===

@@ -11,6 +11,7 @@ fn head(id: &str, sha: &str) -> ManifestHead {
         started: "2026-03-01T02:00:00Z".to_owned(),
         file: "shop.dump".to_owned(),
         size: 7,
+        inner: None,
     }
 }
 

@@ -49,11 +49,7 @@ pub struct Flaw {
     pub why: String,
 }
 
-/// Moves the reading of one backup on. `turn` tells the jobs of a step apart.
-///
-/// # Errors
-/// What the engine says.
-pub async fn read(
+async fn read(
     cx: &mut Cx<'_>,
     target: &Target,
     stored: Stored,
@@ -73,15 +69,22 @@ pub async fn read(
     })
 }
 
-/// Moves the reading of one registered backup on, where it is. What only Skep's own image can read is compared with its
+/// Moves the reading of one backup on, where it is. `turn` tells the jobs of a step apart; `quick` leaves the engine's own
+/// reading out. What only Skep's own image can read is compared with its
 /// checksums and not decoded, so that no identity is needed: it is bit for bit what was written, which was read in full
 /// before it was encoded.
 ///
 /// # Errors
 /// What the engine says.
-pub async fn read_entry(cx: &mut Cx<'_>, target: &Target, entry: &Entry, turn: u32) -> Result<Read, Fault> {
+pub async fn read_entry(
+    cx: &mut Cx<'_>,
+    target: &Target,
+    entry: &Entry,
+    quick: bool,
+    turn: u32,
+) -> Result<Read, Fault> {
     if stores::is_direct(&cx.env.settings, entry) {
-        return read(cx, target, entry.stored(), false, turn).await;
+        return read(cx, target, entry.stored(), quick, turn).await;
     }
     Ok(match stores::check(cx, target, entry, &format!("r{turn}")).await? {
         Outcome::Wait(wait) => Read::Wait(wait),

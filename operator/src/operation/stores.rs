@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use skep_runner::line::FaultKind;
-use skep_runner::task::{Fetch, Place as StorePlace, S3Place, Ship, StoreTask, Verdict};
+use skep_runner::task::{Fetch, Place as StorePlace, S3Place, Ship, StoreScan, StoreTask, Verdict};
 use skep_runner::{COPY_PATH, Fault as JobFault, Report, STORE_PATH};
 
 use super::backup::{Place, Sealed};
@@ -22,7 +22,7 @@ use super::catalogue::{self, Backup, Entry};
 use super::data::unexpected;
 use super::frozen::{self, Frozen, Target};
 use super::saga::{Cx, Fault, Progress, Wait};
-use super::settings::{STAGE, Settings, Store};
+use super::settings::{S3, STAGE, Settings, Store};
 use super::whereabouts::{self, Holder, Shelf};
 use super::work::{self, NO_IDENTITY, Outcome, OwnOrder};
 use crate::swarm::error::Error;
@@ -366,6 +366,22 @@ pub async fn check(cx: &mut Cx<'_>, target: &Target, entry: &Entry, key: &str) -
     work::run_own(cx, &OwnOrder { key, target, task, stores, identity: false }).await
 }
 
+/// Lists what a bucket has of a service.
+///
+/// # Errors
+/// What the engine says.
+pub async fn scan(
+    cx: &mut Cx<'_>,
+    target: &Target,
+    bucket: &S3,
+    scan: StoreScan,
+    key: &str,
+) -> Result<Outcome, Fault> {
+    let task = StoreTask::Scan { from: bucket_of(&target.store, bucket), scan };
+    let stores = vec![(target.store.as_str(), STORE_PATH)];
+    work::run_own(cx, &OwnOrder { key, target, task, stores, identity: false }).await
+}
+
 /// What [`check`] has found.
 ///
 /// # Errors
@@ -462,13 +478,17 @@ fn as_place(settings: &Settings, name: &str, path: &str) -> Result<StorePlace, F
     match settings.stores.get(name) {
         None => Err(Fault::failed(whereabouts::unknown(name))),
         Some(Store::Bind(_) | Store::Volume { .. }) => Ok(StorePlace::Mount { path: path.to_owned() }),
-        Some(Store::S3(bucket)) => Ok(StorePlace::S3(S3Place {
-            endpoint: bucket.endpoint.clone(),
-            region: bucket.region.clone(),
-            bucket: bucket.bucket.clone(),
-            prefix: bucket.prefix.clone(),
-            path_style: bucket.path_style,
-            credentials_file: work::credentials_path(name),
-        })),
+        Some(Store::S3(bucket)) => Ok(StorePlace::S3(bucket_of(name, bucket))),
+    }
+}
+
+fn bucket_of(name: &str, bucket: &S3) -> S3Place {
+    S3Place {
+        endpoint: bucket.endpoint.clone(),
+        region: bucket.region.clone(),
+        bucket: bucket.bucket.clone(),
+        prefix: bucket.prefix.clone(),
+        path_style: bucket.path_style,
+        credentials_file: work::credentials_path(name),
     }
 }

@@ -177,7 +177,7 @@ async fn read(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
 
 async fn read_one(cx: &mut Cx<'_>, target: &Target, entry: &Entry, turn: u32) -> Result<Read, Fault> {
     match whereabouts::where_it_is(cx, target, entry).await? {
-        Ok(target) => reading::read_entry(cx, &target, entry, turn).await,
+        Ok(target) => reading::read_entry(cx, &target, entry, false, turn).await,
         Err(why) => match work::end_all_but(cx, "").await? {
             Some(wait) => Ok(Read::Wait(wait)),
             None => Ok(Read::Unread(why)),

@@ -74,6 +74,7 @@ pub fn perform(task: &StoreTask, site: &Site, out: &Output) -> Result<Report> {
         StoreTask::Check { id, dir, manifest_sha256, from } => {
             crate::check(from, id, dir, manifest_sha256, site, out).map(Report::StoreVerify)
         }
+        StoreTask::Scan { from, scan } => crate::scan(from, scan, site, out).map(Report::StoreScan),
         StoreTask::Remove { from, dir } => Shelf::open(from, site)?.clear(dir).map(|()| Report::Done),
         StoreTask::Clear { dirs } => {
             dirs.iter().try_for_each(|dir| discard(&site.stage, dir, true)).map(|()| Report::Done)

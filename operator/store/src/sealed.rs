@@ -4,20 +4,15 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use skep_runner::error::{Error, Result};
-use skep_runner::manifest::{MANIFEST, Manifest};
+use skep_runner::manifest::{MANIFEST, Manifest, SEALED, SEALED_SCHEMA};
 use skep_runner::store::sha256_of;
 
 use crate::code::Layer;
 
-/// Says that a manifest is one of encoded files.
-pub const FORMAT: &str = "skep-sealed";
-/// Version of this format.
-const SCHEMA: u32 = 1;
-
 /// The sealed manifest.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sealed {
-    /// [`FORMAT`].
+    /// [`SEALED`].
     pub format: String,
     /// Format version.
     pub schema: u32,
@@ -71,8 +66,8 @@ impl Sealed {
         let raw = RawValue::from_string(text.trim_end().to_owned());
         let raw = raw.map_err(|e| Error::refused(format!("cannot read the manifest: {e}")))?;
         let sealed = Sealed {
-            format: FORMAT.to_owned(),
-            schema: SCHEMA,
+            format: SEALED.to_owned(),
+            schema: SEALED_SCHEMA,
             id: manifest.id,
             by_hand: by_hand(&files),
             recipients,
@@ -115,9 +110,9 @@ impl Found {
         let wrong =
             |e: serde_json::Error| Error::refused(format!("cannot read the manifest of backup {id}: {e}"));
         let kind: Kind = serde_json::from_slice(bytes).map_err(wrong)?;
-        let found = if kind.format == FORMAT {
+        let found = if kind.format == SEALED {
             let sealed: Sealed = serde_json::from_slice(bytes).map_err(wrong)?;
-            if sealed.schema > SCHEMA {
+            if sealed.schema > SEALED_SCHEMA {
                 return Err(Error::refused(format!("backup {id} was written by a newer Skep")));
             }
             let inner = sealed.inner();
@@ -272,7 +267,7 @@ pub(crate) mod tests {
         assert!(Found::read(&sealed.bytes(), "b1").is_err(), "another artefact");
         let sealed = Sealed::new(&inner, Vec::new(), vec![coded("roles.sql")]).unwrap();
         assert!(Found::read(&sealed.bytes(), "b2").is_err(), "another backup");
-        let newer = Sealed { schema: SCHEMA + 1, ..sealed.clone() };
+        let newer = Sealed { schema: SEALED_SCHEMA + 1, ..sealed.clone() };
         assert!(Found::read(&newer.bytes(), "b1").is_err(), "a newer format");
         let altered = Sealed { manifest_sha256: "2".repeat(64), ..sealed };
         assert!(Found::read(&altered.bytes(), "b1").is_err(), "another manifest inside");

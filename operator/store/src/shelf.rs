@@ -9,7 +9,7 @@ use bytes::Bytes;
 use skep_runner::error::{Error, Result};
 use skep_runner::manifest::MANIFEST;
 use skep_runner::store::{Folder, discard};
-use skep_runner::task::Place;
+use skep_runner::task::{Place, S3Place};
 
 use crate::s3::{Bucket, Manner, Upload};
 
@@ -56,6 +56,17 @@ impl Default for Site {
     }
 }
 
+impl Site {
+    /// Opens a bucket, which is asked nothing yet.
+    ///
+    /// # Errors
+    /// When it cannot be right.
+    pub(crate) fn bucket(&self, place: &S3Place) -> Result<Bucket> {
+        let Site { stage, patience, pause, part } = self.clone();
+        Bucket::open(place, &Manner { patience, pause, part, notes: stage.join(".uploads") })
+    }
+}
+
 // === impl Shelf ===
 
 impl Shelf {
@@ -66,11 +77,7 @@ impl Shelf {
     pub fn open(place: &Place, site: &Site) -> Result<Shelf> {
         match place {
             Place::Mount { path } => Ok(Shelf::Mount(Path::new(path).to_owned())),
-            Place::S3(place) => {
-                let Site { stage, patience, pause, part } = site.clone();
-                let manner = Manner { patience, pause, part, notes: stage.join(".uploads") };
-                Ok(Shelf::S3(Box::new(Bucket::open(place, &manner)?)))
-            }
+            Place::S3(place) => Ok(Shelf::S3(Box::new(site.bucket(place)?))),
         }
     }
 

@@ -14,8 +14,8 @@ use serde_json::json;
 use skep_runner::error::Error;
 use skep_runner::line::FaultKind;
 use skep_runner::output::Output;
-use skep_runner::store::sha256_of;
-use skep_runner::task::{Fetch, Place, S3Place, Ship, Shipped, StoreTask, Verdict};
+use skep_runner::store::{head, sha256_of};
+use skep_runner::task::{Fetch, Place, S3Place, Scanned, Ship, Shipped, StoreScan, StoreTask, Verdict};
 use skep_runner::{Artefact, Manifest, Report};
 use skep_s3::{Asked, Faults, Keys, Kind, Server, serve};
 use skep_store::Site;
@@ -517,6 +517,59 @@ fn a_full_store_and_a_lost_one_are_told_and_leave_no_backup() {
     assert_eq!(error.kind(), FaultKind::Final, "{}", error.chain());
     fs::remove_file(scene.path("store/v1")).unwrap();
     scene.ship(&staged, scene.mount("store"), &[]).unwrap();
+}
+
+#[test]
+fn a_bucket_tells_page_by_page_what_it_holds_of_a_service_encoded_or_not() {
+    let scene = Scene::new("scan");
+    let of = |scan: StoreScan| -> Result<Scanned, Error> {
+        match perform(&StoreTask::Scan { from: scene.s3_place(), scan }, &scene.site, &scene.out)? {
+            Report::StoreScan(scanned) => Ok(scanned),
+            other => panic!("{other:?}"),
+        }
+    };
+    let scan = |service: &str, after: Option<&str>, most: u32| {
+        let scan = StoreScan { service: service.to_owned(), after: after.map(str::to_owned), most };
+        of(scan).unwrap()
+    };
+    assert_eq!(scan("shop_db", None, 5), Scanned::default());
+    let first = scene.stage("a", &artefacts());
+    let shipped = scene.ship(&first, scene.s3(), &[&scene.keys.0]).unwrap();
+    let second = scene.stage("b", &artefacts());
+    let clear = scene.ship(&second, scene.s3(), &[]).unwrap();
+    // One that was never finished, and one of somebody else.
+    for (dir, file) in [("v1/shop/shop_db/c", "shop.dump.zst"), ("v1/blog/blog_db/d", "manifest.json")] {
+        let at = scene.path("s3").join(BUCKET).join("swarm").join(dir);
+        fs::create_dir_all(&at).unwrap();
+        fs::write(at.join(file), "x").unwrap();
+    }
+
+    let page = scan("shop_db", None, 2);
+    assert!(page.more && page.others == ["blog_db"], "{page:?}");
+    let [a, b] = page.found.try_into().unwrap();
+    let (a, b) = (a.what.unwrap(), b.what.unwrap());
+    assert_eq!((a.manifest_sha256, a.size), (shipped.manifest_sha256, shipped.size));
+    assert_eq!((a.service.as_str(), a.started.as_str()), ("shop_db", "2026-01-01T00:00:00Z"));
+    let inner = a.inner.unwrap();
+    assert!(inner.encrypted && inner.manifest_sha256 == first.manifest_sha256, "{inner:?}");
+    assert_eq!((b.manifest_sha256, b.inner.map(|i| i.encrypted)), (clear.manifest_sha256, Some(false)));
+
+    let rest = scan("shop_db", Some("v1/shop/shop_db/b"), 2);
+    assert!(!rest.more, "{rest:?}");
+    let [c] = rest.found.try_into().unwrap();
+    assert!(c.what.unwrap_err().contains("never finished"));
+    let [d] = scan("blog_db", None, 2).found.try_into().unwrap();
+    assert!(d.what.unwrap_err().contains("cannot be read"));
+
+    // What a mount holds is told alike, by the runner.
+    scene.ship(&scene.stage("a", &artefacts()), scene.mount("store"), &[&scene.keys.0]).unwrap();
+    let bytes = fs::read(scene.path("store").join(&first.dir).join("manifest.json")).unwrap();
+    let told = head("a", &bytes).unwrap();
+    assert!(told.inner.is_some_and(|i| i.encrypted && i.manifest_sha256 == first.manifest_sha256));
+
+    scene.server.faults.add(Asked::Any, 0, usize::MAX, Kind::Status(403));
+    let scan = StoreScan { service: "shop_db".to_owned(), after: None, most: 2 };
+    assert_eq!(of(scan).unwrap_err().kind(), FaultKind::Circumstance);
 }
 
 /// Prints the most memory that this process had, the S3 server's included:

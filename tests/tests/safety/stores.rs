@@ -327,3 +327,56 @@ async fn a_restore_point_ships_the_data_of_services_whose_labels_want_that() {
     };
     assert_eq!((backups.len(), inner("shop_db"), inner("shop_audit")), (2, Some(true), None));
 }
+
+/// Asks for what a store holds, after the Swarm was lost.
+async fn import_from(shop: Shop, store: &str) -> Scene {
+    Scene::forget_catalogue(&shop).await;
+    let work =
+        Work::Import { store: store.to_owned(), from: None, quick: false, layout: None, dry_run: false };
+    Scene::ask(shop, work).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_catalogue_is_rebuilt_from_a_bucket_or_from_the_copies_and_what_is_encrypted_restores() {
+    for store in ["cloud", NAS] {
+        let labels =
+            [("skep.backup.store", "cloud"), ("skep.backup.encrypt", RECIPIENT), ("skep.backup.copies", NAS)];
+        let shop = later(Scene::back_up(Shop::start(with_labels(&labels, &[])).await).await).await;
+        let wanted = live(&shop);
+        let [before] = catalogue(&shop).await.try_into().unwrap();
+        let scene = import_from(shop, store).await;
+        // No identity is needed to take it in.
+        let op = without_identity(&scene).await;
+        assert_eq!(op.journal.state, State::Succeeded, "{store}: {:#?}", op.journal);
+        let [backup] = catalogue(&scene.shop).await.try_into().unwrap();
+        assert_eq!(backup.entry.inner, before.entry.inner);
+        assert_eq!(backup.entry.manifest_sha256, before.entry.manifest_sha256);
+        assert_eq!((backup.entry.size, backup.entry.store.as_str()), (before.entry.size, store));
+
+        scene.shop.data.drop_table("shop_db", DATABASE, "users");
+        let scene = Scene::ask(later(scene.shop).await, beside()).await.wanting(wanted);
+        driven(&scene).await;
+        assert_eq!(scene.check("restored from what was imported").await, State::Succeeded, "{store}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_spoilt_in_a_bucket_and_what_a_bucket_does_not_tell_is_not_taken_in() {
+    let shop = later(Scene::back_up(Shop::start(encrypted()).await).await).await;
+    let [backup] = catalogue(&shop).await.try_into().unwrap();
+    let file = shop.data.with(|world| {
+        let files = &world.others[CLOUD_SHELF].dirs[&backup.entry.dir];
+        files.keys().find(|file| *file != MANIFEST).unwrap().clone()
+    });
+    shop.data.with(|world| world.others.get_mut(CLOUD_SHELF).unwrap().corrupt(&backup.entry.dir, &file));
+    let scene = import_from(shop, "cloud").await;
+    let op = driven(&scene).await;
+    assert!(failed_with(&op, "checksum"), "{:#?}", op.journal);
+    assert_eq!(catalogue(&scene.shop).await, []);
+
+    break_store(&scene.shop, CLOUD_SHELF);
+    let scene = import_from(later(scene.shop).await, "cloud").await;
+    let op = driven(&scene).await;
+    assert!(failed_with(&op, "the store cannot be listed"), "{:#?}", op.journal);
+    assert_eq!(catalogue(&scene.shop).await, []);
+}

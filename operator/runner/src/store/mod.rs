@@ -17,6 +17,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 pub(crate) use self::scan::scan;
+pub use self::scan::{LONGEST, MOST_OTHERS, ROOT, head, page};
 pub use self::seal::discard;
 pub(crate) use self::seal::{emptied, examine, seal};
 pub(crate) use self::verify::verify;

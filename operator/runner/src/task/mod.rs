@@ -24,8 +24,8 @@ pub use self::postgres::{
 };
 pub use self::ship::{Copied, Fetch, Place, S3Place, Ship, Shipped, StoreTask};
 pub use self::store::{
-    ArchiveHead, FoundDump, LayoutCopy, LayoutScan, LayoutScanned, ManifestHead, OtherFile, Scanned,
-    StoreScan, StoreVerify, StoredFound, Verdict,
+    ArchiveHead, FoundDump, InnerHead, LayoutCopy, LayoutScan, LayoutScanned, ManifestHead, OtherFile,
+    Scanned, StoreScan, StoreVerify, StoredFound, Verdict,
 };
 use crate::manifest::{Artefact, Manifest};
 

@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::StoreScan;
+
 /// The work of one job in Skep's own image; no runner does it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -41,6 +43,13 @@ pub enum StoreTask {
         manifest_sha256: String,
         /// From where.
         from: Place,
+    },
+    /// List what a bucket has of a service, as [`super::Task::StoreScan`] does of a mounted store.
+    Scan {
+        /// The bucket.
+        from: S3Place,
+        /// What of it.
+        scan: StoreScan,
     },
     /// Remove a backup from a store, its manifest first, and end its unfinished uploads.
     Remove {

@@ -76,8 +76,20 @@ pub struct ManifestHead {
     pub started: String,
     /// Name of the first artefact.
     pub file: String,
-    /// Bytes of all artefacts.
+    /// Bytes of all files of it in the store, but the manifest.
     pub size: u64,
+    /// What is inside, where its files are encoded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inner: Option<InnerHead>,
+}
+
+/// What the manifest of encoded files says of the one inside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InnerHead {
+    /// SHA-256 of the manifest inside.
+    pub manifest_sha256: String,
+    /// Whether an age identity is needed to read it.
+    pub encrypted: bool,
 }
 
 /// See [`super::Task::LayoutScan`].

@@ -49,6 +49,7 @@ pub(super) fn list(
                 taken,
                 size: found.artefact.size,
                 purpose: Purpose::Regular,
+                inner: None,
                 by_hand: Some(ByHand { artefact: found.artefact, head: found.head }),
             }),
         }

@@ -43,7 +43,7 @@ impl OwnOrder<'_> {
 
     /// Whether it writes files, which nothing fences but its own end (S8).
     pub(super) fn writes(&self) -> bool {
-        !matches!(self.task, StoreTask::Check { .. })
+        !matches!(self.task, StoreTask::Check { .. } | StoreTask::Scan { .. })
     }
 }
 
@@ -106,7 +106,7 @@ pub const NO_IDENTITY: &str = "the backup is encrypted, and Skep has no identity
 /// Only what is read is mounted so.
 fn is_read_only(task: &StoreTask, path: &str) -> bool {
     match task {
-        StoreTask::Fetch(_) | StoreTask::Check { .. } => true,
+        StoreTask::Fetch(_) | StoreTask::Check { .. } | StoreTask::Scan { .. } => true,
         StoreTask::Copy { .. } => path == skep_runner::STORE_PATH,
         StoreTask::Stage { .. } | StoreTask::Ship(_) | StoreTask::Remove { .. } | StoreTask::Clear { .. } => {
             false

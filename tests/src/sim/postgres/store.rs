@@ -105,17 +105,7 @@ impl Store {
 
     fn head(&self, dir: &str) -> Result<ManifestHead, String> {
         let bytes = self.file(dir, MANIFEST).ok_or("it has no manifest: a backup that was never finished")?;
-        let manifest: Manifest =
-            serde_json::from_slice(bytes).map_err(|e| format!("its manifest cannot be read: {e}"))?;
-        Ok(ManifestHead {
-            manifest_sha256: sha256(bytes),
-            file: manifest.artefacts.first().ok_or("its manifest names no file")?.file.clone(),
-            size: manifest.artefacts.iter().map(|a| a.size).sum(),
-            id: manifest.id,
-            service: manifest.service,
-            engine: manifest.engine,
-            started: manifest.started,
-        })
+        skep_runner::store::head(dir.rsplit('/').next().unwrap_or(dir), bytes)
     }
 
     /// A directory with `MANIFEST.txt`: dumps are the files of `postgres/`.

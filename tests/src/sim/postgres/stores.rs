@@ -38,6 +38,10 @@ impl PgJob {
                 dirs.iter().try_for_each(|dir| stage.discard(dir, true))?;
                 done
             }
+            StoreTask::Scan { from, scan } => {
+                let scanned = self.shelf(world, &Place::S3(from.clone()))?.scan(scan);
+                Ok(Next::Done(Box::new(Report::StoreScan(scanned))))
+            }
             StoreTask::Check { id, dir, manifest_sha256, from } => {
                 let shelf = self.shelf(world, from)?.clone();
                 Ok(Next::Done(Box::new(Report::StoreVerify(check(&shelf, id, dir, manifest_sha256)?))))
