@@ -130,4 +130,4 @@ flock 8
 have=$(present)
 packaged "$@"
 ! wants shop:1 "$@" || static skep-test/shop:1 shop "$binaries/release/shop"
-! named skep:dev "$@" || static skep:dev skep "$binaries/release/skep" "$binaries"/runner/skep-runner{,-dir}
+! named skep:dev "$@" || static skep:dev skep "$binaries/release/skep" "$binaries"/runner/skep-runner{,-dir,-wal}

@@ -403,7 +403,7 @@ impl Scene {
         let limit = self.shop.sim.elapsed() + REST;
         let mut broken = 0;
         while self.shop.sim.elapsed() < limit {
-            match drive::poll_whole(env, &self.op).await {
+            match Box::pin(drive::poll_whole(env, &self.op)).await {
                 Ok(Again::Idle) => return Driven::Rest,
                 Ok(Again::After(pause)) => {
                     broken = 0;
@@ -715,7 +715,8 @@ async fn env(shop: &Shop, name: &str) -> Env {
 
 /// Bytes that stand for the runners, which the simulation's jobs do not start.
 pub fn runners() -> Runners {
-    Runners { databases: Arc::from(&b"runner"[..]), directories: Arc::from(&b"runner-dir"[..]) }
+    let bytes = |name: &str| Arc::from(name.as_bytes());
+    Runners { databases: bytes("runner"), directories: bytes("runner-dir"), log: bytes("runner-wal") }
 }
 
 /// [`runners`] as files in a directory, for command lines; the path of the first. Written once a process: another test may be
@@ -726,11 +727,12 @@ pub fn runners() -> Runners {
 pub fn runner_files(dir: &str) -> &'static Path {
     static FIRST: OnceLock<PathBuf> = OnceLock::new();
     FIRST.get_or_init(|| {
-        let (Runners { databases, directories }, dir) = (runners(), Path::new(dir));
+        let (Runners { databases, directories, log }, dir) = (runners(), Path::new(dir));
         let dir = dir.join(std::process::id().to_string());
         std::fs::create_dir_all(&dir).expect("the directory of the test can be written to");
         let first = dir.join("skep-runner");
-        for (path, bytes) in [(&first, databases), (&dir.join("skep-runner-dir"), directories)] {
+        let [second, third] = ["skep-runner-dir", "skep-runner-wal"].map(|name| dir.join(name));
+        for (path, bytes) in [(&first, databases), (&second, directories), (&third, log)] {
             std::fs::write(path, bytes).expect("the directory of the test can be written to");
         }
         first

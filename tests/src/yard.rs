@@ -83,7 +83,11 @@ impl Yard {
         Env {
             engine: self.engine.clone(),
             settings: Arc::new(Settings { instance: instance.to_owned(), ..self.settings.clone() }),
-            runners: Runners { databases: read("skep-runner"), directories: read("skep-runner-dir") },
+            runners: Runners {
+                databases: read("skep-runner"),
+                directories: read("skep-runner-dir"),
+                log: read("skep-runner-wal"),
+            },
             clock: Arc::new(clock::now),
         }
     }

@@ -156,7 +156,11 @@ impl Place {
         Env {
             engine: self.engine.clone(),
             settings: Arc::new(settings),
-            runners: Runners { databases: read("skep-runner"), directories: read("skep-runner-dir") },
+            runners: Runners {
+                databases: read("skep-runner"),
+                directories: read("skep-runner-dir"),
+                log: read("skep-runner-wal"),
+            },
             clock: Arc::new(clock::now),
         }
     }

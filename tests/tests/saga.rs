@@ -170,7 +170,7 @@ async fn for_every_write<F>(kind: Kind, case: impl Fn(usize) -> F)
 where
     F: Future<Output = State>,
 {
-    let writes = writes_of_a_clean_run(kind).await;
+    let writes = Box::pin(writes_of_a_clean_run(kind)).await;
     assert!(writes > 10, "{kind:?} makes only {writes} writes");
     let mut ends = std::collections::BTreeMap::<&str, usize>::new();
     for write in (1..=writes).step_by(kind.stride()) {

@@ -20,6 +20,8 @@ pub(crate) struct Job {
     pub(crate) store: PathBuf,
     /// Where the service's data is, to measure room; need not exist.
     pub(crate) data: PathBuf,
+    /// Where a server that is needed for a while has its files; need not exist.
+    pub(crate) scratch: PathBuf,
     /// Where to tell.
     pub(crate) out: Output,
 }
@@ -58,6 +60,7 @@ impl Job {
             fence: ticket.fence.clone(),
             store: root("SKEP_RUNNER_STORE", crate::STORE_PATH),
             data: root("SKEP_RUNNER_DATA", crate::DATA_PATH),
+            scratch: root("SKEP_RUNNER_SCRATCH", crate::SCRATCH_PATH),
             out: Output::default(),
         })
     }
@@ -95,6 +98,32 @@ pub(crate) fn read_secret(path: &str) -> Result<String> {
         .to_owned())
 }
 
+/// Microseconds since 1970 of a time in RFC 3339 UTC, as [`now`] and the server tell it; none where it is something else.
+pub(crate) fn micros(text: &str) -> Option<i64> {
+    let text = text.strip_suffix('Z')?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let (date, time) = whole.split_once('T')?;
+    let numbers = |text: &str, by: char| -> Option<Vec<i64>> {
+        text.split(by)
+            .map(|part| part.parse().ok().filter(|_| part.bytes().all(|b| b.is_ascii_digit())))
+            .collect()
+    };
+    let (date, time) = (numbers(date, '-')?, numbers(time, ':')?);
+    let (&[year, month, day], &[hour, minute, second]) = (date.as_slice(), time.as_slice()) else {
+        return None;
+    };
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || fraction.is_empty() || fraction.len() > 9 {
+        return None;
+    }
+    let fraction: i64 = format!("{fraction:0<9}").parse().ok()?;
+    // Months from March on, so that the day that comes every four years is the last of a year.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let days =
+        era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + (153 * month + 2) / 5 + day - 1 - 719_468;
+    Some((days * 86_400 + hour * 3600 + minute * 60 + second) * 1_000_000 + fraction / 1000)
+}
+
 /// The time of this machine, RFC 3339 UTC.
 pub(crate) fn now() -> String {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
@@ -102,7 +131,7 @@ pub(crate) fn now() -> String {
 }
 
 /// A count of seconds since 1970 as a date and a time.
-fn civil(seconds: i64) -> String {
+pub(crate) fn civil(seconds: i64) -> String {
     let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // Days since 1 March of year 0, in cycles of 400 years.
     let days = day + 719_468;
@@ -118,7 +147,20 @@ fn civil(seconds: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::civil;
+    use super::{civil, micros};
+
+    #[test]
+    fn dates_are_microseconds() {
+        for seconds in [0, 951_782_400, 1_709_251_199, 4_107_542_399, -1] {
+            assert_eq!(micros(&civil(seconds)), Some(seconds * 1_000_000), "{seconds}");
+        }
+        assert_eq!(micros("1970-01-01T00:00:01.25Z"), Some(1_250_000));
+        for odd in
+            ["", "now", "1970-01-01", "1970-01-01T00:00:00", "1970-13-01T00:00:00Z", "1970-01-01T00:00:+1Z"]
+        {
+            assert_eq!(micros(odd), None, "{odd}");
+        }
+    }
 
     #[test]
     fn seconds_are_dates() {

@@ -47,6 +47,8 @@ pub const COPY_PATH: &str = "/skep/copy";
 /// Where a job finds the data volume of the service that it works for: read-only to measure room and to dump,
 /// read-write to load and to move.
 pub const DATA_PATH: &str = "/skep/data";
+/// Where a job puts the files of a server that it starts for a while: in its own container, with which they go.
+pub const SCRATCH_PATH: &str = "/tmp/skep";
 /// How the names of Redis's own configuration files end: where one stands for a password, its line `requirepass` is meant.
 pub const REDIS_CONF: &str = ".conf";
 /// What a command of a service (`skep.data=command`) finds the host name of the service's tasks in.

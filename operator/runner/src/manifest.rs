@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::task::{Contents, DatabaseProperties};
+use crate::task::{Contents, DatabaseProperties, PgBase};
 
 /// Name of the manifest inside a backup's directory.
 pub const MANIFEST: &str = "manifest.json";
@@ -41,6 +41,9 @@ pub struct Manifest {
     /// What a backup of an engine with a data directory holds, and what not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contents: Option<Contents>,
+    /// The base backup beside a dump of PostgreSQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<PgBase>,
 }
 
 /// One file of a backup.

@@ -17,9 +17,9 @@ use crate::line::FaultKind;
 use crate::output::Output;
 use crate::task::{
     CommandDump, CommandExamine, CommandLoad, CommandSeal, DataChecks, DirDump, DirExamine, DirInspect,
-    DirLoad, DirMove, DirRemove, DirSeal, Discard, LayoutCopy, LayoutScan, NetChecks, PgDrop, PgDump,
-    PgFence, PgInPlace, PgInspect, PgRestore, PgSeal, PgSwap, RedisFlush, Report, SqlChecks, StoreScan,
-    StoreVerify, Stored, Ticket,
+    DirLoad, DirMove, DirRemove, DirSeal, Discard, LayoutCopy, LayoutScan, NetChecks, PgDrop, PgDropSlot,
+    PgDump, PgFence, PgInPlace, PgInspect, PgReceive, PgRecover, PgRestore, PgSeal, PgSwap, PgTakeBase,
+    RedisFlush, Report, SqlChecks, StoreScan, StoreVerify, Stored, Ticket, WalPrune,
 };
 use crate::{command, dir, net, pg, redis, stop, store};
 
@@ -76,6 +76,18 @@ enum Directories {
     Discard(Discard),
 }
 
+/// PostgreSQL's write-ahead log.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Log {
+    Probe,
+    PgTakeBase(PgTakeBase),
+    PgReceive(PgReceive),
+    PgRecover(PgRecover),
+    PgDropSlot(PgDropSlot),
+    WalPrune(WalPrune),
+}
+
 /// The program of PostgreSQL and of checks over the network.
 pub fn databases() -> ExitCode {
     main::<Databases>()
@@ -84,6 +96,11 @@ pub fn databases() -> ExitCode {
 /// The program of engines whose data is a directory.
 pub fn directories() -> ExitCode {
     main::<Directories>()
+}
+
+/// The program of PostgreSQL's write-ahead log.
+pub fn log() -> ExitCode {
+    main::<Log>()
 }
 
 fn main<F: Family>() -> ExitCode {
@@ -174,6 +191,19 @@ impl Family for Directories {
             Directories::CommandExamine(task) => command::examine(job, task),
             Directories::CommandLoad(task) => command::load(job, task),
             Directories::Discard(task) => discard(job, task),
+        }
+    }
+}
+
+impl Family for Log {
+    fn run(&self, job: &Job) -> Result<Report> {
+        match self {
+            Log::Probe => Ok(probe()),
+            Log::PgTakeBase(task) => pg::wal::take(job, task),
+            Log::PgReceive(task) => pg::wal::receive(job, task),
+            Log::PgRecover(task) => pg::wal::recover(job, task),
+            Log::PgDropSlot(task) => pg::wal::drop_slot(job, task),
+            Log::WalPrune(task) => pg::wal::prune(job, task),
         }
     }
 }

@@ -81,6 +81,12 @@ pub(crate) fn terminate(child: &Child) {
     send(child.id(), Signal::TERM);
 }
 
+/// A short rest of something that is looked at again and again.
+pub(crate) fn pause() -> Result<()> {
+    thread::sleep(Duration::from_millis(5));
+    if is_stopping() { Err(Error::Stopped) } else { Ok(()) }
+}
+
 /// Looks until `is_so`, at first every 5 ms, later every 200 ms.
 pub(crate) fn until(
     within: Duration,

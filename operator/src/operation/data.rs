@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use skep_runner::manifest::Manifest;
 use skep_runner::task::{
     CommandDump, CommandExamine, CommandLoad, CommandSeal, Connect, Contents, DatabaseProperties, DirDump,
-    DirExamine, DirSeal, PgDump, PgSeal, ShellCommand, Stored,
+    DirExamine, DirSeal, PgBase, PgDump, PgSeal, ShellCommand, Stored,
 };
 use skep_runner::{Artefact, Report, Task};
 
@@ -35,6 +35,12 @@ pub struct Dumped {
     /// Other engines: what the dump holds, and what not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contents: Option<Contents>,
+    /// PostgreSQL: the base backup besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<PgBase>,
+    /// Why there is none although one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_base: Option<String>,
 }
 
 /// What sealing a backup has told.
@@ -155,6 +161,7 @@ impl Target {
             artefacts: dumped.artefacts.clone(),
             database: dumped.database.clone(),
             contents: dumped.contents.clone(),
+            base: dumped.base.clone(),
         }
     }
 
@@ -180,6 +187,8 @@ impl Dumped {
                 ended: dumped.ended,
                 database: Some(dumped.database),
                 contents: None,
+                base: None,
+                no_base: None,
             }),
             Report::DirDump(dumped) => Ok(Dumped {
                 artefacts: dumped.artefacts,
@@ -189,6 +198,8 @@ impl Dumped {
                 ended: dumped.ended,
                 database: None,
                 contents: Some(dumped.contents),
+                base: None,
+                no_base: None,
             }),
             other => Err(unexpected(&other)),
         }

@@ -126,6 +126,9 @@ pub struct Target {
     /// Names of the stores to which its backups are copied.
     #[serde(default)]
     pub copies: Vec<String>,
+    /// Whether its write-ahead log is received, and base backups are taken besides the dumps.
+    #[serde(default)]
+    pub wal: bool,
 }
 
 /// A service that stops while the data is replaced.
@@ -229,7 +232,14 @@ impl Target {
             store: String::new(),
             encrypt: Vec::new(),
             copies: Vec::new(),
+            wal: false,
         }
+    }
+
+    /// Directory of the store with its write-ahead log.
+    pub fn wal_dir(&self) -> String {
+        let service = self.service();
+        format!("v1/{}/{}/wal", service.stack().unwrap_or("_"), self.name)
     }
 
     /// As a service object, for building jobs.

@@ -41,6 +41,8 @@ pub struct Runners {
     pub databases: Arc<[u8]>,
     /// [`Binary::Directories`].
     pub directories: Arc<[u8]>,
+    /// [`Binary::Log`].
+    pub log: Arc<[u8]>,
 }
 
 /// Tells the time.
@@ -148,6 +150,7 @@ impl Runners {
         match task.binary() {
             Binary::Databases => &self.databases,
             Binary::Directories => &self.directories,
+            Binary::Log => &self.log,
         }
     }
 }

@@ -225,6 +225,7 @@ pub(crate) mod tests {
             artefacts,
             database: None,
             contents: None,
+            base: None,
         };
         let mut bytes = serde_json::to_vec_pretty(&manifest).unwrap();
         bytes.push(b'\n');

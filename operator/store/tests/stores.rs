@@ -121,6 +121,7 @@ impl Scene {
             artefacts: listed,
             database: None,
             contents: None,
+            base: None,
         };
         let mut bytes = serde_json::to_vec_pretty(&manifest).unwrap();
         bytes.push(b'\n');

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use crate::manifest::{Artefact, Manifest};
 use crate::task::{PgDump, PgDumped, PgSeal, Report, Stored};
 
+use super::base;
 use super::properties;
 use super::server::{Admin, Server};
 use crate::error::{Error, Result};
@@ -23,7 +24,8 @@ const COMPRESS: &str = "-Z1";
 /// Longest wait for a table that is locked exclusively.
 const LOCK_WAIT: &str = "--lock-wait-timeout=120s";
 /// The server's clock: it runs where the data is.
-const NOW: &str = r#"SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')"#;
+pub(super) const NOW: &str =
+    r#"SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')"#;
 
 /// Dumps one database; what an earlier attempt left in an unsealed directory is replaced.
 pub(crate) fn dump(job: &Job, task: &PgDump) -> Result<Report> {
@@ -60,18 +62,23 @@ pub(crate) fn examine(job: &Job, stored: &Stored) -> Result<Report> {
     Ok(Report::PgExamine { manifest: Box::new(backup.manifest) })
 }
 
-/// The one artefact of a PostgreSQL backup, checked in full.
-pub(crate) fn only_artefact(job: &Job, backup: &Backup) -> Result<Whole> {
+/// The dump of a PostgreSQL backup, checked in full.
+pub(crate) fn only_dump(job: &Job, backup: &Backup) -> Result<Whole> {
     let Manifest { artefacts, id, engine, .. } = &backup.manifest;
-    match artefacts.as_slice() {
+    let dumps: Vec<&Artefact> = artefacts.iter().filter(|a| a.file != base::BASE).collect();
+    match dumps.as_slice() {
         [artefact] if engine == "postgres" => backup.folder.whole(artefact, job),
         _ => Err(Error::refused(format!("backup {id} is not one dump of PostgreSQL"))),
     }
 }
 
-/// `pg_restore` to nowhere: unlike a list of its contents this reads, and unpacks, every byte.
+/// `pg_restore` to nowhere: unlike a list of its contents this reads, and unpacks, every byte. A base backup is unpacked as
+/// well; whether a server comes up on it shows when it is recovered.
 pub(crate) fn read_in_full(job: &Job, whole: &Whole) -> Result<()> {
     job.out.progress("read", 0, None);
+    if whole.name() == base::BASE {
+        return base::unpack_to_nowhere(whole);
+    }
     let mut command = Command::new("pg_restore");
     command.args(["-f", "/dev/null", "/proc/self/fd/0"]).stdin(stdin_of(&whole.file)?).stdout(Stdio::null());
     Tool::start(&mut command)?.finish()
@@ -83,7 +90,8 @@ pub(crate) fn stdin_of(file: &File) -> Result<Stdio> {
     file.try_clone().map(Stdio::from).map_err(Error::io("cannot hand a dump to a tool"))
 }
 
-fn stream(server: &Server<'_>, database: &str, folder: &Folder) -> Result<Artefact> {
+/// Streams the dump of a database into a file of its own.
+pub(super) fn stream(server: &Server<'_>, database: &str, folder: &Folder) -> Result<Artefact> {
     let mut draft = Draft::new(server.job, folder, format!("{}.dump", file_name(database)))?;
     let mut command = server.tool("pg_dump");
     command

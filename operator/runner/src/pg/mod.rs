@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! dump, restore, swap, inspect, checks      one file a kind of task
+//! wal                                       the write-ahead log: received, and recovered to a moment
 //!   └─▶ properties                          what no dump holds
 //!         └─▶ server ─▶ psql                sessions, older attempts, the lock
 //! ```
 
+mod base;
 pub(crate) mod checks;
 pub(crate) mod dump;
 pub(crate) mod inspect;
@@ -15,3 +17,4 @@ mod quote;
 pub(crate) mod restore;
 mod server;
 pub(crate) mod swap;
+pub(crate) mod wal;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::task::{DatabaseProperties, Named, PgInPlace, PgRestore, Report};
 
-use super::dump::{only_artefact, stdin_of};
+use super::dump::{only_dump, stdin_of};
 use super::properties;
 use super::quote::{ident, literal};
 use super::server::Admin;
@@ -47,7 +47,7 @@ pub(crate) fn beside(job: &Job, task: &PgRestore) -> Result<Report> {
         return Err(Error::refused(format!("`{side}` is not the name of a database of Skep")));
     }
     let backup = Backup::open(job, stored)?;
-    let whole = only_artefact(job, &backup)?;
+    let whole = only_dump(job, &backup)?;
     let mut admin = Admin::open_locked(job, connect, &[live, side])?;
     drop_earlier(&mut admin, side)?;
     let found = properties::read(&mut admin, live)?;
@@ -70,7 +70,7 @@ pub(crate) fn beside(job: &Job, task: &PgRestore) -> Result<Report> {
 pub(crate) fn in_place(job: &Job, task: &PgInPlace) -> Result<Report> {
     let PgInPlace { connect, stored, live, properties: wanted, jobs } = task;
     let backup = Backup::open(job, stored)?;
-    let whole = only_artefact(job, &backup)?;
+    let whole = only_dump(job, &backup)?;
     let unfinished = format!("{OURS}in_place_{}", &sha256_of(live.as_bytes())[..12]);
     let mut admin = Admin::open_locked(job, connect, &[live, &unfinished])?;
     drop_earlier(&mut admin, &unfinished)?;

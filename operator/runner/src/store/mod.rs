@@ -94,6 +94,11 @@ pub struct Tally {
 // === impl Folder ===
 
 impl Folder {
+    /// Its path in the store.
+    pub(crate) fn label(&self) -> &str {
+        &self.label
+    }
+
     /// Opens `dir` under `root`, none where it does not exist.
     pub fn open(root: &Path, dir: &str) -> Result<Option<Folder>> {
         Folder::walk(root, &components(dir)?, |_, _| Ok(()))
@@ -332,6 +337,11 @@ impl Backup {
 // === impl Whole ===
 
 impl Whole {
+    /// Its file name.
+    pub(crate) fn name(&self) -> &str {
+        self.label.rsplit_once('/').map_or(self.label.as_str(), |(_, name)| name)
+    }
+
     /// Its bytes from the beginning; reads by position, so any number of readers may be at it.
     pub(crate) fn reader(&self) -> WholeReader<'_> {
         WholeReader { whole: self, at: 0 }

@@ -16,6 +16,8 @@ pub const ROOT: &str = "v1";
 pub const MOST_OTHERS: usize = 64;
 /// Longest name of a directory, and text of a manifest, that is passed on, in bytes.
 pub const LONGEST: usize = 200;
+/// Beside the backups of a service: what was received of its write-ahead log.
+const LOG: &str = "wal";
 
 /// Lists one page of the directories of a service.
 pub(crate) fn scan(job: &Job, task: &StoreScan) -> Result<Report> {
@@ -25,7 +27,8 @@ pub(crate) fn scan(job: &Job, task: &StoreScan) -> Result<Report> {
         for service in names(job, &format!("{ROOT}/{stack}"))? {
             if service == task.service {
                 let above = format!("{ROOT}/{stack}/{service}");
-                dirs.extend(names(job, &above)?.into_iter().map(|id| format!("{above}/{id}")));
+                let ids = names(job, &above)?.into_iter().filter(|name| name != LOG);
+                dirs.extend(ids.map(|id| format!("{above}/{id}")));
             } else if scanned.others.len() < MOST_OTHERS {
                 scanned.others.push(service);
             }

@@ -6,6 +6,7 @@ mod data;
 mod postgres;
 mod ship;
 mod store;
+mod wal;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,7 @@ pub use self::store::{
     ArchiveHead, FoundDump, InnerHead, LayoutCopy, LayoutScan, LayoutScanned, ManifestHead, OtherFile,
     Scanned, StoreScan, StoreVerify, StoredFound, Verdict,
 };
+pub use self::wal::{PgBase, PgDropSlot, PgReceive, PgRecover, PgTakeBase, WalPrune};
 use crate::manifest::{Artefact, Manifest};
 
 /// What one job is to do.
@@ -69,6 +71,17 @@ pub enum Task {
     PgDrop(PgDrop),
     /// Rebuild the live database in place from a backup.
     PgInPlace(PgInPlace),
+    /// Take a base backup of the whole server beside a dump. Writes no manifest.
+    PgTakeBase(PgTakeBase),
+    /// Receive the write-ahead log into the store until told to stop.
+    PgReceive(PgReceive),
+    /// Recover a scratch cluster up to a moment, and dump one of its databases into a directory of the store. Writes no
+    /// manifest; leaves nothing but the dump.
+    PgRecover(PgRecover),
+    /// Remove a replication slot, whoever uses it.
+    PgDropSlot(PgDropSlot),
+    /// Remove what of the write-ahead log no base backup needs any more.
+    WalPrune(WalPrune),
     /// Checks of an application over the network.
     NetChecks(NetChecks),
     /// Empty a Redis cache.
@@ -118,6 +131,8 @@ pub enum Binary {
     Databases,
     /// `skep-runner-dir`.
     Directories,
+    /// `skep-runner-wal`.
+    Log,
 }
 
 /// How to reach a server, without its secret.
@@ -171,8 +186,15 @@ pub enum Report {
     },
     /// Of [`Task::PgInspect`].
     PgInspect(Box<PgInspection>),
-    /// Of [`Task::PgDump`].
+    /// Of [`Task::PgDump`] and [`Task::PgRecover`].
     PgDump(Box<PgDumped>),
+    /// Of [`Task::PgTakeBase`].
+    PgBase {
+        /// The archive.
+        artefact: Artefact,
+        /// What belongs to it.
+        base: PgBase,
+    },
     /// Of [`Task::PgSeal`].
     PgSeal {
         /// SHA-256 of the manifest, to be registered.
@@ -268,6 +290,11 @@ impl Task {
             | Task::CommandSeal(_)
             | Task::CommandExamine(_)
             | Task::CommandLoad(_) => Binary::Directories,
+            Task::PgTakeBase(_)
+            | Task::PgReceive(_)
+            | Task::PgRecover(_)
+            | Task::PgDropSlot(_)
+            | Task::WalPrune(_) => Binary::Log,
             Task::Probe
             | Task::PgInspect(_)
             | Task::PgDump(_)
@@ -299,6 +326,7 @@ impl Binary {
         match self {
             Binary::Databases => "skep-runner",
             Binary::Directories => "skep-runner-dir",
+            Binary::Log => "skep-runner-wal",
         }
     }
 }

@@ -189,6 +189,7 @@ impl Bench {
             artefacts: dumped.artefacts,
             database: None,
             contents: Some(dumped.contents),
+            base: None,
         }
     }
 

@@ -54,12 +54,14 @@ impl Runner {
         let mut command = Command::new(match ticket.task.binary() {
             Binary::Databases => env!("CARGO_BIN_EXE_skep-runner"),
             Binary::Directories => env!("CARGO_BIN_EXE_skep-runner-dir"),
+            Binary::Log => env!("CARGO_BIN_EXE_skep-runner-wal"),
         });
         command
             .args(["task", "--ticket"])
             .arg(path)
             .env("SKEP_RUNNER_STORE", dir.join("store"))
             .env("SKEP_RUNNER_DATA", dir.join("data"))
+            .env("SKEP_RUNNER_SCRATCH", dir.join("scratch"))
             // What the service's own environment may hold.
             .env("PGDATA", "/nowhere")
             .env("PGHOST", "wrong.invalid")
@@ -211,5 +213,6 @@ pub fn manifest(id: &str, dumped: PgDumped) -> Manifest {
         artefacts: dumped.artefacts,
         database: Some(dumped.database),
         contents: None,
+        base: None,
     }
 }

@@ -151,6 +151,7 @@ fn manifest(target: &Target, listed: &Listed, by_hand: &ByHand, copied: &Copied)
         artefacts: vec![copied.artefact.clone()],
         database: None,
         contents: None,
+        base: None,
     }
 }
 

@@ -140,6 +140,11 @@ impl PgJob {
                 }
             }
             Task::PgInPlace(task) => self.in_place(world, view, &task),
+            Task::PgTakeBase(_)
+            | Task::PgReceive(_)
+            | Task::PgRecover(_)
+            | Task::PgDropSlot(_)
+            | Task::WalPrune(_) => Err(Failure::refused("not simulated")),
             Task::NetChecks(_) => Err(Failure::refused("network checks need no data")),
             Task::RedisFlush(task) => {
                 let host = view.resolve(&self.container, &task.connect.host);

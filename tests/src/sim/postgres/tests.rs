@@ -108,6 +108,7 @@ impl Rig {
             artefacts: dumped.artefacts,
             database: Some(dumped.database),
             contents: None,
+            base: None,
         };
         let seal = Task::PgSeal(PgSeal { dir: DIR.into(), manifest });
         let Report::PgSeal { manifest_sha256, .. } = self.run("seal", seal).await.unwrap() else {

@@ -326,6 +326,7 @@ mod tests {
             artefacts: vec![artefact],
             database: None,
             contents: None,
+            base: None,
         }
     }
 

@@ -1,0 +1,7 @@
+//! The static runner for PostgreSQL's write-ahead log. See [`skep_runner::run`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    skep_runner::run::log()
+}
