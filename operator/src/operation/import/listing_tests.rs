@@ -1,6 +1,7 @@
 //! Tests of [`super`].
 
 use super::*;
+use crate::operation::catalogue::{Entry, Origin};
 
 fn head(id: &str, sha: &str) -> ManifestHead {
     ManifestHead {
