@@ -39,7 +39,7 @@ check: ## formatting and lints
 
 runner: ## build the static runner's binaries and say how large they are
 	cargo build --profile runner -p skep-runner --target $(static)
-	@stat -c '%n: %s bytes' $(addprefix target/$(static)/runner/skep-runner,-dir -wal) target/$(static)/runner/skep-runner
+	@stat -c '%n: %s bytes' $(addprefix target/$(static)/runner/skep-runner,-dir -wal -service) target/$(static)/runner/skep-runner
 
 images: sandbox-up ## build the images of the tests and the demo, in the sandbox
 	tests/sandbox/images.sh

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 make -s runner
-for name in skep-runner skep-runner-dir skep-runner-wal; do
+for name in skep-runner skep-runner-dir skep-runner-wal skep-runner-service; do
     binary=${CARGO_TARGET_DIR:-target}/x86_64-unknown-linux-musl/runner/$name
     size=$(stat -c %s "$binary")
     [ "$size" -lt 1000000 ] || { echo "$name has $size bytes"; exit 1; }

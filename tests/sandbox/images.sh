@@ -19,6 +19,7 @@ postgres:15     bookworm  postgres    15       official
 postgres:17     trixie    postgres    17       official
 redis:7         bookworm  redis       7        official
 mariadb:10      bookworm  mariadb     10.11    official
+rabbitmq:3      bookworm  rabbitmq    3.10     official
 nginx:1         bookworm  nginx       1        official
 mail:1          trixie    mail        1        -
 monitoring:1    bookworm  monitoring  1        -
@@ -130,4 +131,4 @@ flock 8
 have=$(present)
 packaged "$@"
 ! wants shop:1 "$@" || static skep-test/shop:1 shop "$binaries/release/shop"
-! named skep:dev "$@" || static skep:dev skep "$binaries/release/skep" "$binaries"/runner/skep-runner{,-dir,-wal}
+! named skep:dev "$@" || static skep:dev skep "$binaries/release/skep" "$binaries"/runner/skep-runner{,-dir,-wal,-service}

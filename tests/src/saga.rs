@@ -715,8 +715,9 @@ async fn env(shop: &Shop, name: &str) -> Env {
 
 /// Bytes that stand for the runners, which the simulation's jobs do not start.
 pub fn runners() -> Runners {
-    let bytes = |name: &str| Arc::from(name.as_bytes());
-    Runners { databases: bytes("runner"), directories: bytes("runner-dir"), log: bytes("runner-wal") }
+    let [databases, directories, log, services] =
+        ["runner", "runner-dir", "runner-wal", "runner-service"].map(|name| Arc::from(name.as_bytes()));
+    Runners { databases, directories, log, services }
 }
 
 /// [`runners`] as files in a directory, for command lines; the path of the first. Written once a process: another test may be
@@ -727,12 +728,14 @@ pub fn runners() -> Runners {
 pub fn runner_files(dir: &str) -> &'static Path {
     static FIRST: OnceLock<PathBuf> = OnceLock::new();
     FIRST.get_or_init(|| {
-        let (Runners { databases, directories, log }, dir) = (runners(), Path::new(dir));
+        let (Runners { databases, directories, log, services }, dir) = (runners(), Path::new(dir));
         let dir = dir.join(std::process::id().to_string());
         std::fs::create_dir_all(&dir).expect("the directory of the test can be written to");
         let first = dir.join("skep-runner");
-        let [second, third] = ["skep-runner-dir", "skep-runner-wal"].map(|name| dir.join(name));
-        for (path, bytes) in [(&first, databases), (&second, directories), (&third, log)] {
+        let [second, third, fourth] =
+            ["skep-runner-dir", "skep-runner-wal", "skep-runner-service"].map(|name| dir.join(name));
+        let all = [(&first, databases), (&second, directories), (&third, log), (&fourth, services)];
+        for (path, bytes) in all {
             std::fs::write(path, bytes).expect("the directory of the test can be written to");
         }
         first

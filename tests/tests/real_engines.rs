@@ -1,5 +1,5 @@
-//! Volumes, a Redis with append-only files, a MariaDB, and what only commands dump and load on a real Swarm: backed up,
-//! spoilt, restored; and the same when the driver dies in the middle, and when what is restored fails a check once it is
+//! Volumes, a Redis with append-only files, a MariaDB, a RabbitMQ, and what only commands dump and load on a real Swarm:
+//! backed up, spoilt, restored; and the same when the driver dies in the middle, and when what is restored fails a check once it is
 //! live. And drilled: what a drill proves and catches, and that nothing of it stays.
 //!
 //! Run by: `make runner && cargo test -p skep-tests --test real_engines -- --ignored --test-threads 1`. Needs root and the
@@ -28,7 +28,7 @@ use skep_tests::stage::Stage;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the stack holds: for each service how its content is read, and how it is spoilt.
-const SERVICES: [Kept; 5] = [
+const SERVICES: [Kept; 6] = [
     Kept {
         service: "files",
         // Owners, permissions, times and targets of links as well as what is in the files.
@@ -76,6 +76,26 @@ const SERVICES: [Kept; 5] = [
         service: "tree",
         content: "cd /srv/tree && find . -printf '%P %y %m %U %G %l\\n' | sort && find . -type f -print0 | sort -z | xargs -0 sha256sum",
         spoil: "cd /srv/tree && rm -r a && echo other >b/two && touch new",
+        cut: "replace",
+        root: "",
+        breaks: None,
+    },
+    // Definitions, a queue with messages among them, of a node that runs all the time. Its own export is in no order, and
+    // tells empty lists and tables of an operator's policy in two ways.
+    Kept {
+        service: "queue",
+        content: "rabbitmqctl -q export_definitions /tmp/all >&2 \
+                  && sed 's/\\[\\[\"max-length\",10\\]\\]/{\"max-length\":10}/' /tmp/all | tr '{' '\\n' \
+                  | sed 's/\"tags\":\\(\"\"\\|\\[\\]\\)//; s/[],}]*$//' | sort \
+                  && rabbitmqctl -q list_queues -p shop name messages effective_policy_definition | sort",
+        spoil: "rabbitmqctl -q eval 'rabbit_exchange:delete(rabbit_misc:r(<<\"shop\">>, exchange, <<\"in\">>), false, <<\"x\">>), \
+                rabbit_amqqueue:declare(rabbit_misc:r(<<\"shop\">>, queue, <<\"more\">>), true, false, [], none, <<\"x\">>), \
+                {ok, Q} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"shop\">>, queue, <<\"idle\">>)), rabbit_amqqueue:delete(Q, false, false, <<\"x\">>), \
+                rabbit_amqqueue:declare(rabbit_misc:r(<<\"shop\">>, queue, <<\"idle\">>), true, false, [{<<\"x-max-length\">>, long, 9}], none, <<\"x\">>).' \
+                && rabbitmqctl -q change_password app other && rabbitmqctl -q clear_operator_policy -p shop limit \
+                && rabbitmqctl -q set_global_parameter mqtt_port_to_vhost_mapping '{\"1883\":\"/\"}' && rabbitmqctl -q clear_policy -p shop ttl \
+                && { rabbitmqctl -q add_user intruder x; rabbitmqctl -q set_permissions -p shop intruder .* .* .*; \
+                rabbitmqctl -q add_vhost more; true; }",
         cut: "replace",
         root: "",
         breaks: None,
@@ -160,6 +180,7 @@ impl Place {
                 databases: read("skep-runner"),
                 directories: read("skep-runner-dir"),
                 log: read("skep-runner-wal"),
+                services: read("skep-runner-service"),
             },
             clock: Arc::new(clock::now),
         }
@@ -263,7 +284,7 @@ impl Place {
 }
 
 /// What is written into each service at the beginning.
-const FILLS: [(&str, &str); 5] = [
+const FILLS: [(&str, &str); 6] = [
     (
         "files",
         "cd /srv/uploads && rm -rf a b odd && mkdir -p a/deep b && seq 100000 >a/deep/one && echo two >b/two \
@@ -292,6 +313,21 @@ const FILLS: [(&str, &str); 5] = [
         "tree",
         "cd /srv/tree && rm -rf a b && mkdir -p a/deep b && seq 100000 >a/deep/one && echo two >b/two && ln -s ../b/two a/link \
          && chown -R 1234:5678 a && chmod 2750 a",
+    ),
+    (
+        "queue",
+        "rabbitmqctl -q await_startup && { rabbitmqctl -q add_vhost shop; rabbitmqctl -q add_user app secret1; \
+         rabbitmqctl -q set_permissions -p shop app '^a' '.*' '.*'; rabbitmqctl -q set_topic_permissions -p shop app amq.topic '^x' '.*'; \
+         rabbitmqctl -q set_policy -p shop ttl '^tmp' '{\"message-ttl\":60000}' --priority 3 --apply-to queues; \
+         rabbitmqctl -q set_operator_policy -p shop limit '^o' '{\"max-length\":10}'; \
+         rabbitmqctl -q set_global_parameter mqtt_port_to_vhost_mapping '{\"1883\":\"shop\"}'; \
+         rabbitmqctl -q set_vhost_limits -p shop '{\"max-connections\": 64}'; rabbitmqctl -q set_user_limits app '{\"max-channels\": 5}'; } \
+         && rabbitmqctl -q eval 'R = fun(K, N) -> rabbit_misc:r(<<\"shop\">>, K, N) end, \
+         rabbit_amqqueue:declare(R(queue, <<\"orders\">>), true, false, [{<<\"x-max-priority\">>, long, 5}], none, <<\"x\">>), \
+         rabbit_amqqueue:declare(R(queue, <<\"idle\">>), true, false, [], none, <<\"x\">>), \
+         rabbit_exchange:declare(R(exchange, <<\"in\">>), topic, true, false, false, [], <<\"x\">>), \
+         rabbit_binding:add({binding, R(exchange, <<\"in\">>), <<\"k.#\">>, R(queue, <<\"orders\">>), [{<<\"n\">>, long, 1}]}, <<\"x\">>), \
+         rabbit_basic:publish(R(exchange, <<\"in\">>), <<\"k.1\">>, [], <<\"hello\">>).' && rabbitmqctl -q list_queues -p shop name messages | grep -P 'orders\\t1'",
     ),
 ];
 
@@ -356,7 +392,16 @@ services:
         skep.data.dump.command: tar -C /srv/tree --numeric-owner -cf - .
         skep.data.load.command: find /srv/tree -mindepth 1 -delete && tar -C /srv/tree --numeric-owner -xpf -
         skep.data.verify.command: tar -tf - >/dev/null
-volumes: { uploads: {}, cache: {}, db: {}, tool: {}, tree: {} }
+  queue:
+    image: skep-test/rabbitmq:3
+    hostname: mq
+    volumes: ["queue:/var/lib/rabbitmq"]
+    deploy:
+      labels:
+        skep.enable: "true"
+        skep.data: rabbitmq
+        skep.check.answers.tcp: "5672"
+volumes: { uploads: {}, cache: {}, db: {}, tool: {}, tree: {}, queue: {} }
 "#
 }
 
@@ -467,8 +512,9 @@ async fn drills_prove_what_restores_catch_what_does_not_and_leave_nothing() {
 #[ignore = "needs the sandbox"]
 async fn every_engine_comes_back_exactly_and_goes_back_exactly() {
     let place = Place::set().await;
-    let [files, cache, db, tool, tree] = SERVICES;
+    let [files, cache, db, tool, tree, queue] = SERVICES;
     tokio::join!(
+        play(&place, queue),
         play(&place, files),
         play(&place, cache),
         play(&place, db),
@@ -479,5 +525,41 @@ async fn every_engine_comes_back_exactly_and_goes_back_exactly() {
         + place.engine.configs(Kind::Ticket, &[]).await.unwrap().len()
         + place.engine.configs(Kind::Plan, &[]).await.unwrap().len();
     assert_eq!(left, 0, "claims, tickets or plans are left");
+    place.strike().await;
+}
+
+/// A definition is not worth a message: what holds one stays, or the restore does not begin.
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn a_queue_that_holds_messages_is_never_removed() {
+    let place = Place::set().await;
+    let [.., queue] = SERVICES;
+    let publish = async |to: &str| {
+        let message = format!(
+            "rabbitmqctl -q eval 'rabbit_basic:publish(rabbit_misc:r(<<\"shop\">>, exchange, <<>>), <<\"{to}\">>, [], <<\"m\">>).' \
+             && rabbitmqctl -q list_queues -p shop name messages | grep -P '{to}\\t1'"
+        );
+        eventually("the message", PATIENCE, async || place.try_sh("queue", &message).await.map(drop)).await;
+    };
+    let op = place.run("queue", Work::Backup, PATIENCE).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+
+    place.try_sh("queue", queue.spoil).await.unwrap();
+    publish("more").await;
+    let op = place.run("queue", restore(), PATIENCE).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+    assert!(op.journal.remarks.iter().any(|r| r.starts_with("queue shop more")), "{}", told(&op));
+    let content = place.content(queue).await;
+    assert!(content.contains("\nmore\t1\t") && !content.contains("intruder"), "{content}");
+
+    place.try_sh("queue", queue.spoil).await.unwrap();
+    publish("idle").await;
+    let before = place.content(queue).await;
+    let op = place.run("queue", restore(), PATIENCE).await;
+    assert_eq!(op.journal.state, State::RolledBack, "{}", told(&op));
+    let why = &op.journal.step("replace").unwrap().reason;
+    assert!(why.contains("nothing was changed") && why.contains("queue shop idle"), "{why}");
+    assert_eq!(place.content(queue).await, before, "{}", told(&op));
+    println!("refused: {why}");
     place.strike().await;
 }

@@ -27,6 +27,7 @@ enum Kind {
     Volume,
     CommandBackup,
     Command,
+    Broker,
     Verify,
     Import,
     Layout,
@@ -59,14 +60,14 @@ impl Kind {
             Kind::DataRollback => 5,
             Kind::FilesRollback | Kind::CommandRollback => 11,
             Kind::BesideZero | Kind::Hot | Kind::InPlace => 5,
-            Kind::FilesBackup | Kind::Volume | Kind::VolumeDrill | Kind::CommandBackup => 5,
+            Kind::Broker | Kind::FilesBackup | Kind::Volume | Kind::VolumeDrill | Kind::CommandBackup => 5,
             Kind::StagedBeside | Kind::StagedInPlace | Kind::StagedFiles | Kind::StagedDrill => 5,
             Kind::StagedFilesDrill | Kind::StagedCommand => 5,
         }
     }
 }
 
-const KINDS: [Kind; 30] = [
+const KINDS: [Kind; 31] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -82,6 +83,7 @@ const KINDS: [Kind; 30] = [
     Kind::Volume,
     Kind::CommandBackup,
     Kind::Command,
+    Kind::Broker,
     Kind::Verify,
     Kind::Import,
     Kind::Layout,
@@ -146,6 +148,7 @@ async fn scene(kind: Kind) -> Scene {
         Kind::Volume => Scene::restore(ShopOptions::files("volume"), restore(false, None)).await,
         Kind::CommandBackup => Scene::backup(ShopOptions::files("command")).await,
         Kind::Command => Scene::restore(ShopOptions::files("command"), restore(true, None)).await,
+        Kind::Broker => Scene::restore(ShopOptions::files("rabbitmq"), restore(true, None)).await,
         Kind::Verify => Scene::verify(ShopOptions::default(), false).await,
         Kind::Import => Scene::import(ShopOptions::default()).await,
         Kind::Layout => Scene::layout(ShopOptions::default()).await.0,
@@ -290,6 +293,8 @@ for_each_kind! {
     a_restore_of_a_volume_goes_back_when_any_write_fails: Kind::Volume, fails;
     a_backup_by_a_command_survives_death_after_every_write: Kind::CommandBackup, dies_after;
     a_backup_by_a_command_goes_back_when_any_write_fails: Kind::CommandBackup, fails;
+    a_restore_into_a_broker_survives_death_before_every_write: Kind::Broker, dies_before;
+    a_restore_into_a_broker_goes_back_when_any_write_fails: Kind::Broker, fails;
     a_restore_by_a_command_survives_death_before_every_write: Kind::Command, dies_before;
     a_restore_by_a_command_survives_death_after_every_write: Kind::Command, dies_after;
     a_restore_by_a_command_survives_every_write_twice: Kind::Command, repeats;

@@ -21,6 +21,7 @@ mod mysql;
 mod net;
 pub mod output;
 mod pg;
+mod rabbitmq;
 mod redis;
 pub mod run;
 mod scratch;

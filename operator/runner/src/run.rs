@@ -56,7 +56,7 @@ enum Databases {
     LayoutCopy(LayoutCopy),
 }
 
-/// Engines whose data is a directory, and those that have commands only.
+/// Engines whose data is a directory.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Directories {
@@ -69,6 +69,14 @@ enum Directories {
     DirMove(DirMove),
     DirRemove(DirRemove),
     DataChecks(DataChecks),
+    Discard(Discard),
+}
+
+/// Data that a running service alone tells, and takes.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Services {
+    Probe,
     CommandDump(CommandDump),
     CommandSeal(Box<CommandSeal>),
     CommandExamine(CommandExamine),
@@ -101,6 +109,11 @@ pub fn directories() -> ExitCode {
 /// The program of PostgreSQL's write-ahead log.
 pub fn log() -> ExitCode {
     main::<Log>()
+}
+
+/// The program of data that a running service alone tells.
+pub fn services() -> ExitCode {
+    main::<Services>()
 }
 
 fn main<F: Family>() -> ExitCode {
@@ -186,10 +199,6 @@ impl Family for Directories {
             Directories::DirMove(task) => dir::moves::run(job, task),
             Directories::DirRemove(task) => dir::remove::remove(job, task),
             Directories::DataChecks(task) => dir::checks::run(job, task),
-            Directories::CommandDump(task) => command::dump(job, task),
-            Directories::CommandSeal(task) => command::seal(job, task),
-            Directories::CommandExamine(task) => command::examine(job, task),
-            Directories::CommandLoad(task) => command::load(job, task),
             Directories::Discard(task) => discard(job, task),
         }
     }
@@ -204,6 +213,19 @@ impl Family for Log {
             Log::PgRecover(task) => pg::wal::recover(job, task),
             Log::PgDropSlot(task) => pg::wal::drop_slot(job, task),
             Log::WalPrune(task) => pg::wal::prune(job, task),
+        }
+    }
+}
+
+impl Family for Services {
+    fn run(&self, job: &Job) -> Result<Report> {
+        match self {
+            Services::Probe => Ok(probe()),
+            Services::CommandDump(task) => command::dump(job, task),
+            Services::CommandSeal(task) => command::seal(job, task),
+            Services::CommandExamine(task) => command::examine(job, task),
+            Services::CommandLoad(task) => command::load(job, task),
+            Services::Discard(task) => discard(job, task),
         }
     }
 }

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use skep_runner::manifest::Manifest;
 use skep_runner::task::{
-    CommandDump, CommandExamine, CommandLoad, CommandSeal, DataEngine, DirDumped, Report, ShellCommand,
-    Stored, Task,
+    CommandDump, CommandExamine, CommandLoad, CommandSeal, DataEngine, DirDumped, Means, Reading, Report,
+    ShellCommand, Stored, Task,
 };
 use support::{Bench, Outcome};
 
@@ -29,8 +29,12 @@ fn command(bench: &Bench, text: &str) -> ShellCommand {
     ShellCommand { text, host: "tasks.shop_store".into(), environment: None }
 }
 
+fn reading(bench: &Bench, verify: Option<&str>) -> Reading {
+    verify.map_or(Reading::Checksum, |text| Reading::Shell(command(bench, text)))
+}
+
 fn dump(bench: &Bench, command: ShellCommand, dir: &str) -> Outcome {
-    bench.run(Task::CommandDump(CommandDump { command, dir: dir.into() }))
+    bench.run(Task::CommandDump(CommandDump { means: Means::Shell(command), dir: dir.into() }))
 }
 
 fn dumped(bench: &Bench, text: &str, dir: &str) -> DirDumped {
@@ -46,8 +50,8 @@ fn manifest(bench: &Bench, dir: &str, dumped: DirDumped) -> Manifest {
 
 fn back_up(bench: &Bench, verify: Option<&str>, dir: &str) -> Stored {
     let manifest = manifest(bench, dir, dumped(bench, "cat DATA/store", dir));
-    let verify = verify.map(|text| command(bench, text));
-    let seal = CommandSeal { verify, dir: dir.into(), manifest };
+    let reading = reading(bench, verify);
+    let seal = CommandSeal { reading, dir: dir.into(), manifest };
     match bench.run(Task::CommandSeal(seal)).done() {
         Report::DirSeal { manifest_sha256, .. } => {
             Stored { id: dir.into(), dir: dir.into(), manifest_sha256 }
@@ -57,14 +61,13 @@ fn back_up(bench: &Bench, verify: Option<&str>, dir: &str) -> Stored {
 }
 
 fn load(bench: &Bench, text: &str, stored: &Stored) -> Outcome {
-    let command = command(bench, text);
-    bench.run(Task::CommandLoad(CommandLoad { command, engine: "command".into(), stored: stored.clone() }))
+    let means = Means::Shell(command(bench, text));
+    bench.run(Task::CommandLoad(CommandLoad { means, engine: "command".into(), stored: stored.clone() }))
 }
 
 fn examine(bench: &Bench, verify: Option<&str>, stored: &Stored) -> Outcome {
-    let verify = verify.map(|text| command(bench, text));
     bench.run(Task::CommandExamine(CommandExamine {
-        verify,
+        reading: reading(bench, verify),
         engine: "command".into(),
         stored: stored.clone(),
     }))
@@ -111,8 +114,8 @@ fn a_command_that_fails_leaves_no_backup_and_says_why() {
 fn a_dump_that_the_verify_command_does_not_take_becomes_no_backup() {
     let bench = bench();
     let manifest = manifest(&bench, "one", dumped(&bench, "head -n 7 DATA/store", "one"));
-    let verify = Some(command(&bench, "tail -n 1 | grep -qx 'line 49999' || { echo cut short; exit 1; }"));
-    let seal = CommandSeal { verify, dir: "one".into(), manifest };
+    let reading = reading(&bench, Some("tail -n 1 | grep -qx 'line 49999' || { echo cut short; exit 1; }"));
+    let seal = CommandSeal { reading, dir: "one".into(), manifest };
     let why = bench.run(Task::CommandSeal(seal)).refused();
     assert_eq!(why, "the verify command failed (exit status: 1): cut short");
     assert!(is_empty(&bench.dir.join("store/one")));

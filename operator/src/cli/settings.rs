@@ -100,6 +100,9 @@ pub struct WorkArgs {
     /// The one for PostgreSQL's write-ahead log; `skep-runner-wal` beside the first where absent.
     #[arg(long, env = "SKEP_RUNNER_WAL", value_name = "FILE", hide_short_help = true)]
     pub runner_wal: Option<PathBuf>,
+    /// The one for data that a running service alone tells; `skep-runner-service` beside the first where absent.
+    #[arg(long, env = "SKEP_RUNNER_SERVICE", value_name = "FILE", hide_short_help = true)]
+    pub runner_service: Option<PathBuf>,
     /// Longest time that clients may take to stop.
     #[arg(long, env = "SKEP_STOP_DEADLINE", value_name = "DURATION", value_parser = positive, hide_short_help = true)]
     pub stop_deadline: Option<Duration>,
@@ -289,11 +292,18 @@ impl WorkArgs {
         let directories = self.runner_dir.clone();
         let directories = directories.unwrap_or_else(|| beside(databases.clone(), Binary::Directories));
         let log = self.runner_wal.clone().unwrap_or_else(|| beside(databases.clone(), Binary::Log));
+        let services = self.runner_service.clone();
+        let services = services.unwrap_or_else(|| beside(databases.clone(), Binary::Services));
         let read = |path: PathBuf| {
             let bytes = std::fs::read(&path);
             bytes.map(Into::into).map_err(|source| BadSettings::File { what: "the runner", path, source })
         };
-        Ok(Runners { databases: read(databases)?, directories: read(directories)?, log: read(log)? })
+        Ok(Runners {
+            databases: read(databases)?,
+            directories: read(directories)?,
+            log: read(log)?,
+            services: read(services)?,
+        })
     }
 }
 

@@ -5,7 +5,9 @@
 //!                      ├ Directory           files: jobs get its volumes
 //!                      │   ├ volume          each volume at /skep/volumes/<name>
 //!                      │   └ redis, mysql    the server's data directory at or below /skep/data
-//!                      └ Command             whatever the service's own commands print and read
+//!                      └ Command             what a running service alone tells and takes
+//!                          ├ command         by its own commands
+//!                          └ rabbitmq        by its server's tools: the definitions
 //! ```
 //! What a job may do to live files follows from its task, never from who asks for it: it sees those volumes that the task
 //! names and no others, and may write only where the task is one that writes.
@@ -28,7 +30,7 @@ pub enum Data {
     Postgres,
     /// Files in volumes, with a server on them or without.
     Directory(Directory),
-    /// What the service's own commands dump and load.
+    /// What a running service alone can tell, and take.
     Command(Commands),
 }
 
@@ -36,9 +38,20 @@ pub enum Data {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Commands {
     /// What they are.
-    pub commands: policy::Commands,
-    /// The service's mounts that they see, where the service has them.
+    #[serde(flatten)]
+    pub by: By,
+    /// The service's mounts that they see: where the service has them, unless there is nothing but a cookie in one.
     pub mounts: Vec<Value>,
+}
+
+/// What dumps and loads data that a running service alone can tell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum By {
+    /// Commands of the service's labels.
+    Commands(policy::Commands),
+    /// The tool of a RabbitMQ: its definitions, and no messages.
+    Rabbitmq,
 }
 
 /// Data that is a directory.
@@ -95,7 +108,8 @@ impl Data {
             Data::None => "",
             Data::Postgres => "postgres",
             Data::Directory(directory) => directory.engine.word(),
-            Data::Command(_) => "command",
+            Data::Command(Commands { by: By::Commands(_), .. }) => "command",
+            Data::Command(Commands { by: By::Rabbitmq, .. }) => "rabbitmq",
         }
     }
 
@@ -111,17 +125,31 @@ impl Data {
 // === impl Commands ===
 
 impl Commands {
-    /// The mounts of live data that a task needs. Only the load command may write there.
+    /// The mounts of live data that a task needs. Only the load command of a service's labels may write there.
     pub fn mounts(&self, task: &Task) -> Vec<Value> {
         let read_only = |mount: &Value| {
             let mut mount = mount.clone();
             mount["ReadOnly"] = json!(true);
             mount
         };
-        match task {
-            Task::CommandDump(_) => self.mounts.iter().map(read_only).collect(),
-            Task::CommandLoad(_) => self.mounts.clone(),
+        match (task, &self.by) {
+            (Task::CommandLoad(_), By::Commands(_)) => self.mounts.clone(),
+            (Task::CommandDump(_) | Task::CommandLoad(_), _) => self.mounts.iter().map(read_only).collect(),
             _ => Vec::new(),
+        }
+    }
+}
+
+// === impl By ===
+
+impl By {
+    /// What such a backup does not hold, where people may think that it does.
+    pub const fn not_held(&self) -> Option<&'static str> {
+        match self {
+            By::Commands(_) => None,
+            By::Rabbitmq => Some(
+                "messages are in no backup: they are in the files of the node, which are whole only while it is stopped",
+            ),
         }
     }
 }
@@ -257,7 +285,7 @@ pub fn live_files(task: &Task) -> Option<(Vec<&str>, Use)> {
 
 #[cfg(test)]
 mod tests {
-    use skep_runner::task::{DirDump, DirLoad, DirMove, Direction, Stored};
+    use skep_runner::task::{DirDump, DirLoad, DirMove, Direction, Means, Reading, ShellCommand, Stored};
 
     use super::*;
 
@@ -302,21 +330,34 @@ mod tests {
     fn commands_see_the_mounts_that_were_asked_for_and_only_the_one_that_loads_writes() {
         let mount = json!({"Type": "volume", "Source": "v", "Target": "/data"});
         let commands = policy::Commands { dump: "d".into(), load: "l".into(), verify: None };
-        let data = Commands { commands, mounts: vec![mount.clone()] };
-        let command =
-            skep_runner::task::ShellCommand { text: "d".into(), host: String::new(), environment: None };
-        let dump = skep_runner::task::CommandDump { command: command.clone(), dir: "d".into() };
+        let data = Commands { by: By::Commands(commands), mounts: vec![mount.clone()] };
+        let means = Means::Shell(ShellCommand { text: "d".into(), host: String::new(), environment: None });
+        let dump = skep_runner::task::CommandDump { means: means.clone(), dir: "d".into() };
         let seen = data.mounts(&Task::CommandDump(dump));
         assert_eq!((seen[0]["Target"].as_str(), seen[0]["ReadOnly"].as_bool()), (Some("/data"), Some(true)));
         let stored = Stored { id: String::new(), dir: String::new(), manifest_sha256: String::new() };
         let examine = skep_runner::task::CommandExamine {
-            verify: None,
+            reading: Reading::Checksum,
             engine: "command".into(),
             stored: stored.clone(),
         };
         assert_eq!(data.mounts(&Task::CommandExamine(examine)), Vec::<Value>::new());
-        let load = skep_runner::task::CommandLoad { command, engine: "command".into(), stored };
-        assert_eq!(data.mounts(&Task::CommandLoad(load)), [mount]);
+        let load =
+            Task::CommandLoad(skep_runner::task::CommandLoad { means, engine: "command".into(), stored });
+        assert_eq!(data.mounts(&load), [mount]);
+        // In the volume of a broker there is a cookie to be read, and messages that are none of a job's business.
+        let data = Commands { by: By::Rabbitmq, ..data };
+        assert_eq!(data.mounts(&load)[0]["ReadOnly"], true);
+    }
+
+    #[test]
+    fn what_an_earlier_version_froze_of_commands_can_be_read() {
+        let frozen = json!({"kind": "command", "commands": {"dump": "d", "load": "l"}, "mounts": []});
+        let read: Data = serde_json::from_value(frozen.clone()).unwrap();
+        assert_eq!((read.word(), serde_json::to_value(&read).unwrap()), ("command", frozen));
+        let broker = Data::Command(Commands { by: By::Rabbitmq, mounts: vec![json!({})] });
+        let read: Data = serde_json::from_value(serde_json::to_value(&broker).unwrap()).unwrap();
+        assert_eq!(read, broker);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::data::{Commands, Data, Directory, DirectoryEngine, Volume};
-use super::{Access, NoAccess, Password, by_environment, mysql, postgres, redis};
+use super::data::{By, Commands, Data, Directory, DirectoryEngine, Volume};
+use super::{Access, NoAccess, Password, by_environment, mysql, postgres, rabbitmq, redis};
 use crate::policy::{self, Engine};
 
 /// What a service keeps, and how to reach it.
@@ -65,12 +65,17 @@ pub fn find(
                 named => volumes(named, stack, spec)?.into_iter().map(|volume| volume.mount).collect(),
             };
             Ok(Found {
-                data: Data::Command(Commands { commands, mounts }),
+                data: Data::Command(Commands { by: By::Commands(commands), mounts }),
                 access: by_environment(service, spec),
                 database: String::new(),
             })
         }
-        later @ (Engine::Mongodb | Engine::Rabbitmq) => Err(NoAccess::NotYet(later.as_str())),
+        Engine::Rabbitmq => {
+            let (access, mount) = rabbitmq::access(service, spec)?;
+            let data = Data::Command(Commands { by: By::Rabbitmq, mounts: mount.into_iter().collect() });
+            Ok(Found { data, access, database: String::new() })
+        }
+        later @ Engine::Mongodb => Err(NoAccess::NotYet(later.as_str())),
     }
 }
 

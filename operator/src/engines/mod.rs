@@ -5,6 +5,7 @@ pub mod found;
 pub mod mysql;
 pub mod nginx;
 pub mod postgres;
+pub mod rabbitmq;
 pub mod redis;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use skep_runner::task::Connect;
 use thiserror::Error;
 
 pub use crate::swarm::spec::{env, secret_env};
-pub use data::{Commands, Data, Directory, DirectoryEngine, Use, Volume, live_files};
+pub use data::{By, Commands, Data, Directory, DirectoryEngine, Use, Volume, live_files};
 
 /// How a job reaches a server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,7 +31,7 @@ pub struct Access {
 pub enum Password {
     /// There is none.
     Nowhere,
-    /// A file that the service's own secrets bring along.
+    /// A file that the service's own secrets, or a volume that the job sees, bring along.
     File,
     /// A variable of the service's environment; reaches a job as a temporary Swarm secret (S15).
     Env {
@@ -87,6 +88,19 @@ pub enum NoAccess {
     /// Data of commands, and no commands.
     #[error("it names no commands (skep.data.dump.command, skep.data.load.command)")]
     NoCommands,
+    /// A node of RabbitMQ that has another name after each restart, or one that cannot be told.
+    #[error(
+        "its node has no fixed name, by which it finds its data after a restart: give the service a `hostname:` without `{{{{`, or RABBITMQ_NODENAME"
+    )]
+    NoNodeName,
+    /// A cookie that nobody but the node can read.
+    #[error(
+        "its Erlang cookie cannot be reached: mount a volume at /var/lib/rabbitmq, or give RABBITMQ_ERLANG_COOKIE or a secret at {path}"
+    )]
+    NoCookie {
+        /// Where the node has it.
+        path: &'static str,
+    },
     /// An engine without an implementation.
     #[error("this version of Skep does not handle `{0}`")]
     NotYet(&'static str),

@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use skep_runner::manifest::Manifest;
 use skep_runner::task::{
     CommandDump, CommandExamine, CommandLoad, CommandSeal, Connect, Contents, DatabaseProperties, DirDump,
-    DirExamine, DirSeal, PgBase, PgDump, PgSeal, ShellCommand, Stored,
+    DirExamine, DirSeal, Means, PgBase, PgDump, PgSeal, Reading, ShellCommand, Stored,
 };
 use skep_runner::{Artefact, Report, Task};
 
 use super::frozen::Target;
 use super::saga::Fault;
-use crate::engines::{Commands, Data};
+use crate::engines::{By, Commands, Data};
+use crate::policy;
 use crate::swarm::spec::redacted;
 
 /// What a dump has told, as the journal keeps it.
@@ -84,7 +85,7 @@ impl Target {
                 dir,
             }),
             Data::Command(data) => {
-                Task::CommandDump(CommandDump { command: self.command(&data.commands.dump), dir })
+                Task::CommandDump(CommandDump { means: self.means(data, |commands| &commands.dump), dir })
             }
         })
     }
@@ -102,7 +103,7 @@ impl Target {
                 Task::DirSeal(DirSeal { engine: directory.engine.runner(), dir, manifest })
             }
             Data::Command(data) => {
-                Task::CommandSeal(CommandSeal { verify: self.verify(data), dir, manifest })
+                Task::CommandSeal(CommandSeal { reading: self.reading(data), dir, manifest })
             }
         })
     }
@@ -119,21 +120,34 @@ impl Target {
                 Task::DirExamine(DirExamine { engine: directory.engine.runner(), stored })
             }
             Data::Command(data) => Task::CommandExamine(CommandExamine {
-                verify: self.verify(data),
+                reading: self.reading(data),
                 engine: self.data.word().to_owned(),
                 stored,
             }),
         })
     }
 
-    /// Hands a backup to the service's own load command.
+    /// Loads a backup into the running service.
     pub fn load_by(&self, data: &Commands, stored: Stored) -> Task {
         let engine = self.data.word().to_owned();
-        Task::CommandLoad(CommandLoad { command: self.command(&data.commands.load), engine, stored })
+        let means = self.means(data, |commands| &commands.load);
+        Task::CommandLoad(CommandLoad { means, engine, stored })
     }
 
-    fn verify(&self, data: &Commands) -> Option<ShellCommand> {
-        data.commands.verify.as_ref().map(|text| self.command(text))
+    fn means(&self, data: &Commands, which: impl Fn(&policy::Commands) -> &String) -> Means {
+        match &data.by {
+            By::Commands(commands) => Means::Shell(self.command(which(commands))),
+            By::Rabbitmq => Means::Rabbitmq(self.access.connect.clone()),
+        }
+    }
+
+    fn reading(&self, data: &Commands) -> Reading {
+        match &data.by {
+            By::Commands(commands) => {
+                commands.verify.as_ref().map_or(Reading::Checksum, |text| Reading::Shell(self.command(text)))
+            }
+            By::Rabbitmq => Reading::Rabbitmq,
+        }
     }
 
     fn command(&self, text: &str) -> ShellCommand {

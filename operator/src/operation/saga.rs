@@ -43,6 +43,8 @@ pub struct Runners {
     pub directories: Arc<[u8]>,
     /// [`Binary::Log`].
     pub log: Arc<[u8]>,
+    /// [`Binary::Services`].
+    pub services: Arc<[u8]>,
 }
 
 /// Tells the time.
@@ -151,6 +153,7 @@ impl Runners {
             Binary::Databases => &self.databases,
             Binary::Directories => &self.directories,
             Binary::Log => &self.log,
+            Binary::Services => &self.services,
         }
     }
 }

@@ -8,7 +8,7 @@ use super::words::list;
 use super::world::World;
 use super::{drill, point, restore, retention, rollback, store};
 use crate::engines::found::{self, Found};
-use crate::engines::{Access, Data, DirectoryEngine};
+use crate::engines::{Access, By, Data, DirectoryEngine};
 use crate::operation::frozen::Method;
 use crate::operation::journal::Compensation;
 use crate::operation::record::Work;
@@ -315,6 +315,9 @@ fn backup(draft: &mut Draft<'_>) {
             "files are read while they are in use: what changes meanwhile is named, and is not of one moment",
         );
     }
+    if let Data::Command(data) = &found.data {
+        draft.plan.mind.extend(data.by.not_held().map(str::to_owned));
+    }
     "nothing: the data is read, never changed, and the service keeps running"
         .clone_into(&mut draft.plan.users);
     draft.steps(&Work::Backup, Way::Beside, |step| {
@@ -396,7 +399,13 @@ pub(super) fn what(found: &Found) -> String {
         Data::None => return "the data".to_owned(),
         Data::Postgres => return format!("database `{}`", found.database),
         Data::Directory(directory) => directory,
-        Data::Command(_) => return "the data, with its own commands,".to_owned(),
+        Data::Command(data) => {
+            return match data.by {
+                By::Commands(_) => "the data, with its own commands,",
+                By::Rabbitmq => "the definitions of the broker",
+            }
+            .to_owned();
+        }
     };
     let names: Vec<String> = directory.volumes.iter().map(|v| format!("`{}`", v.name)).collect();
     match directory.engine {

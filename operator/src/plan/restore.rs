@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use super::explain::{Draft, Stopping, what};
 use super::words::{ago, list, size};
 use super::world::World;
-use crate::engines::Data;
 use crate::engines::found::Found;
+use crate::engines::{By, Data};
 use crate::operation::catalogue::{Backup, Entry, MOST_CANDIDATES, candidates, unusable};
 use crate::operation::freeze::{kept_by, names_in, unflushed};
 use crate::operation::frozen::{Client, Kept};
@@ -24,8 +24,8 @@ struct Choice<'a> {
     /// What is replaced.
     what: String,
     way: Way,
-    /// Whether the service's own commands do it.
-    is_command: bool,
+    /// What the running service takes it by, where nothing else can.
+    by: Option<By>,
     /// What users see where nothing else stops.
     alone: String,
     clients: Vec<Stopping<'a>>,
@@ -52,10 +52,13 @@ pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
     let canary = canary(draft, &clients).filter(|_| restore.canary && quiesce);
     let way = way(draft, &found, in_place.unwrap_or(false), quiesce);
     let kept = kept(draft.world, &name);
-    let is_command = matches!(found.data, Data::Command(_));
+    let by = match &found.data {
+        Data::Command(data) => Some(data.by.clone()),
+        Data::None | Data::Postgres | Data::Directory(_) => None,
+    };
     let what = match way {
         Way::Directory => what(&found),
-        Way::Beside | Way::InPlace if is_command => "the live data".to_owned(),
+        Way::Beside | Way::InPlace if by.is_some() => "the live data".to_owned(),
         Way::Beside | Way::InPlace if found.database.is_empty() => "the live one".to_owned(),
         Way::Beside | Way::InPlace => format!("`{}`", found.database),
     };
@@ -63,8 +66,7 @@ pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
         Way::Directory => format!("no answer from {name}"),
         Way::Beside | Way::InPlace => "errors of whatever uses the data".to_owned(),
     };
-    let choice =
-        Choice { backup, what, way, is_command, alone, clients, caches, kept, quiesce, canary, checks };
+    let choice = Choice { backup, what, way, by, alone, clients, caches, kept, quiesce, canary, checks };
     if checks == 0 {
         draft.mind(
             "no check is defined (skep.check.…): that the restored data is right is not verified beyond the \
@@ -261,13 +263,20 @@ fn unknown(draft: &mut Draft<'_>, choice: &Choice<'_>) {
         return;
     }
     let safety = "whether the safety backup succeeds; without one nothing is replaced".to_owned();
-    if choice.is_command {
-        draft.plan.unknown = vec![
-            "whether the backup is whole (its checksum, and the verify command where there is one)"
-                .to_owned(),
-            "what else uses the data, and how much room its load command needs".to_owned(),
-            safety,
-        ];
+    if let Some(by) = &choice.by {
+        let (whole, uses) = match by {
+            By::Commands(_) => (
+                "whether the backup is whole (its checksum, and the verify command where there is one)",
+                "what else uses the data, and how much room its load command needs",
+            ),
+            By::Rabbitmq => (
+                "whether the backup is whole (checksum, full read)",
+                "which queues hold messages: one that the backup has otherwise, and that holds any, ends the restore before \
+                 anything is changed; one that it does not have, and that holds any, stays",
+            ),
+        };
+        draft.plan.unknown = vec![whole.to_owned(), uses.to_owned(), safety];
+        draft.plan.mind.extend(by.not_held().map(str::to_owned));
         return;
     }
     let mut unknown = vec![
@@ -359,7 +368,7 @@ fn words(step: &str, name: &str, choice: &Choice<'_>, restore: &Restore) -> (Str
         "preflight" if files => {
             ("read the backup in full; look at the files, the room and the server".to_owned(), JOBS)
         }
-        "preflight" if choice.is_command => ("read the backup in full".to_owned(), JOBS),
+        "preflight" if choice.by.is_some() => ("read the backup in full".to_owned(), JOBS),
         "preflight" => {
             ("read the backup in full; look at roles, extensions, room and sessions".to_owned(), JOBS)
         }
@@ -381,9 +390,14 @@ fn words(step: &str, name: &str, choice: &Choice<'_>, restore: &Restore) -> (Str
             let does = format!("restore {id} into a new database, run the checks there; else the next older");
             (does, "the new database is dropped")
         }
-        "replace" if choice.is_command => {
+        "replace" if matches!(choice.by, Some(By::Commands(_))) => {
             let does = format!("hand {id} to the load command, then run the checks{}", emptied(choice));
             (does, "the safety backup is handed to it")
+        }
+        "replace" if choice.by.is_some() => {
+            let does =
+                format!("load {id} into {name}, compare all of it, then run the checks{}", emptied(choice));
+            (does, "the safety backup is loaded likewise")
         }
         "replace" => {
             let does = format!("rebuild {what} from {id}, then run the checks{}", emptied(choice));

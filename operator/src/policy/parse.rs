@@ -10,7 +10,7 @@ use super::draft::Draft;
 use super::keys::{self, KEYS, KeySpec, Take};
 use super::problem::{Code, Level, Problem, Section};
 use super::rules;
-use super::types::{self, Engine, Policy};
+use super::types::{self, Policy};
 use super::value::{self, Fault};
 use crate::swarm::object::{KIND, Labels, OP};
 
@@ -184,8 +184,10 @@ fn build(draft: Draft, works: impl Fn(Section) -> bool) -> Policy {
     let data = draft.data.build().filter(|_| works(Section::Data));
     let has_data = data.is_some();
     let mut restore = draft.restore.build();
-    // The only way that commands have.
-    if let (Some(restore), Some(Engine::Command)) = (&mut restore, data.as_ref().map(|data| data.engine)) {
+    // The only way that such data has.
+    if let (Some(restore), true) =
+        (&mut restore, data.as_ref().is_some_and(|data| data.engine.is_loaded_live()))
+    {
         restore.strategy = types::Strategy::InPlace;
     }
     let checks = draft.checks.into_iter().filter_map(|(name, check)| check.build(&name));

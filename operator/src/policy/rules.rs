@@ -120,23 +120,23 @@ fn fits_the_engine(read: &Read<'_>) -> Vec<Problem> {
         }
     };
     let (data, restore) = (&read.draft.data, &read.draft.restore);
-    let (is_files, is_command) = (engine == Engine::Volume, engine == Engine::Command);
+    let (is_files, is_live) = (engine == Engine::Volume, engine.is_loaded_live());
     let has_volumes = data.volumes.is_some();
     let want = "no such label with `skep.data=ENGINE`: its data is where the server has it";
-    unfit(has_volumes && !is_files && !is_command, Section::Data, "skep.data.volumes", want);
+    unfit(has_volumes && !is_files && engine != Engine::Command, Section::Data, "skep.data.volumes", want);
     let want = "no such label with `skep.data=ENGINE`: it has no database";
-    unfit(data.database.is_some() && (is_files || is_command), Section::Data, "skep.data.database", want);
+    unfit(data.database.is_some() && (is_files || is_live), Section::Data, "skep.data.database", want);
     let is_number = data.database.as_ref().is_none_or(|d| d.parse::<u16>().is_ok());
     let want = "the number of a database: those of Redis have no names";
     unfit(engine == Engine::Redis && !is_number, Section::Data, "skep.data.database", want);
-    if is_command {
-        let want = "`in-place`, or no such label: what a command loads takes the place of the live data";
+    if is_live {
+        let want = "`in-place`, or no such label: `ENGINE` is loaded into the live service";
         let beside = restore.strategy == Some(Strategy::Beside) && read.has("skep.restore.strategy");
         unfit(beside, Section::Restore, "skep.restore.strategy", want);
-        let want = "`true`: a command loads into the live data, which nobody may use meanwhile";
+        let want = "`true`: `ENGINE` is loaded into the live service, which nobody may use meanwhile";
         unfit(restore.quiesce == Some(false), Section::Restore, "skep.restore.quiesce", want);
         let want =
-            "no such label with `skep.data=ENGINE`: a command loads into the live service, and nothing else";
+            "no such label with `skep.data=ENGINE`: it is loaded into the live service, and nowhere else";
         let key = "skep.drill.schedule";
         unfit(read.has(key), Section::Drill, key, want);
     } else if engine != Engine::Postgres {
@@ -150,7 +150,7 @@ fn fits_the_engine(read: &Read<'_>) -> Vec<Problem> {
         let Some(sql) = &check.sql else { continue };
         let key = format!("skep.check.{name}.sql");
         let want = "a check over the network: Skep has no server to ask in `skep.data=ENGINE`";
-        unfit(is_files || is_command, Section::Check, &key, want);
+        unfit(is_files || is_live, Section::Check, &key, want);
         let verb = sql.split_ascii_whitespace().next().unwrap_or_default().to_ascii_uppercase();
         let want = "a command of Redis that reads one value, such as `DBSIZE` or `GET key`";
         unfit(engine == Engine::Redis && !REDIS_READING.contains(&verb.as_str()), Section::Check, &key, want);
@@ -192,14 +192,12 @@ fn auto_has_a_data_check(read: &Read<'_>) -> Vec<Problem> {
     if read.draft.restore.mode != Some(RestoreMode::Auto) || has_check {
         return Vec::new();
     }
-    if let Some(engine @ (Engine::Volume | Engine::Command)) = read.draft.data.engine {
+    if let Some(engine @ (Engine::Volume | Engine::Command | Engine::Rabbitmq)) = read.draft.data.engine {
         let want = match engine {
             Engine::Volume => {
                 "`approve` or `observe`: nothing can tell whether files are sound before they are live"
             }
-            _ => {
-                "`approve` or `observe`: nothing can tell whether what a command loads is sound before it is live"
-            }
+            _ => "`approve` or `observe`: nothing can tell whether what is loaded is sound before it is live",
         };
         return vec![
             Problem::new(Code::AutoWithoutCheck, Section::Restore, "skep.restore.mode")

@@ -300,6 +300,11 @@ impl Engine {
             Engine::Command => "command",
         }
     }
+
+    /// Whether its data is loaded into the running service, which nothing can be tried beside.
+    pub const fn is_loaded_live(self) -> bool {
+        matches!(self, Engine::Command | Engine::Mongodb | Engine::Rabbitmq)
+    }
 }
 
 impl fmt::Display for Engine {

@@ -140,9 +140,10 @@ pub fn engine(text: &str) -> Result<Engine, Fault> {
         | Engine::Mysql
         | Engine::Mariadb
         | Engine::Redis
+        | Engine::Rabbitmq
         | Engine::Volume
         | Engine::Command) => Ok(done),
-        later @ (Engine::Mongodb | Engine::Rabbitmq) => Err(Fault::new(Code::NotYet)
+        later @ Engine::Mongodb => Err(Fault::new(Code::NotYet)
             .because(format!("`{later}` is known, but this version of Skep does not do it yet"))
             .hint("`skep.data=command` dumps and loads anything by commands of your own".to_owned())),
     }

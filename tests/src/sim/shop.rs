@@ -82,7 +82,8 @@ impl Default for ShopOptions {
 }
 
 impl ShopOptions {
-    /// A shop whose `shop_db` keeps files: `mariadb` (with a server on them) or `volume`, or what only a `command` dumps.
+    /// A shop whose `shop_db` keeps files: `mariadb` (with a server on them) or `volume`, or what only a `command`
+    /// dumps, or a `rabbitmq`.
     pub fn files(word: &'static str) -> ShopOptions {
         let mut options = ShopOptions { files: Some(word), ..ShopOptions::default() };
         let of_volume = ["skep.data", "skep.restore.on-alert"];
@@ -200,7 +201,14 @@ impl Shop {
             format!("POSTGRES_DB={DATABASE}"),
             "POSTGRES_HOST_AUTH_METHOD=trust"
         ]);
-        let target = if self.files.is_some() { "/var/lib/mysql" } else { "/var/lib/postgresql/data" };
+        let target = match self.files {
+            Some("rabbitmq") => {
+                db["TaskTemplate"]["ContainerSpec"]["Hostname"] = json!("db");
+                "/var/lib/rabbitmq"
+            }
+            Some(_) => "/var/lib/mysql",
+            None => "/var/lib/postgresql/data",
+        };
         db["TaskTemplate"]["ContainerSpec"]["Mounts"] = json!([
             { "Type": "volume", "Source": "shop_data", "Target": target }
         ]);

@@ -1,4 +1,4 @@
-//! S8, S9, S10, S15, S16 where the data has nothing but the commands of its service.
+//! S8, S9, S10, S15, S16 where a running service alone tells the data, and takes it: by commands, or as definitions.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use skep_tests::sim::postgres::Content;
 use skep_tests::sim::shop::{Shop, ShopOptions};
 
 use super::jobs::{SECRET, readable};
-use super::{driven, exists, failed_with, once, remarks, restore, step, update};
+use super::{driven, exists, failed_with, once, remarks, restore, spec, step, update};
 
 fn held(shop: &Shop) -> Content {
     shop.data.with(|world| world.files["shop_db"].live.clone())
@@ -28,17 +28,45 @@ fn loads(shop: &Shop) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_command_dumped_its_load_command_brings_back_while_clients_are_stopped() {
-    let scene = Scene::restore(ShopOptions::files("command"), asked()).await;
+    for word in ["command", "rabbitmq"] {
+        let scene = Scene::restore(ShopOptions::files(word), asked()).await;
+        let op = driven(&scene).await;
+        assert_eq!(scene.check("a restore into the running service").await, State::Succeeded);
+        assert_eq!(step(&op, "replace"), Some(StepState::Done), "{:#?}", op.journal);
+        assert_eq!((loads(&scene.shop), step(&op, "beside")), (1, None));
+        assert!(remarks(&op, "Skep cannot know"), "{:?}", op.journal.remarks);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s15_a_job_sees_the_volume_of_a_broker_for_its_cookie_and_writes_nothing_there() {
+    let scene = Scene::restore(ShopOptions::files("rabbitmq"), asked()).await;
+    let env = scene.driver("driver").await;
+    let seen = async {
+        once(&scene.shop, "the load", |shop| exists(shop, "-replace-load-1")).await;
+        let job = scene.shop.sim.services().into_iter().find(|n| n.contains("-replace-load-1")).unwrap();
+        spec(&scene.shop, &job)["TaskTemplate"]["ContainerSpec"]["Mounts"].clone()
+    };
+    let (_, mounts) = tokio::join!(scene.drive(&env), seen);
+    let volume = mounts.as_array().unwrap().iter().find(|m| m["Source"] == "shop_data").unwrap();
+    assert_eq!((&volume["Target"], &volume["ReadOnly"]), (&json!("/skep/data"), &json!(true)));
+    assert_eq!(scene.check("the cookie").await, State::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_whose_name_changes_with_each_restart_is_refused() {
+    let shop = Shop::start(ShopOptions::files("rabbitmq")).await;
+    update(&shop, "shop_db", |s| s["TaskTemplate"]["ContainerSpec"]["Hostname"] = json!("{{.Task.ID}}"))
+        .await;
+    let scene = Scene::ask(shop, Work::Backup).await;
     let op = driven(&scene).await;
-    assert_eq!(scene.check("a restore by a command").await, State::Succeeded);
-    assert_eq!(step(&op, "replace"), Some(StepState::Done), "{:#?}", op.journal);
-    assert_eq!((loads(&scene.shop), step(&op, "beside")), (1, None));
-    assert!(remarks(&op, "Skep cannot know"), "{:?}", op.journal.remarks);
+    assert_eq!(op.journal.state, State::Failed, "{:#?}", op.journal);
+    assert!(failed_with(&op, "no fixed name"), "{:#?}", op.journal);
 }
 
 #[tokio::test(start_paused = true)]
 async fn s10_no_command_loads_without_a_safety_backup() {
-    let scene = Scene::restore(ShopOptions::files("command"), asked()).await;
+    let scene = Scene::restore(ShopOptions::files("rabbitmq"), asked()).await;
     for _ in 0..3 {
         let safety = |task: &Task| matches!(task, Task::CommandDump(dump) if dump.dir.ends_with('s'));
         scene.shop.sim.faults().kill_job(1, move |ticket| safety(&ticket.task));
@@ -136,7 +164,7 @@ async fn s15_the_secret_part_of_the_environment_reaches_commands_and_nobody_else
     assert!(secrets > 0, "no job was looked at");
     assert_eq!(scene.check("s15 command").await, State::Succeeded);
     let given = scene.shop.data.with(|world| {
-        world.tasks.iter().any(|t| matches!(t, Task::CommandLoad(l) if l.command.environment.is_some()))
+        world.tasks.iter().any(|t| matches!(t, Task::CommandLoad(l) if l.means.reaches().1.is_some()))
     });
     assert!(given, "the command did not get it");
 }

@@ -1,13 +1,14 @@
-//! Data that only the service's own commands can dump and load.
+//! Data that is in a running service and nowhere else: the service's own commands dump and load it, or programs of its
+//! server that Skep knows how to ask.
 //!
 //! ```text
-//! dump command ─ stdout ─▶ data.dump ─ stdin ─▶ load command
+//! dump command ─ stdout ─▶ data.dump ─ stdin ─▶ load command          node ─ rabbitmqctl ─▶ definitions.json ─▶ node
 //!                              └─ stdin ─▶ verify command
 //! ```
 
 use serde::{Deserialize, Serialize};
 
-use super::Stored;
+use super::{Connect, Stored};
 use crate::manifest::Manifest;
 
 /// A command of the service: `/bin/sh -c` in the service's own image, as its user. It has done its work if and only if
@@ -23,11 +24,36 @@ pub struct ShellCommand {
     pub environment: Option<String>,
 }
 
+/// What dumps data or loads it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Means {
+    /// A command of the service, which writes the data to its standard output, or replaces all of it by what it reads
+    /// from its standard input. The latter is run again where it, or its job, failed.
+    Shell(ShellCommand),
+    /// The definitions of a RabbitMQ, in `definitions.json`. The user is the name of the node, and its cookie is the
+    /// password.
+    Rabbitmq(Connect),
+}
+
+/// What tells whether a dump is whole, besides its checksum.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reading {
+    /// Nothing.
+    #[default]
+    Checksum,
+    /// A command that reads it from its standard input.
+    Shell(ShellCommand),
+    /// All definitions of a RabbitMQ are looked at.
+    Rabbitmq,
+}
+
 /// See [`super::Task::CommandDump`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CommandDump {
-    /// Writes the data to its standard output.
-    pub command: ShellCommand,
+    /// What dumps it.
+    pub means: Means,
     /// Directory relative to [`crate::STORE_PATH`]; made where absent.
     pub dir: String,
 }
@@ -35,8 +61,8 @@ pub struct CommandDump {
 /// See [`super::Task::CommandSeal`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CommandSeal {
-    /// Reads a dump from its standard input and says whether it is whole; checksums have to do where there is none.
-    pub verify: Option<ShellCommand>,
+    /// How the dump is read.
+    pub reading: Reading,
     /// Directory relative to [`crate::STORE_PATH`].
     pub dir: String,
     /// The manifest to write after its artefact was read back and found whole.
@@ -47,7 +73,7 @@ pub struct CommandSeal {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CommandExamine {
     /// As in [`CommandSeal`].
-    pub verify: Option<ShellCommand>,
+    pub reading: Reading,
     /// The engine's word in labels; a backup of another one is refused.
     pub engine: String,
     /// The backup.
@@ -57,10 +83,22 @@ pub struct CommandExamine {
 /// See [`super::Task::CommandLoad`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CommandLoad {
-    /// Replaces the data by what it reads from its standard input. Is run again where it, or its job, failed.
-    pub command: ShellCommand,
+    /// What loads it.
+    pub means: Means,
     /// The engine's word in labels; a backup of another one is refused.
     pub engine: String,
-    /// The backup; the command is not started unless its checksums are the registered ones.
+    /// The backup; nothing is loaded unless its checksums are the registered ones.
     pub stored: Stored,
+}
+
+// === impl Means ===
+
+impl Means {
+    /// The host name of the service's tasks, and the file with what is secret.
+    pub fn reaches(&self) -> (&str, Option<&str>) {
+        match self {
+            Means::Shell(command) => (&command.host, command.environment.as_deref()),
+            Means::Rabbitmq(connect) => (&connect.host, connect.password_file.as_deref()),
+        }
+    }
 }

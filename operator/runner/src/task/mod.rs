@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 pub use self::checks::{
     CheckOutcome, Expect, NetCheck, NetChecks, Probe, REDIS_READING, SqlCheck, SqlChecks,
 };
-pub use self::command::{CommandDump, CommandExamine, CommandLoad, CommandSeal, ShellCommand};
+pub use self::command::{
+    CommandDump, CommandExamine, CommandLoad, CommandSeal, Means, Reading, ShellCommand,
+};
 pub use self::data::{
     Contents, DataChecks, DataEngine, DirDump, DirDumped, DirExamine, DirInspect, DirInspection, DirLoad,
     DirLoaded, DirMove, DirMoved, DirRemove, DirSeal, Direction, MysqlSettings, Names, RedisFiles,
@@ -102,13 +104,13 @@ pub enum Task {
     DirRemove(DirRemove),
     /// Run checks in a Redis or a MySQL.
     DataChecks(DataChecks),
-    /// Dump what the service's own command prints into a directory of the store. Writes no manifest.
+    /// Dump what a command prints, or a server tells, into a directory of the store. Writes no manifest.
     CommandDump(CommandDump),
-    /// Read such a dump back in full (checksum, the service's own verify command), then write the manifest.
+    /// Read such a dump back in full (checksum, and how such a dump is read), then write the manifest.
     CommandSeal(CommandSeal),
     /// Check such a stored backup against its registered checksum, in full; changes nothing.
     CommandExamine(CommandExamine),
-    /// Hand a backup to the service's own load command, which replaces the live data.
+    /// Load a backup into the running service, in place of the live data.
     CommandLoad(CommandLoad),
     /// Remove an unfinished backup's directory (one without a manifest, unless `sealed`).
     Discard(Discard),
@@ -133,6 +135,8 @@ pub enum Binary {
     Directories,
     /// `skep-runner-wal`.
     Log,
+    /// `skep-runner-service`.
+    Services,
 }
 
 /// How to reach a server, without its secret.
@@ -253,6 +257,11 @@ pub enum Report {
     DirLoad(Box<DirLoaded>),
     /// Of [`Task::DirMove`].
     DirMove(DirMoved),
+    /// Of [`Task::CommandLoad`].
+    CommandLoad {
+        /// What stayed although the backup does not have it, in sentences for people.
+        left: Vec<String>,
+    },
     /// Of [`Task::StoreVerify`]: the task succeeds also when the backup is spoilt.
     StoreVerify(Verdict),
     /// Of [`Task::StoreScan`].
@@ -285,11 +294,10 @@ impl Task {
             | Task::DirLoad(_)
             | Task::DirMove(_)
             | Task::DirRemove(_)
-            | Task::DataChecks(_)
-            | Task::CommandDump(_)
-            | Task::CommandSeal(_)
-            | Task::CommandExamine(_)
-            | Task::CommandLoad(_) => Binary::Directories,
+            | Task::DataChecks(_) => Binary::Directories,
+            Task::CommandDump(_) | Task::CommandSeal(_) | Task::CommandExamine(_) | Task::CommandLoad(_) => {
+                Binary::Services
+            }
             Task::PgTakeBase(_)
             | Task::PgReceive(_)
             | Task::PgRecover(_)
@@ -327,6 +335,7 @@ impl Binary {
             Binary::Databases => "skep-runner",
             Binary::Directories => "skep-runner-dir",
             Binary::Log => "skep-runner-wal",
+            Binary::Services => "skep-runner-service",
         }
     }
 }

@@ -55,6 +55,7 @@ impl Runner {
             Binary::Databases => env!("CARGO_BIN_EXE_skep-runner"),
             Binary::Directories => env!("CARGO_BIN_EXE_skep-runner-dir"),
             Binary::Log => env!("CARGO_BIN_EXE_skep-runner-wal"),
+            Binary::Services => env!("CARGO_BIN_EXE_skep-runner-service"),
         });
         command
             .args(["task", "--ticket"])

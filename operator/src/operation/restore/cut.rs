@@ -235,7 +235,12 @@ async fn in_place(
     let order = Order { key, target, task, store: Some(Access::Read), data: true };
     match work::run(cx, &order).await? {
         Outcome::Wait(wait) => Ok(Some(Progress::Wait(wait))),
-        Outcome::Done(_) => Ok(None),
+        Outcome::Done(report) => {
+            if let Report::CommandLoad { left } = *report {
+                left.into_iter().for_each(|left| cx.remark(left));
+            }
+            Ok(None)
+        }
         Outcome::Failed(fault) => Err(Fault::failed(format!("the restore failed: {}", fault.message))),
     }
 }

@@ -5,8 +5,8 @@
 //!                                  nothing live touched │ users see the page                 └ no way back by itself (S3)
 //! ```
 //! In place, `stop` comes before `safety`, so that nothing that users wrote is missing from it; it must succeed, and
-//! `replace ↩` stands where `cut` does; its undo restores the safety backup. That is the only way of data that nothing
-//! but its service's own commands can load ([`Data::Command`]).
+//! `replace ↩` stands where `cut` does; its undo restores the safety backup. That is the only way of data that a running
+//! service alone can tell and take ([`Data::Command`]).
 
 mod cut;
 pub mod directory;
@@ -233,13 +233,8 @@ impl Way {
     fn only(engine: Engine) -> Option<Way> {
         match engine {
             Engine::Postgres => None,
-            Engine::Command => Some(Way::InPlace),
-            Engine::Mysql
-            | Engine::Mariadb
-            | Engine::Mongodb
-            | Engine::Redis
-            | Engine::Rabbitmq
-            | Engine::Volume => Some(Way::Directory),
+            Engine::Command | Engine::Mongodb | Engine::Rabbitmq => Some(Way::InPlace),
+            Engine::Mysql | Engine::Mariadb | Engine::Redis | Engine::Volume => Some(Way::Directory),
         }
     }
 }

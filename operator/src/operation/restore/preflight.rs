@@ -11,7 +11,7 @@ use skep_runner::{Fault as JobFault, Report, Task};
 use super::judge::{self, Judgement, Known, judge};
 use super::prepare::{NO_WAY_BACK, done};
 use super::{Way, directory};
-use crate::engines::Data;
+use crate::engines::{By, Data};
 use crate::operation::catalogue::Entry;
 use crate::operation::data::{examined, unexpected};
 use crate::operation::drill;
@@ -80,16 +80,27 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     done(cx, &out)
 }
 
-/// What commands dump and load, nobody else can look into: the backup is read in full, and what is not known is said.
+/// What a running service alone takes, nobody else can look into: the backup is read in full, and what is not known is
+/// said.
 async fn of_commands(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, Fault> {
     let ids = match usable(cx, frozen, &Seen::default()).await? {
         Candidates::Wait(progress) => return Ok(progress),
         Candidates::Usable { ids, first: _ } => ids,
     };
-    cx.remark(format!(
-        "what else uses {0}, and how much room its load command needs, Skep cannot know; {0} itself keeps running",
-        frozen.target.name
-    ));
+    let (by, name) = match &frozen.target.data {
+        Data::Command(data) => (&data.by, &frozen.target.name),
+        Data::None | Data::Postgres | Data::Directory(_) => {
+            return Err(Fault::failed("its data is elsewhere"));
+        }
+    };
+    cx.remark(match by {
+        By::Commands(_) => format!(
+            "what else uses {name}, and how much room its load command needs, Skep cannot know; {name} itself keeps running"
+        ),
+        By::Rabbitmq => format!(
+            "what else uses {name} Skep cannot know; {name} itself keeps running, and its messages stay in their queues"
+        ),
+    });
     done(cx, &Preflight { usable: ids, ..Preflight::default() })
 }
 

@@ -272,7 +272,7 @@ pub(super) async fn check_all(
         }),
         // The labels are refused before; whoever accepts their problems learns it here.
         Data::Command(_) => {
-            let message = "Skep has no server to ask: the data has commands only".to_owned();
+            let message = "Skep has no server to ask about such data".to_owned();
             return Ok(Checked::Unable(JobFault { kind: FaultKind::Final, message }));
         }
         Data::Postgres | Data::None => {

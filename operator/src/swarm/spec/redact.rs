@@ -16,7 +16,7 @@ const HIDDEN: &str = "***";
 const SHORTEST: usize = 6;
 
 /// Parts of a name that make it secret wherever they stand in it.
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 12] = [
     "password",
     "passwd",
     "passphrase",
@@ -28,6 +28,7 @@ const PARTS: [&str; 11] = [
     "basicauth",
     "requirepass",
     "masterauth",
+    "erlangcookie",
 ];
 /// Words of a name that make it secret.
 const WORDS: [&str; 7] = ["pass", "pwd", "pw", "key", "auth", "dsn", "jwt"];
@@ -162,6 +163,7 @@ mod tests {
             "DB_PASS",
             "PGPASSWORD",
             "SENTRY_DSN",
+            "RABBITMQ_ERLANG_COOKIE",
         ] {
             assert!(looks_secret(name), "{name}");
         }

@@ -1,10 +1,10 @@
-//! Data that only commands dump and load: rows by table again, of the service that the command finds in `SKEP_HOST`.
+//! Data that a running service alone tells: rows by table again, of the service whose host the job is given.
 
-use skep_runner::Report;
 use skep_runner::manifest::{Artefact, Manifest};
 use skep_runner::task::{
-    CommandDump, CommandExamine, CommandLoad, CommandSeal, Contents, DirDumped, PgSeal, ShellCommand, Stored,
+    CommandDump, CommandExamine, CommandLoad, CommandSeal, Contents, DirDumped, Means, PgSeal, Stored,
 };
+use skep_runner::{DATA_PATH, Report};
 
 use super::files::{Files, half_of};
 use super::inspect::length;
@@ -24,16 +24,16 @@ impl PgJob {
         &self,
         world: &'w mut World,
         view: &View<'_>,
-        command: &ShellCommand,
+        means: &Means,
     ) -> Result<&'w mut Files, Failure> {
-        if let Some(path) =
-            command.environment.as_ref().filter(|path| !self.container.files.contains_key(*path))
-        {
+        let (host, secret) = means.reaches();
+        // What is in a volume this simulation does not know.
+        let is_known = |path: &str| path.starts_with(DATA_PATH) || self.container.files.contains_key(path);
+        if let Some(path) = secret.filter(|path| !is_known(path)) {
             return Err(Failure::refused(format!("cannot read {path}")));
         }
-        let found = view.resolve(&self.container, &command.host);
-        let found =
-            found.first().ok_or_else(|| Failure::unready(format!("{} does not resolve", command.host)))?;
+        let found = view.resolve(&self.container, host);
+        let found = found.first().ok_or_else(|| Failure::unready(format!("{host} does not resolve")))?;
         let files = world.files.get_mut(&found.service);
         files.ok_or_else(|| Failure::refused("the command failed (exit status: 1): nothing there"))
     }
@@ -43,7 +43,7 @@ impl PgJob {
         let pace = world.pace.dump;
         if self.phase == 0 {
             world.store.empty(&task.dir)?;
-            self.content = self.held(world, view, &task.command)?.live.clone();
+            self.content = self.held(world, view, &task.means)?.live.clone();
             self.started = view.now.to_string();
             return Ok(Next::More("dump", pace));
         }
@@ -85,7 +85,7 @@ impl PgJob {
     pub(super) fn command_load(&mut self, world: &mut World, view: &View<'_>, task: &CommandLoad) -> Worked {
         let (_, content) = self.dumped(world, &task.engine, &task.stored)?;
         let (pace, phase) = (world.pace.load, self.phase);
-        let held = self.held(world, view, &task.command)?;
+        let held = self.held(world, view, &task.means)?;
         held.half = phase < 2;
         held.live = match phase {
             0 => Content::new(),
@@ -95,6 +95,6 @@ impl PgJob {
         if phase < 2 {
             return Ok(Next::More("the load command", pace));
         }
-        Ok(Next::Done(Box::new(Report::Done)))
+        Ok(Next::Done(Box::new(Report::CommandLoad { left: Vec::new() })))
     }
 }

@@ -1,8 +1,7 @@
-//! Data that only the service's own commands can dump and load: its commands are given and asked for bytes, and are
-//! trusted with what the bytes mean.
+//! Commands of a service: they are given and asked for bytes, and are trusted with what the bytes mean.
 //!
-//! Invariants: no command reads an artefact whose checksum is not the registered one; what a command prints is either
-//! the artefact or goes to standard error, never among the lines of the job; no secret of the service is in a message.
+//! Invariants: what a command prints is either the artefact or goes to standard error, never among the lines of the job;
+//! no secret of the service is in a message.
 
 use std::io::{Seek as _, SeekFrom};
 use std::process::{Command, Stdio};
@@ -10,11 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::job::{self, Job};
-use crate::store::{self, Backup, Draft, Whole};
-use crate::task::{
-    CommandDump, CommandExamine, CommandLoad, CommandSeal, Contents, DirDumped, Report, ShellCommand, Stored,
-};
+use crate::job::Job;
+use crate::store::{Draft, Folder, Whole};
+use crate::task::{Contents, DirDumped, ShellCommand};
 use crate::tool::Tool;
 
 /// The only artefact.
@@ -28,13 +25,10 @@ const LARGEST_SECRET: u64 = 4096;
 /// Longest pause between two looks at a running command.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Dumps; what an earlier attempt left in an unsealed directory is replaced.
-pub(crate) fn dump(job: &Job, task: &CommandDump) -> Result<Report> {
-    let CommandDump { command, dir } = task;
+/// Dumps into a directory of the store; what comes back lacks the times.
+pub(super) fn dump(job: &Job, command: &ShellCommand, folder: &Folder) -> Result<DirDumped> {
     let mut shell = shell(job, command, "")?;
-    let folder = store::emptied(job, dir)?;
-    let started = job::now();
-    let mut draft = Draft::new(job, &folder, FILE.to_owned())?;
+    let mut draft = Draft::new(job, folder, FILE.to_owned())?;
     let mut tool = Tool::start(shell.stdin(Stdio::null()).stdout(Stdio::piped()))?;
     let copied = draft.copy(&mut tool.stdout().expect("standard output was piped"));
     // What the command says tells more than that its stream was cut short.
@@ -48,58 +42,25 @@ pub(crate) fn dump(job: &Job, task: &CommandDump) -> Result<Report> {
     }
     let not_held = "anything that the dump command does not print".to_owned();
     let contents = Contents { size: artefact.size, not_held: vec![not_held], ..Contents::default() };
-    Ok(Report::DirDump(Box::new(DirDumped {
+    Ok(DirDumped {
         artefacts: vec![artefact],
         server_version: String::new(),
         tool_version: format!("skep-runner {}", env!("CARGO_PKG_VERSION")),
-        started,
-        ended: job::now(),
+        started: String::new(),
+        ended: String::new(),
         contents,
-    })))
+    })
 }
 
-/// Reads the artefact back, then writes the manifest, which makes the directory a backup.
-pub(crate) fn seal(job: &Job, task: &CommandSeal) -> Result<Report> {
-    let CommandSeal { verify, dir, manifest } = task;
-    let (manifest_sha256, size) = store::seal(job, dir, manifest, |whole| read(job, verify.as_ref(), whole))?;
-    Ok(Report::DirSeal { manifest_sha256, size })
+/// Has a dump read by the verify command.
+pub(super) fn verify(job: &Job, command: &ShellCommand, whole: &Whole) -> Result<()> {
+    feed(job, command, "the verify command", whole)
 }
 
-/// Checks a stored backup in full.
-pub(crate) fn examine(job: &Job, task: &CommandExamine) -> Result<Report> {
-    let CommandExamine { verify, engine, stored } = task;
-    let backup = opened(job, engine, stored)?;
-    store::examine(job, &backup, |whole| read(job, verify.as_ref(), whole))?;
-    Ok(Report::DirExamine { manifest: Box::new(backup.manifest) })
-}
-
-/// Hands a backup to the load command.
-pub(crate) fn load(job: &Job, task: &CommandLoad) -> Result<Report> {
-    let CommandLoad { command, engine, stored } = task;
-    let backup = opened(job, engine, stored)?;
-    let wholes = backup.whole(job)?;
-    let [whole] = wholes.as_slice() else {
-        return Err(Error::refused(format!("backup {} is not one dump", stored.id)));
-    };
+/// Hands a dump to the load command.
+pub(super) fn load(job: &Job, command: &ShellCommand, whole: &Whole) -> Result<()> {
     feed(job, command, "the load command", whole)?;
-    whole.is_untouched()?;
-    Ok(Report::Done)
-}
-
-fn opened(job: &Job, engine: &str, stored: &Stored) -> Result<Backup> {
-    let backup = Backup::open(job, stored)?;
-    let found = &backup.manifest.engine;
-    if found != engine {
-        return Err(Error::refused(format!("backup {} is one of `{found}`", stored.id)));
-    }
-    Ok(backup)
-}
-
-fn read(job: &Job, verify: Option<&ShellCommand>, whole: &Whole) -> Result<()> {
-    match verify {
-        Some(command) => feed(job, command, "the verify command", whole),
-        None => Ok(()),
-    }
+    whole.is_untouched()
 }
 
 /// Runs a command on an artefact. It is handed the file itself, so that it may read it in any order.

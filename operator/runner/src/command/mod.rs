@@ -1,0 +1,72 @@
+//! Data that is in a running service and nowhere else: its own commands ([`shell`]), or a server that Skep knows how to
+//! ask, dump it into one artefact and load that.
+//!
+//! Invariants: nothing is loaded from an artefact whose checksum is not the registered one.
+
+mod shell;
+
+use crate::error::{Error, Result};
+use crate::job::{self, Job};
+use crate::rabbitmq;
+use crate::store::{self, Backup, Whole};
+use crate::task::{CommandDump, CommandExamine, CommandLoad, CommandSeal, Means, Reading, Report, Stored};
+
+/// Dumps; what an earlier attempt left in an unsealed directory is replaced.
+pub(crate) fn dump(job: &Job, task: &CommandDump) -> Result<Report> {
+    let CommandDump { means, dir } = task;
+    let folder = store::emptied(job, dir)?;
+    let started = job::now();
+    let mut dumped = match means {
+        Means::Shell(command) => shell::dump(job, command, &folder)?,
+        Means::Rabbitmq(connect) => rabbitmq::dump(job, connect, &folder)?,
+    };
+    (dumped.started, dumped.ended) = (started, job::now());
+    Ok(Report::DirDump(Box::new(dumped)))
+}
+
+/// Reads the artefact back, then writes the manifest, which makes the directory a backup.
+pub(crate) fn seal(job: &Job, task: &CommandSeal) -> Result<Report> {
+    let CommandSeal { reading, dir, manifest } = task;
+    let (manifest_sha256, size) = store::seal(job, dir, manifest, |whole| read(job, reading, whole))?;
+    Ok(Report::DirSeal { manifest_sha256, size })
+}
+
+/// Checks a stored backup in full.
+pub(crate) fn examine(job: &Job, task: &CommandExamine) -> Result<Report> {
+    let CommandExamine { reading, engine, stored } = task;
+    let backup = opened(job, engine, stored)?;
+    store::examine(job, &backup, |whole| read(job, reading, whole))?;
+    Ok(Report::DirExamine { manifest: Box::new(backup.manifest) })
+}
+
+/// Loads a backup.
+pub(crate) fn load(job: &Job, task: &CommandLoad) -> Result<Report> {
+    let CommandLoad { means, engine, stored } = task;
+    let backup = opened(job, engine, stored)?;
+    let wholes = backup.whole(job)?;
+    let [whole] = wholes.as_slice() else {
+        return Err(Error::refused(format!("backup {} is not one dump", stored.id)));
+    };
+    let left = match means {
+        Means::Shell(command) => shell::load(job, command, whole).map(|()| Vec::new())?,
+        Means::Rabbitmq(connect) => rabbitmq::load(job, connect, whole)?,
+    };
+    Ok(Report::CommandLoad { left })
+}
+
+fn opened(job: &Job, engine: &str, stored: &Stored) -> Result<Backup> {
+    let backup = Backup::open(job, stored)?;
+    let found = &backup.manifest.engine;
+    if found != engine {
+        return Err(Error::refused(format!("backup {} is one of `{found}`", stored.id)));
+    }
+    Ok(backup)
+}
+
+fn read(job: &Job, reading: &Reading, whole: &Whole) -> Result<()> {
+    match reading {
+        Reading::Checksum => Ok(()),
+        Reading::Shell(command) => shell::verify(job, command, whole),
+        Reading::Rabbitmq => rabbitmq::read(whole),
+    }
+}

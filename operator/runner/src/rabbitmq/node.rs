@@ -1,0 +1,226 @@
+//! A running node, asked through its own `rabbitmqctl` with its cookie.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::error::{Error, Result};
+use crate::job::{Job, read_secret};
+use crate::net;
+use crate::task::Connect;
+use crate::tool;
+
+const TOOL: &str = "rabbitmqctl";
+const COOKIE: &str = ".erlang.cookie";
+/// Where a directory of the job's own is made: in memory, where there is such a place.
+const PLACES: [&str; 2] = ["/dev/shm", "/tmp"];
+
+/// A node, and a home for the programs that speak to it.
+pub(super) struct Node {
+    name: String,
+    home: Home,
+}
+
+/// A directory that nobody else can read, removed when dropped.
+struct Home(PathBuf);
+
+// === impl Node ===
+
+impl Node {
+    /// The node whose name is the user of `connect`: a node is reached by the host in its name alone, so that this host
+    /// is said to be where the service's task is, whatever the network says.
+    pub(super) fn reach(job: &Job, connect: &Connect) -> Result<Node> {
+        let Connect { host, port, user: name, password_file } = connect;
+        let path =
+            password_file.as_deref().ok_or_else(|| Error::refused("there is no cookie to reach it with"))?;
+        let cookie = read_secret(path)?;
+        job.out.keep_back(&cookie);
+        let addresses = net::resolve(host, *port).map_err(Error::io(format!("{host} does not resolve")))?;
+        let address = addresses.first().ok_or_else(|| Error::Unready(format!("{host} has no address")))?;
+        let named = name.split_once('@').map(|(_, host)| host);
+        let named = named.ok_or_else(|| Error::refused(format!("`{name}` is not the name of a node")))?;
+        let home = Home::make()?;
+        home.write(COOKIE, cookie.trim().as_bytes())?;
+        home.write("inetrc", hosts(named, address.ip()).as_bytes())?;
+        Ok(Node { name: name.clone(), home })
+    }
+
+    /// What an expression comes to that ends in base64, decoded; `given` is the JSON that it finds as `Given`.
+    pub(super) fn eval(&self, text: &str, given: Option<&str>) -> Result<Vec<u8>> {
+        let given = given.map(|json| {
+            let json = base64(json.as_bytes());
+            format!("Given = rabbit_json:decode(base64:decode(<<\"{json}\">>)),\n")
+        });
+        let path = self.home.write("eval.erl", (given.unwrap_or_default() + text).as_bytes())?;
+        let mut command = self.command(&["eval_file"]);
+        let printed = tool::output_of(command.arg(path)).map_err(told)?;
+        unbase64(&printed)
+            .ok_or_else(|| Error::refused("rabbitmqctl printed something else than was asked for"))
+    }
+
+    /// Hands definitions to it, all or none of whose parts it may take.
+    pub(super) fn import(&self, definitions: &[u8]) -> Result<()> {
+        let path = self.home.write("import.json", definitions)?;
+        tool::output_of(self.command(&["import_definitions"]).arg(path)).map(drop).map_err(told)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(TOOL);
+        command.args(["-q", "-n", &self.name]);
+        if self.name.contains('.') {
+            command.arg("-l");
+        }
+        command.args(args);
+        let home = &self.home.0;
+        command.env("HOME", home).env("ERL_INETRC", home.join("inetrc")).env("LC_ALL", "C.UTF-8");
+        for variable in ["RABBITMQ_ERLANG_COOKIE", "RABBITMQ_CTL_ERL_ARGS"] {
+            command.env_remove(variable);
+        }
+        command.current_dir(home);
+        command
+    }
+}
+
+// === impl Home ===
+
+impl Home {
+    fn make() -> Result<Home> {
+        let name = format!("skep-{}", std::process::id());
+        let mut last = None;
+        for place in PLACES {
+            let path = Path::new(place).join(&name);
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Home(path)),
+                Err(error) => last = Some(error),
+            }
+        }
+        let error = last.unwrap_or_else(|| std::io::Error::other("no such place"));
+        Err(Error::io("cannot make a directory of the job's own")(error))
+    }
+
+    /// Writes a file that only the job can read; the cookie must not be anybody else's to be taken.
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        let path = self.0.join(name);
+        let cannot = || Error::io(format!("cannot write {name}"));
+        // One that an earlier question left.
+        let _absent = std::fs::remove_file(&path);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        file.map_err(cannot())?.write_all(bytes).map_err(cannot())?;
+        Ok(path)
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Where the host in the node's name is, as Erlang reads it.
+fn hosts(name: &str, address: IpAddr) -> String {
+    let parts: Vec<String> = match address {
+        IpAddr::V4(address) => address.octets().iter().map(u8::to_string).collect(),
+        IpAddr::V6(address) => address.segments().iter().map(u16::to_string).collect(),
+    };
+    format!("{{host, {{{}}}, [\"{name}\"]}}.\n{{lookup, [file, native]}}.\n", parts.join(","))
+}
+
+/// What the tool says of a node that it cannot reach is a page of advice, and a hash of the cookie.
+fn told(error: Error) -> Error {
+    let Error::Tool { tool, status, said } = error else { return error };
+    if said.contains("Erlang distribution failed") {
+        return Error::Barred(
+            "the node refuses its own rabbitmqctl: the cookie is another one, it speaks TLS between nodes, or it has another name than its service says".to_owned(),
+        );
+    }
+    if said.contains("unable to connect") || said.contains("attempted to contact") {
+        return Error::Unready("the node cannot be reached: it is down, or still starting".to_owned());
+    }
+    let lines = said.split("; ").filter(|line| !line.contains("cookie") && !line.trim().is_empty());
+    Error::Tool { tool, status, said: lines.collect::<Vec<_>>().join("; ") }
+}
+
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+fn base64(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let word =
+            chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let digit = DIGITS[(word >> (18 - 6 * place)) as usize & 63];
+            text.push(if place > chunk.len() { '=' } else { char::from(digit) });
+        }
+    }
+    text
+}
+
+/// The bytes of the only base64 in `<<"…">>`, which the shell breaks into several pieces where it is long.
+fn unbase64(printed: &str) -> Option<Vec<u8>> {
+    let inner = printed.trim().strip_prefix("<<")?.strip_suffix(">>")?;
+    let (mut bytes, mut word, mut digits) = (Vec::with_capacity(inner.len() / 4 * 3), 0_u32, 0);
+    for byte in inner.bytes().filter(|byte| !byte.is_ascii_whitespace() && *byte != b'"' && *byte != b'=') {
+        let digit = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        word = word << 6 | u32::from(digit);
+        digits += 1;
+        if digits == 4 {
+            bytes.extend_from_slice(&word.to_be_bytes()[1..]);
+            (word, digits) = (0, 0);
+        }
+    }
+    match digits {
+        0 => {}
+        2 => bytes.push((word >> 4) as u8),
+        3 => bytes.extend_from_slice(&((word >> 2) as u16).to_be_bytes()),
+        _ => return None,
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_in_base64_is_read_back_whatever_its_length_and_however_it_is_broken() {
+        for text in ["", "a", "ab", "abc", "{\"ä\":[1,2]}"] {
+            let coded = base64(text.as_bytes());
+            assert_eq!(unbase64(&format!("<<\"{coded}\">>")).unwrap(), text.as_bytes(), "{coded}");
+        }
+        assert_eq!(base64(b"any carnal pleas"), "YW55IGNhcm5hbCBwbGVhcw==");
+        assert_eq!(unbase64("<<\"YW55\"\n  \"IGNh\">>").unwrap(), b"any ca");
+        for wrong in ["{error,undef}", "<<\"a-b\">>", "<<\"Y\">>", ""] {
+            assert_eq!(unbase64(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_host_in_a_nodes_name_is_said_to_be_where_its_task_is() {
+        assert_eq!(hosts("mq", [10, 0, 1, 7].into()).lines().next(), Some("{host, {10,0,1,7}, [\"mq\"]}."));
+    }
+
+    #[test]
+    fn what_the_tool_says_of_a_node_tells_what_to_do_and_shows_no_hash_of_the_cookie() {
+        let error = |said: &str| {
+            told(Error::Tool { tool: TOOL.into(), status: "exit status: 69".into(), said: said.into() })
+        };
+        let down =
+            "attempted to contact: [rabbit@mq];  * unable to connect to epmd (port 4369) on mq: nxdomain";
+        assert!(matches!(error(down), Error::Unready(_)));
+        let cookie =
+            "TCP connection succeeded but Erlang distribution failed;  * Erlang cookie hash: iQWNQTX";
+        assert!(matches!(error(cookie), Error::Barred(_)));
+        let other = error("Error:; Validation failed;  * Erlang cookie hash: iQWNQTX").chain();
+        assert!(other.contains("Validation failed") && !other.contains("iQWN"), "{other}");
+    }
+}
