@@ -87,6 +87,7 @@ impl Yard {
                 databases: read("skep-runner"),
                 directories: read("skep-runner-dir"),
                 log: read("skep-runner-wal"),
+                services: read("skep-runner-service"),
             },
             clock: Arc::new(clock::now),
         }
