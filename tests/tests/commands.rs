@@ -563,5 +563,33 @@ async fn a_stack_goes_back_to_a_point_and_the_plan_tells_no_value() {
     assert_eq!(desk.spec("shop_app"), before);
     let said = desk.say(&["plan", "rollback", "shop", "--to", &id]).await;
     assert!(said.out.contains("nothing differs from the point"), "{}", said.out);
+
+    // Nobody takes a point away from whoever goes back to it.
+    let said = desk.say(&["rollback", "shop", "--to", &id, "--detach"]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    let rollback = said.out.trim().to_owned();
+    let said = desk.say(&["points", "remove", &id]).await;
+    assert_eq!(said.exit, Exit::Refused, "{}{}", said.out, said.err);
+    assert!(said.err.contains("uses restore point"), "{}", said.err);
+    desk.drive(&["ops", "cancel", &rollback]).await;
+    let said = desk.say(&["points", "remove", &id]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    assert!(!desk.say(&["points"]).await.out.contains(&id));
+    desk.kept_the_secret();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_goes_back_with_its_data_driven_from_the_command_line() {
+    let desk = Desk::open().await;
+    assert_eq!(desk.drive(&["point", "shop"]).await.exit, Exit::Fine);
+    let id = last_id(&desk.say(&["points"]).await.out);
+    let then = desk.shop.data.content_of("shop_db", DATABASE).unwrap();
+    desk.shop.data.insert("shop_db", DATABASE, "orders", 7);
+    let said = desk.say(&["plan", "rollback", "shop", "--to", &id]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    assert!(said.out.contains("is not in what comes back"), "{}", said.out);
+    let said = desk.drive(&["rollback", "shop", "--to", &id]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    assert_eq!(desk.shop.data.content_of("shop_db", DATABASE).unwrap(), then);
     desk.kept_the_secret();
 }

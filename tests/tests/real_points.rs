@@ -11,7 +11,7 @@ use skep::operation::points;
 use skep::operation::record::{Operation, State, Work};
 use skep::operation::rollback::Component;
 use skep::swarm::object::Kind;
-use skep_tests::stage::{Setting, Specs, Stage};
+use skep_tests::stage::{Door, Setting, Specs, Stage, Write};
 
 const OPERATOR: &str = env!("CARGO_BIN_EXE_operator");
 const SPECS: [Component; 3] = [Component::Specs, Component::Configs, Component::Images];
@@ -80,6 +80,66 @@ async fn a_stack_is_taken_as_a_point_and_comes_back_from_a_deploy_spec_by_spec()
     let forth = done(&stage, Work::Rollback { point: back.id.clone(), only: SPECS.to_vec() }).await;
     assert_eq!(forth.journal.state, State::Succeeded, "{:#?}", forth.journal);
     assert_eq!(plain(&stage.shop().specs().await), plain(&deployed));
+    stage.shop().is_tidy().await;
+    drop(operator);
+    stage.strike().await;
+}
+
+/// The step that the leader has just begun, with the data of a part about to be cut over.
+fn begins_to_cut_over() -> impl FnMut(&Write) -> bool + Send + 'static {
+    |write| write.records("cut", "started")
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn a_stack_comes_back_spec_by_spec_and_row_by_row_although_the_leader_dies_half_way() {
+    let stage = Stage::set(Setting::default()).await;
+    let operator = stage.operator(OPERATOR, &[]).await;
+    let (before, rows) = (stage.shop().specs().await, stage.shop().orders().await);
+    let taken = done(&stage, Work::Point { without_data: false }).await;
+    assert_eq!(taken.journal.state, State::Succeeded, "{:#?}", taken.journal);
+    drop(operator);
+
+    stage.redeploy(changed).await;
+    stage.settled().await;
+    let deployed = stage.shop().specs().await;
+    stage.shop().drop_orders().await;
+    let users = stage.users(40);
+    let only = [&SPECS[..], &[Component::Database]].concat();
+    let door = Door::open(stage.sandbox.socket(), begins_to_cut_over());
+    let mut leader = stage.operator_behind(&door, OPERATOR).await;
+    let id = stage.ask_stack(Work::Rollback { point: taken.id.clone(), only: only.clone() }).await;
+    door.is_shut().await;
+    leader.kill().await;
+    let operator = stage.operator(OPERATOR, &[]).await;
+    let back = stage.ended(&id).await;
+    println!("{}: {:?} {:#?}", back.title(), back.journal.state, back.journal.remarks);
+    assert_eq!(back.journal.state, State::Succeeded, "{:#?}", back.journal);
+    stage.shop().serves().await;
+    let report = users.leave().await;
+    println!("without the application for {:.1} s", report.downtime_total_s);
+    report.assert_nothing_wrong();
+    assert_eq!(plain(&stage.shop().specs().await), plain(&before));
+    let missing: Vec<u64> = rows.difference(&stage.shop().orders().await).copied().collect();
+    assert_eq!(missing, [] as [u64; 0], "every order of the point is back");
+    let parts = stage.operations().await.into_iter().filter(|op| op.part_of() == Some(&id));
+    let parts: Vec<Operation> = parts.collect();
+    assert_eq!(parts.len(), 1, "{parts:#?}");
+    assert_eq!(parts[0].journal.state, State::Succeeded, "{:#?}", parts[0].journal);
+    stage.settled().await;
+    stage.shop().is_tidy().await;
+
+    // What was replaced had lost its orders, so a check stands against its return, and everything stays.
+    let forth = done(&stage, Work::Rollback { point: back.id.clone(), only }).await;
+    println!(
+        "{:#?}",
+        forth.journal.steps.iter().map(|(name, r)| (name, r.state, &r.note)).collect::<Vec<_>>()
+    );
+    match forth.journal.state {
+        State::Succeeded => assert_eq!(plain(&stage.shop().specs().await), plain(&deployed)),
+        State::Failed | State::RolledBack => assert_eq!(plain(&stage.shop().specs().await), plain(&before)),
+        other => panic!("{other:?}: {:#?}", forth.journal),
+    }
     stage.shop().is_tidy().await;
     drop(operator);
     stage.strike().await;

@@ -1,4 +1,4 @@
-//! Restore points: taking one, listing them.
+//! Restore points: taking one, listing them, removing one.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -10,9 +10,10 @@ use super::session::Session;
 use super::table::{Cell, Table};
 use crate::operation::catalogue::Backup;
 use crate::operation::points::{Head, Named, Purpose};
-use crate::operation::record::{OpId, Work};
+use crate::operation::record::{OpId, Operation, Work};
+use crate::operation::{desk, points};
 use crate::plan::World;
-use crate::plan::words::{ago, clock, size};
+use crate::plan::words::{ago, clock, list, size};
 use crate::swarm::object::Kind;
 
 /// `point`
@@ -38,9 +39,23 @@ pub struct PointWhat {
 
 /// `points`
 #[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct PointsArgs {
+    /// What to do with one; they are listed where nothing is said.
+    #[command(subcommand)]
+    pub command: Option<PointsCommand>,
     /// Only those of this stack.
     pub stack: Option<String>,
+}
+
+/// `points …`
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum PointsCommand {
+    /// Remove one from the Swarm. Its backups are left to the retention of their services.
+    Remove {
+        /// The restore point, or an unambiguous beginning of its id.
+        point: String,
+    },
 }
 
 /// One point, as JSON: names, never a spec, an option of a volume, or the data of a config (S15).
@@ -82,6 +97,9 @@ impl PointWhat {
 
 /// `skep points`
 pub(super) async fn points(session: &Session, args: &PointsArgs) -> Result<Exit, Failure> {
+    if let Some(PointsCommand::Remove { point }) = &args.command {
+        return remove(session, point).await;
+    }
     let there = session.engine.configs(Kind::Point, &[]).await?.len();
     let world = session.world().await?;
     let unreadable = there.saturating_sub(world.points.len());
@@ -106,6 +124,56 @@ pub(super) async fn points(session: &Session, args: &PointsArgs) -> Result<Exit,
         session.out.aside(format!("mind: {unreadable} cannot be read; a newer Skep may have made them"));
     }
     Ok(if lacking.is_empty() { Exit::Fine } else { Exit::Failed })
+}
+
+/// The point that a person means: its id, or an unambiguous beginning of it.
+///
+/// # Errors
+/// When there is none, or more than one.
+pub(super) async fn meant(session: &Session, text: &str) -> Result<Head, Failure> {
+    let all = points::list(&session.engine, None).await?;
+    let mut found =
+        all.into_iter().map(|p| p.head).filter(|p| !text.is_empty() && p.id.as_str().starts_with(text));
+    match (found.next(), found.next()) {
+        (Some(head), None) => Ok(head),
+        (Some(_), Some(_)) => Err(Failure::refused(format!("several restore points begin with `{text}`"))),
+        (None, _) => Err(Failure::refused_but(
+            format!("there is no restore point `{text}`"),
+            format!("`{} points` lists them", session.command),
+        )),
+    }
+}
+
+/// `skep points remove`
+async fn remove(session: &Session, text: &str) -> Result<Exit, Failure> {
+    let head = meant(session, text).await?;
+    let operations = desk::list(&session.engine).await?;
+    if let Some(op) = operations.iter().find(|op| uses(op, &head.id)) {
+        return Err(Failure::refused_but(
+            format!("operation {} ({}) uses restore point {}", op.id, op.title(), head.id),
+            format!("`{} ops show {}` tells how far it is", session.command, op.id),
+        ));
+    }
+    points::remove(&session.engine, &head.id).await?;
+    if session.out.is_json() {
+        session.out.json_whole(&serde_json::json!({ "removed": head.id }));
+    } else {
+        session.out.say(format!("{} is removed", head.id));
+        let backups: Vec<&str> = head.backups().collect();
+        if !backups.is_empty() {
+            let backups = list(&backups);
+            session
+                .out
+                .aside(format!("its data stays until the retention of each service lets it go: {backups}"));
+        }
+    }
+    Ok(Exit::Fine)
+}
+
+/// Whether an operation that has not ended takes this point, or goes back to it.
+fn uses(op: &Operation, point: &OpId) -> bool {
+    let goes_back_to = matches!(&op.intent.work, Work::Rollback { point: to, .. } if to == point);
+    !op.journal.state.is_terminal() && (op.id == *point || goes_back_to)
 }
 
 fn shown<'a>(world: &World, head: &'a Head) -> Shown<'a> {

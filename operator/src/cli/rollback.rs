@@ -2,8 +2,8 @@
 
 use super::failure::{Exit, Failure};
 use super::operate::{AskArgs, Wish, ask};
+use super::points::meant;
 use super::session::Session;
-use crate::operation::points::{self, Head};
 use crate::operation::record::Work;
 use crate::operation::rollback::{self, Component};
 
@@ -45,21 +45,6 @@ impl RollbackWhat {
         // What goes back is said in the intent, whatever the point holds by the time that it begins.
         let only = if self.only.is_empty() { rollback::everything(&head) } else { self.only.clone() };
         Ok(Wish::new(&self.stack, Work::Rollback { point: head.id, only }))
-    }
-}
-
-/// The point that a person means.
-async fn meant(session: &Session, text: &str) -> Result<Head, Failure> {
-    let all = points::list(&session.engine, None).await?;
-    let mut found =
-        all.into_iter().map(|p| p.head).filter(|p| !text.is_empty() && p.id.as_str().starts_with(text));
-    match (found.next(), found.next()) {
-        (Some(head), None) => Ok(head),
-        (Some(_), Some(_)) => Err(Failure::refused(format!("several restore points begin with `{text}`"))),
-        (None, _) => Err(Failure::refused_but(
-            format!("there is no restore point `{text}`"),
-            format!("`{} points` lists them", session.command),
-        )),
     }
 }
 

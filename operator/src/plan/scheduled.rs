@@ -1,4 +1,4 @@
-//! Scheduled backups and drills that are to begin now.
+//! Scheduled backups, drills and restore points that are to begin now.
 //!
 //! A service's newest due time counts, and no older one. It is *made* when the catalogue shows what it asks for from that
 //! time or later (a regular backup; a drill of the backup that was the newest then), or an operation that this schedule
@@ -6,7 +6,10 @@
 //! records of operations as long as they are kept. So a run that was missed is made up once, whatever kept it from
 //! running, and never twice.
 //!
-//! A backup that failed is worth another attempt; of drills only one that gave way, since what a drill has found it would
+//! A schedule of restore points stands on a service and is about its stack: there the points show what was made, as the
+//! catalogue does of backups.
+//!
+//! A backup or a point that failed is worth another attempt; of drills only one that gave way, since what a drill has found it would
 //! find again.
 //!
 //! Invariants: the id of an operation follows from service, label and due time alone (S13), that of a repeated attempt
@@ -22,7 +25,8 @@ use sha2::{Digest as _, Sha256};
 use super::world::holder;
 use crate::operation::catalogue::{Backup, Purpose};
 use crate::operation::drill;
-use crate::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
+use crate::operation::points::{Head, Point, Purpose as PointPurpose};
+use crate::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work, of_stack};
 use crate::policy::{Policies, Policy, Schedule};
 use crate::swarm::object::Service;
 
@@ -31,6 +35,8 @@ use crate::swarm::object::Service;
 const PART: u32 = 10;
 /// One that is late is not left to the next when that is further away than this.
 const SOON: Duration = Duration::from_secs(3600);
+/// So many restore points at once, those that people asked for included: each dumps the data of a whole stack.
+const POINTS_AT_ONCE: usize = 1;
 /// How long after each attempt that is worth another one that begins; the last of them from then on.
 const RETRIES: [Duration; 4] = [
     Duration::from_secs(15 * 60),
@@ -46,6 +52,8 @@ pub enum Errand {
     Backup,
     /// A drill of the newest backup.
     Drill,
+    /// A restore point of the stack that the service belongs to.
+    Point,
 }
 
 /// The administrator's rules for what runs by itself.
@@ -68,6 +76,14 @@ pub struct Seen<'a> {
     pub operations: &'a [Operation],
     /// The catalogue.
     pub backups: &'a [Backup],
+    /// Restore points.
+    pub points: &'a [Point],
+}
+
+/// What a run is about: the service whose label asks for it, or the stack of that service.
+struct Subject<'a> {
+    name: &'a str,
+    id: String,
 }
 
 /// A run that is to begin.
@@ -75,7 +91,7 @@ struct Run<'a> {
     errand: Errand,
     due: Timestamp,
     begins: Timestamp,
-    service: &'a Service,
+    subject: Subject<'a>,
     id: OpId,
 }
 
@@ -95,23 +111,26 @@ impl Errand {
         match self {
             Errand::Backup => "skep.backup.schedule",
             Errand::Drill => "skep.drill.schedule",
+            Errand::Point => "skep.point.schedule",
         }
     }
 
     /// The schedules by which it is asked for.
     pub fn schedules(self, policy: &Policy) -> &[Schedule] {
-        let asks = policy.enabled && policy.data.is_some();
+        let has_data = policy.data.is_some();
         let schedules = match self {
-            Errand::Backup => policy.backup.as_ref().map(|b| &b.schedules),
-            Errand::Drill => policy.drill.as_ref().map(|d| &d.schedules),
+            Errand::Backup => policy.backup.as_ref().filter(|_| has_data).map(|b| &b.schedules),
+            Errand::Drill => policy.drill.as_ref().filter(|_| has_data).map(|d| &d.schedules),
+            Errand::Point => policy.point.as_ref().map(|p| &p.schedules),
         };
-        schedules.filter(|_| asks).map_or(&[][..], |schedules| schedules)
+        schedules.filter(|_| policy.enabled).map_or(&[][..], |schedules| schedules)
     }
 
     const fn work(self) -> Work {
         match self {
             Errand::Backup => Work::Backup,
             Errand::Drill => Work::Drill { backup: None },
+            Errand::Point => Work::Point { without_data: false },
         }
     }
 
@@ -119,6 +138,15 @@ impl Errand {
         match self {
             Errand::Backup => op.intent.work == Work::Backup,
             Errand::Drill => matches!(op.intent.work, Work::Drill { .. }),
+            Errand::Point => matches!(op.intent.work, Work::Point { .. }),
+        }
+    }
+
+    /// What it is about; nothing where it is about a stack and the service belongs to none.
+    fn subject(self, service: &Service) -> Option<Subject<'_>> {
+        match self {
+            Errand::Backup | Errand::Drill => Some(Subject { name: service.name(), id: service.id.clone() }),
+            Errand::Point => service.stack().map(|name| Subject { name, id: of_stack(name) }),
         }
     }
 
@@ -126,6 +154,7 @@ impl Errand {
         match self {
             Errand::Backup => rules.at_once,
             Errand::Drill => rules.drills_at_once,
+            Errand::Point => POINTS_AT_ONCE,
         }
     }
 
@@ -141,13 +170,17 @@ impl Errand {
                 };
                 backup.drilled().any(|at| is_then(at) && was_newest(at))
             }
+            // A point shows itself.
+            Errand::Point => false,
         }
     }
 
     /// Not so what a person has cancelled.
     fn is_worth_another(self, op: &Operation) -> bool {
         match self {
-            Errand::Backup => matches!(op.journal.state, State::Failed | State::RolledBack),
+            Errand::Backup | Errand::Point => {
+                matches!(op.journal.state, State::Failed | State::RolledBack)
+            }
             Errand::Drill => drill::gave_way(op),
         }
     }
@@ -159,8 +192,8 @@ impl Run<'_> {
     fn intent(&self, now: Timestamp) -> Intent {
         Intent {
             schema: SCHEMA,
-            service: self.service.name().to_owned(),
-            service_id: self.service.id.clone(),
+            service: self.subject.name.to_owned(),
+            service_id: self.subject.id.clone(),
             work: self.errand.work(),
             trigger: Trigger::Schedule { key: self.errand.key().to_owned(), due: self.due },
             created: now,
@@ -175,15 +208,39 @@ pub fn scheduled(seen: &Seen<'_>, rules: &Rules, now: Timestamp) -> Vec<(OpId, I
     let policies = Policies::of(seen.services);
     let mut backups = runs(Errand::Backup, seen, &policies, rules, now);
     // A drill after it proves what it makes.
-    let taken: BTreeSet<&str> = backups.iter().map(|r| r.service.name()).collect();
+    let taken: BTreeSet<&str> = backups.iter().map(|r| r.subject.name).collect();
     let mut drills = runs(Errand::Drill, seen, &policies, rules, now);
-    drills.retain(|r| !taken.contains(r.service.name()));
+    drills.retain(|r| !taken.contains(r.subject.name));
+    let mut points = runs(Errand::Point, seen, &policies, rules, now);
+    // Several services of a stack may ask for the same one.
+    let mut stacks = BTreeSet::new();
+    points.retain(|r| stacks.insert(r.subject.name));
     backups.truncate(room(Errand::Backup, seen, rules));
     drills.truncate(room(Errand::Drill, seen, rules));
-    backups.into_iter().chain(drills).map(|run| (run.id.clone(), run.intent(now))).collect()
+    points.truncate(room(Errand::Point, seen, rules));
+    backups.into_iter().chain(drills).chain(points).map(|run| (run.id.clone(), run.intent(now))).collect()
 }
 
-/// The newest due time of a service's schedule that was not met yet.
+/// The newest due time of a schedule of a service. It asks for nothing from before the service was there.
+fn newest_due(errand: Errand, service: &Service, policy: &Policy, now: Timestamp) -> Option<Timestamp> {
+    let schedules = errand.schedules(policy).iter();
+    schedules.filter_map(|s| s.last_at(now)).max().filter(|due| *due >= service.created)
+}
+
+/// The newest due time of a stack's schedule of points, on one of its services, that was not met yet.
+fn missed_point(service: &Service, policy: &Policy, points: &[Point], now: Timestamp) -> Option<Timestamp> {
+    let due = newest_due(Errand::Point, service, policy, now)?;
+    // One without data shows nothing of a schedule's; of a stack that has none the records of operations tell.
+    let is_one = |head: &Head| {
+        service.stack() == Some(head.stack.as_str())
+            && head.purpose == PointPurpose::Regular
+            && head.backups().next().is_some()
+            && (due..=now).contains(&head.taken)
+    };
+    (!points.iter().any(|p| is_one(&p.head))).then_some(due)
+}
+
+/// The newest due time of a service's schedule of backups or drills that was not met yet.
 pub fn missed(
     errand: Errand,
     service: &Service,
@@ -191,9 +248,7 @@ pub fn missed(
     backups: &[Backup],
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let schedules = errand.schedules(policy);
-    // A schedule asks for nothing from before the service was there.
-    let due = schedules.iter().filter_map(|s| s.last_at(now)).max().filter(|due| *due >= service.created)?;
+    let due = newest_due(errand, service, policy, now)?;
     let is_own = |b: &&Backup| b.entry.service == service.name() && b.entry.purpose == Purpose::Regular;
     let own: Vec<&Backup> = backups.iter().filter(is_own).collect();
     let is_made = own.iter().any(|b| errand.shows(b, &own, |at| (due..=now).contains(&at)));
@@ -226,10 +281,17 @@ fn run<'a>(
     rules: &Rules,
     now: Timestamp,
 ) -> Option<Run<'a>> {
-    if policy.paused || holder(seen.operations, service.name()).is_some() {
+    let subject = errand.subject(service)?;
+    let is_open = |op: &&Operation| !op.journal.state.is_terminal() && op.intent.service_id == subject.id;
+    let is_busy = holder(seen.operations, service.name()).is_some()
+        || errand == Errand::Point && seen.operations.iter().any(|op| is_open(&op));
+    if policy.paused || is_busy {
         return None;
     }
-    let due = missed(errand, service, policy, seen.backups, now)?;
+    let due = match errand {
+        Errand::Backup | Errand::Drill => missed(errand, service, policy, seen.backups, now)?,
+        Errand::Point => missed_point(service, policy, seen.points, now)?,
+    };
     let next = errand.schedules(policy).iter().filter_map(|s| s.next_after(now)).min();
     let interval = next.map(|next| next.duration_since(due).unsigned_abs());
     let is_near = |next: Timestamp| {
@@ -239,21 +301,21 @@ fn run<'a>(
     if next.is_some_and(is_near) {
         return None;
     }
-    let attempts = attempts(errand, seen.operations, service, due, now);
+    let attempts = attempts(errand, seen.operations, &subject.id, due, now);
     let (id, begins) = match attempts.last() {
         None => {
             let window = interval.map_or(rules.spread, |i| rules.spread.min(i / PART));
-            (name(errand, service, due, ""), due + share(service.name(), window))
+            (name(errand, subject.name, due, ""), due + share(subject.name, window))
         }
         Some(last) => {
             if attempts.iter().any(|o| !errand.is_worth_another(o)) {
                 return None;
             }
             let begins = ended(last) + RETRIES[(attempts.len() - 1).min(RETRIES.len() - 1)];
-            (name(errand, service, begins, last.id.as_str()), begins)
+            (name(errand, subject.name, begins, last.id.as_str()), begins)
         }
     };
-    (begins <= now).then_some(Run { errand, due, begins, service, id })
+    (begins <= now).then_some(Run { errand, due, begins, subject, id })
 }
 
 /// What this schedule has already asked for, for this due time or a later one of an earlier schedule; in the order in
@@ -261,13 +323,13 @@ fn run<'a>(
 fn attempts<'a>(
     errand: Errand,
     operations: &'a [Operation],
-    service: &Service,
+    subject_id: &str,
     due: Timestamp,
     now: Timestamp,
 ) -> Vec<&'a Operation> {
     let is_one = |o: &&Operation| match &o.intent.trigger {
         Trigger::Schedule { key, due: d } => {
-            key == errand.key() && o.intent.service_id == service.id && (due..=now).contains(d)
+            key == errand.key() && o.intent.service_id == subject_id && (due..=now).contains(d)
         }
         Trigger::Person { .. } | Trigger::Alert { .. } | Trigger::Operation { .. } => false,
     };
@@ -281,8 +343,8 @@ fn ended(op: &Operation) -> Timestamp {
 }
 
 /// The same from whoever computes it: `at` is the due time, or follows from the record of the attempt before.
-fn name(errand: Errand, service: &Service, at: Timestamp, before: &str) -> OpId {
-    OpId::new(at, &format!("{} {} {at} {before}", errand.key(), service.name()))
+fn name(errand: Errand, subject: &str, at: Timestamp, before: &str) -> OpId {
+    OpId::new(at, &format!("{} {subject} {at} {before}", errand.key()))
 }
 
 /// A service's own share of a window, always the same.

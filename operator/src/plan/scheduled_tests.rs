@@ -77,12 +77,14 @@ struct Swarm {
     services: Vec<Service>,
     operations: Vec<Operation>,
     backups: Vec<Backup>,
+    points: Vec<Point>,
     rules: Rules,
 }
 
 impl Swarm {
     fn of(services: Vec<Service>) -> Swarm {
-        Swarm { services, operations: Vec::new(), backups: Vec::new(), rules: NO_SPREAD }
+        let (operations, backups, points) = (Vec::new(), Vec::new(), Vec::new());
+        Swarm { services, operations, backups, points, rules: NO_SPREAD }
     }
 
     fn one(schedule: &str) -> Swarm {
@@ -97,8 +99,8 @@ impl Swarm {
     }
 
     fn due(&self, now: Timestamp) -> Vec<(OpId, Intent)> {
-        let Swarm { services, operations, backups, rules } = self;
-        scheduled(&Seen { services, operations, backups }, rules, now)
+        let Swarm { services, operations, backups, points, rules } = self;
+        scheduled(&Seen { services, operations, backups, points }, rules, now)
     }
 
     /// What a leader does: stores what is due. Returns when it was due.
@@ -631,11 +633,92 @@ proptest! {
             let policies = Policies::of(&swarm.services);
             let policy = &policies.get("shop_db").unwrap().policy;
             if let Some(due) = missed(errand, &swarm.services[0], policy, &swarm.backups, now) {
-                let failed = attempts(errand, &swarm.operations, &swarm.services[0], due, now).last().is_some_and(|o| o.journal.state == State::Failed);
+                let failed = attempts(errand, &swarm.operations, &swarm.services[0].id, due, now).last().is_some_and(|o| o.journal.state == State::Failed);
                 let next = errand.schedules(policy).iter().filter_map(|s| s.next_after(now)).min().unwrap();
                 let interval = next.duration_since(due);
                 prop_assert!(failed || now < due + interval / 10 || next < now + interval / 10, "{due} is owed at {now}");
             }
         }
     }
+}
+
+/// A service of the stack `shop` that asks for points of it.
+fn of_shop(name: &str, schedule: &str) -> Service {
+    let mut service = asking(Errand::Point, name, schedule);
+    service.spec["Labels"]["com.docker.stack.namespace"] = json!("shop");
+    service
+}
+
+/// A point of the stack `shop`, with data or without.
+fn point(taken: Timestamp, purpose: PointPurpose, with_data: bool) -> Point {
+    let id = OpId::new(taken, "point");
+    let data = crate::operation::points::Data { engine: "postgres".to_owned(), backup: format!("{id}p0") };
+    let member = crate::operation::points::Member {
+        name: "shop_db".to_owned(),
+        id: String::new(),
+        spec: crate::operation::points::Part::of(&id, b""),
+        image: String::new(),
+        nodes: Vec::new(),
+        data: with_data.then_some(data),
+    };
+    let head = Head {
+        schema: Head::VERSION,
+        id,
+        stack: "shop".to_owned(),
+        taken,
+        purpose,
+        services: vec![member],
+        configs: Vec::new(),
+        secrets: Vec::new(),
+        networks: Vec::new(),
+        volumes: Vec::new(),
+    };
+    Point { config: String::new(), head }
+}
+
+#[test]
+fn a_point_is_asked_for_once_of_a_stack_whichever_of_its_services_say_so() {
+    let swarm = Swarm::of(vec![of_shop("shop_app", "0 2 * * *"), of_shop("shop_db", "0 2 * * *")]);
+    assert_eq!(swarm.due(at("2026-03-01T12:00:00Z")).len(), 1, "one that was missed is made up");
+    let due = swarm.due(at("2026-03-02T03:00:00Z"));
+    let [(id, intent)] = due.as_slice() else { panic!("{due:?}") };
+    assert_eq!((intent.service.as_str(), intent.service_id.as_str()), ("shop", "stack:shop"));
+    assert_eq!(intent.work, Work::Point { without_data: false });
+    assert_eq!(swarm.due(at("2026-03-02T04:00:00Z"))[0].0, *id, "whoever computes it, and whenever");
+    // A service of no stack has nothing to take a point of.
+    let alone = Swarm::of(vec![asking(Errand::Point, "shop_db", "0 2 * * *")]);
+    assert_eq!(alone.due(at("2026-03-02T03:00:00Z")), []);
+}
+
+#[test]
+fn a_regular_point_with_data_from_the_due_time_on_is_what_a_schedule_asks_for() {
+    let now = at("2026-03-02T03:00:00Z");
+    let due = |point: Point| {
+        let mut swarm = Swarm::of(vec![of_shop("shop_db", "0 2 * * *")]);
+        swarm.points.push(point);
+        swarm.due(now).len()
+    };
+    let taken = at("2026-03-02T02:10:00Z");
+    assert_eq!(due(point(taken, PointPurpose::Regular, true)), 0);
+    assert_eq!(due(point(at("2026-03-02T01:59:00Z"), PointPurpose::Regular, true)), 1);
+    assert_eq!(due(point(taken, PointPurpose::Safety, true)), 1, "what a rollback took");
+    assert_eq!(due(point(taken, PointPurpose::Regular, false)), 1, "without data");
+}
+
+#[test]
+fn a_stack_that_is_rolled_back_is_left_alone_and_a_point_that_failed_is_tried_again() {
+    let now = at("2026-03-02T03:00:00Z");
+    let mut swarm = Swarm::of(vec![of_shop("shop_db", "0 2 * * *")]);
+    let work = Work::Rollback { point: OpId::new(now, "x"), only: Vec::new() };
+    let mut rollback = testing::op("shop", work, "2026-03-02T02:59:00Z", State::Running);
+    rollback.intent.service_id = of_stack("shop");
+    swarm.operations.push(rollback);
+    assert_eq!(swarm.due(now), []);
+    swarm.operations[0].journal.state = State::Succeeded;
+    let (id, intent) = swarm.due(now).pop().unwrap();
+    let mut journal = Journal::new(State::Failed);
+    journal.ended = Some(now);
+    swarm.operations.push(Operation { config: id.config_name(), id, version: 1, intent, journal });
+    assert_eq!(swarm.due(at("2026-03-02T03:14:00Z")), []);
+    assert_eq!(swarm.due(at("2026-03-02T03:15:00Z")).len(), 1);
 }

@@ -12,7 +12,7 @@ use super::probe::{Body, Url};
 use super::schedule::Schedule;
 use super::types::{
     Backup, Check, CheckProbe, Commands, Data, Drill, Engine, Keep, Limit, Maintenance, MaintenanceMode,
-    Restore, RestoreMode, Strategy,
+    Points, Restore, RestoreMode, Strategy,
 };
 
 /// All labels of one service that were understood.
@@ -26,6 +26,7 @@ pub struct Draft {
     pub(super) data: DataDraft,
     pub(super) backup: BackupDraft,
     pub(super) drill: DrillDraft,
+    pub(super) point: PointDraft,
     pub(super) restore: RestoreDraft,
     pub(super) checks: BTreeMap<String, CheckDraft>,
 }
@@ -60,6 +61,11 @@ pub(super) struct BackupDraft {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct DrillDraft {
+    pub(super) schedules: Option<Vec<Schedule>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct PointDraft {
     pub(super) schedules: Option<Vec<Schedule>>,
 }
 
@@ -141,6 +147,12 @@ impl BackupDraft {
             encrypt: self.encrypt.unwrap_or_default(),
             copies: self.copies.unwrap_or_default(),
         })
+    }
+}
+
+impl PointDraft {
+    pub(super) fn build(self) -> Option<Points> {
+        self.schedules.map(|schedules| Points { schedules })
     }
 }
 

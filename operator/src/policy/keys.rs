@@ -164,6 +164,9 @@ pub static KEYS: &[KeySpec] = &[
     // --- drill
     key("skep.drill.schedule", Section::Drill, Kind::Schedules, "@daily", "When the newest backup is restored on the side, checked there and removed again, to prove that it can be restored. By the clock of its zone, as backups are. It gives way to anything else that is asked of the service, and is then made up later; one that was missed is made up once; one that failed is not repeated before its next time. By hand only, where absent.")
         .into(|d, _, t| put(&mut d.drill.schedules, t, value::schedules)),
+    // --- restore points
+    key("skep.point.schedule", Section::Point, Kind::Schedules, "@weekly", "When a restore point of the whole stack that the service belongs to is taken, with the data of all its data services, as `skep point` does. On any service of the stack; where several have it, each of their times counts. One that was missed is made up once; the newest of a stack stay (`SKEP_KEEP_POINTS`). By hand only, where absent.")
+        .into(|d, _, t| put(&mut d.point.schedules, t, value::schedules)),
     // --- restore
     key("skep.restore.on-alert", Section::Restore, Kind::Alerts, "PostgresCorrupted", "Alerts that ask for a restore. The alert must name the service in turn, in its label `skep_service`.")
         .into(|d, _, t| put(&mut d.restore.on_alert, t, value::alerts)),

@@ -199,6 +199,7 @@ fn build(draft: Draft, works: impl Fn(Section) -> bool) -> Policy {
         maintenance: draft.maintenance.build().filter(|_| works(Section::Maintenance)),
         backup: draft.backup.build().filter(|_| has_data && works(Section::Backup)),
         drill: Some(draft.drill.build()).filter(|_| has_data && works(Section::Drill)),
+        point: draft.point.build().filter(|_| works(Section::Point)),
         restore: restore.filter(|_| has_data && works(Section::Restore)),
         checks: checks.collect(),
         data,

@@ -57,6 +57,8 @@ pub enum Section {
     Backup,
     /// `skep.drill.*`.
     Drill,
+    /// `skep.point.*`.
+    Point,
     /// `skep.restore.*`.
     Restore,
     /// `skep.restart.*`.
@@ -237,6 +239,7 @@ impl Section {
             "data" => Section::Data,
             "backup" => Section::Backup,
             "drill" => Section::Drill,
+            "point" => Section::Point,
             "restore" => Section::Restore,
             "restart" => Section::Restart,
             "update" => Section::Update,
@@ -255,6 +258,7 @@ impl Section {
             Section::Data => "data",
             Section::Backup => "backup",
             Section::Drill => "drill",
+            Section::Point => "point",
             Section::Restore => "restore",
             Section::Restart => "restart",
             Section::Update => "update",

@@ -19,7 +19,7 @@ marked *not yet* are known, but this version of Skep does not do them and says s
 ";
 
 /// Headings of the sections, in order.
-const SECTIONS: [(Section, &str); 11] = [
+const SECTIONS: [(Section, &str); 12] = [
     (Section::Common, "Common"),
     (Section::DependsOn, "Dependencies"),
     (Section::Scale, "Scaling"),
@@ -27,6 +27,7 @@ const SECTIONS: [(Section, &str); 11] = [
     (Section::Data, "Data"),
     (Section::Backup, "Backups"),
     (Section::Drill, "Drills"),
+    (Section::Point, "Restore points"),
     (Section::Restore, "Restore"),
     (Section::Restart, "Restarts"),
     (Section::Update, "Updates"),

@@ -27,6 +27,8 @@ pub struct Policy {
     pub backup: Option<Backup>,
     /// Drills: there whenever there is data, so that drills by hand work too; none where its labels are faulty.
     pub drill: Option<Drill>,
+    /// Restore points of the service's stack, where they are asked for.
+    pub point: Option<Points>,
     /// Restore: there whenever there is data, with the defaults; none where its labels are faulty.
     pub restore: Option<Restore>,
     /// Checks by name.
@@ -117,6 +119,13 @@ pub struct Backup {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Drill {
     /// Schedules; none where drills are asked for by hand only.
+    pub schedules: Vec<Schedule>,
+}
+
+/// The `point` section.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Points {
+    /// Schedules; never empty.
     pub schedules: Vec<Schedule>,
 }
 

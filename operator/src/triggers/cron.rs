@@ -1,4 +1,4 @@
-//! Asks for the operations that time itself asks for: scheduled backups and drills, and dropping what restores kept.
+//! Asks for the operations that time itself asks for: scheduled backups, drills and restore points, and dropping what restores kept.
 //!
 //! Everything is read anew, so the leader that does this needs to know nothing of what another one did before.
 
@@ -6,6 +6,7 @@ use tracing::{info, warn};
 
 use crate::operation::catalogue::Backup;
 use crate::operation::desk::{self, Refusal};
+use crate::operation::points;
 use crate::operation::record::{Intent, OpId, Operation};
 use crate::operation::saga::Env;
 use crate::plan::scheduled::{Rules, Seen};
@@ -22,12 +23,13 @@ pub async fn ask(env: &Env, rules: &Rules) -> Result<Vec<Operation>, Error> {
     let operations = desk::list(engine).await?;
     let services = engine.services(&[(ENABLE, Some("true"))]).await?;
     let mut wanted = due(&operations, &services, now);
-    let mut seen = Seen { services: &services, operations: &operations, backups: &[] };
+    let mut seen = Seen { services: &services, operations: &operations, backups: &[], points: &[] };
     // The catalogue only ever says that nothing needs to be done, and it is long.
     if !scheduled(&seen, rules, now).is_empty() {
         let backups = engine.configs(Kind::Backup, &[]).await?;
         let backups: Vec<Backup> = backups.iter().filter_map(Backup::read).collect();
-        seen.backups = &backups;
+        let points = points::list(engine, None).await?;
+        (seen.backups, seen.points) = (&backups, &points);
         wanted.extend(scheduled(&seen, rules, now));
     }
     let mut created = Vec::new();
