@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep::operation::catalogue::Backup;
+use skep::operation::claim::gave_way;
 use skep::operation::desk;
-use skep::operation::drill::gave_way;
 use skep::operation::drive::{self, Again};
 use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
 use skep::operation::saga::{Env, Runners};

@@ -177,7 +177,7 @@ fn uses(op: &Operation, point: &OpId) -> bool {
 }
 
 fn shown<'a>(world: &World, head: &'a Head) -> Shown<'a> {
-    let member = |m: &'a crate::operation::points::Member| Member {
+    let member = |m: &'a points::Member| Member {
         name: &m.name,
         image: &m.image,
         engine: m.data.as_ref().map(|d| d.engine.as_str()),

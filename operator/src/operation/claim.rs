@@ -1,8 +1,12 @@
 //! One operation holds a service: a claim is a config whose name derives from the service, so that creating it is
 //! atomic. Claims are taken in the order of names and given back when the operation has come to rest.
 
-use super::record::{OpId, Operation, SERVICE};
-use super::saga::{Cx, Fault, Progress};
+use std::time::Duration;
+
+use tracing::info;
+
+use super::record::{OpId, Operation, SERVICE, STATE, State, Trigger, Work};
+use super::saga::{Cx, Fault, Progress, Wait};
 use crate::swarm::engine::Engine;
 use crate::swarm::error::Error;
 use crate::swarm::object::{KIND, Kind, Labels, OP, short_hash};
@@ -29,8 +33,8 @@ pub async fn take(cx: &mut Cx<'_>, services: &[String]) -> Result<Progress, Faul
         if let Some(other) = other.filter(|other| Some(other) != lender.as_ref()) {
             // Whoever holds one of them learns from this that it is wanted.
             cx.keep(&wanted).await?;
-            let mut wait = super::saga::Wait::new(format!("operation {other} holds {service}"));
-            wait.again = std::time::Duration::from_secs(1);
+            let mut wait = Wait::new(format!("operation {other} holds {service}"));
+            wait.again = Duration::from_secs(1);
             return Ok(Progress::Wait(wait));
         }
     }
@@ -71,4 +75,51 @@ pub async fn release(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         cx.engine().remove_config(&claim.id).await?;
     }
     Ok(Progress::done())
+}
+
+/// An operation, for people.
+pub fn named(other: &Operation) -> String {
+    format!("operation {} ({})", other.id, other.title())
+}
+
+/// How the note ends of who called an operation off that gave way.
+const GAVE_WAY: &str = ", to which it gave way";
+
+/// Gives way to another operation: from here on this one only goes back. `lost` says what people miss then.
+///
+/// # Errors
+/// What the engine says.
+pub async fn give_way(cx: &mut Cx<'_>, other: &Operation, lost: &str) -> Result<Progress, Fault> {
+    let why = format!("gave way to {}", named(other));
+    info!(operation = %cx.op.id, "{why}");
+    cx.remark(format!("{why}; {lost}"));
+    cx.op.journal.cancel = Some(named(other) + GAVE_WAY);
+    cx.save().await?;
+    Ok(Progress::Wait(Wait { again: Duration::ZERO, ..Wait::new(why) }))
+}
+
+/// Whether an operation ended because another one wanted its services: it is made up later.
+pub fn gave_way(op: &Operation) -> bool {
+    op.journal.state == State::Cancelled
+        && op.journal.cancel.as_deref().is_some_and(|why| why.ends_with(GAVE_WAY))
+}
+
+/// A restore that an alert asks for and that wants one of these services.
+///
+/// # Errors
+/// What the engine says.
+pub async fn alerted(cx: &Cx<'_>, services: &[String]) -> Result<Option<Operation>, Fault> {
+    for state in [State::Pending, State::Running] {
+        for config in cx.engine().configs(Kind::Operation, &[(STATE, state.as_str())]).await? {
+            let Ok(other) = Operation::read(&config) else { continue };
+            let asks = matches!(
+                (&other.intent.work, &other.intent.trigger),
+                (Work::Restore { .. }, Trigger::Alert { .. })
+            );
+            if asks && services.iter().any(|service| concerns(&other, service)) {
+                return Ok(Some(other));
+            }
+        }
+    }
+    Ok(None)
 }

@@ -24,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::world::holder;
 use crate::operation::catalogue::{Backup, Purpose};
-use crate::operation::drill;
+use crate::operation::claim;
 use crate::operation::points::{Head, Point, Purpose as PointPurpose};
 use crate::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work, of_stack};
 use crate::policy::{Policies, Policy, Schedule};
@@ -178,10 +178,11 @@ impl Errand {
     /// Not so what a person has cancelled.
     fn is_worth_another(self, op: &Operation) -> bool {
         match self {
-            Errand::Backup | Errand::Point => {
-                matches!(op.journal.state, State::Failed | State::RolledBack)
+            Errand::Backup => matches!(op.journal.state, State::Failed | State::RolledBack),
+            Errand::Point => {
+                matches!(op.journal.state, State::Failed | State::RolledBack) || claim::gave_way(op)
             }
-            Errand::Drill => drill::gave_way(op),
+            Errand::Drill => claim::gave_way(op),
         }
     }
 }

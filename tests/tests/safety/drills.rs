@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use skep::operation::catalogue::Backup;
+use skep::operation::claim::gave_way;
 use skep::operation::desk;
-use skep::operation::drill::{gave_way, scratch_name, scratch_side};
+use skep::operation::drill::{scratch_name, scratch_side};
 use skep::operation::drive::{self, Again};
 use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
 use skep::operation::saga::Env;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use skep::operation::claim::gave_way;
 use skep::operation::desk;
-use skep::operation::drill::{gave_way, scratch_side};
+use skep::operation::drill::scratch_side;
 use skep::operation::record::{Operation, State, Work};
 use skep_runner::Task;
 use skep_runner::task::SideState;

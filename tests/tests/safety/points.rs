@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde_json::json;
 use skep::operation::catalogue::Backup;
 use skep::operation::points::{self, Point};
-use skep::operation::record::{OpId, State, Work};
+use skep::operation::record::{Intent, OpId, SCHEMA, State, Work};
 use skep::operation::saga::Env;
 use skep::operation::settings::Settings;
+use skep::operation::{claim, desk};
 use skep::swarm::object::Kind;
 use skep_tests::saga::{Scene, connect};
 use skep_tests::sim::shop::{Shop, ShopOptions};
@@ -131,7 +132,7 @@ async fn a_point_holds_every_service_and_waits_for_who_holds_one() {
 
 async fn at_rest(env: &Env, id: &OpId) -> bool {
     skep::operation::drive::poll(env, id).await.unwrap();
-    skep::operation::desk::find(&env.engine, id).await.unwrap().journal.state.is_terminal()
+    desk::find(&env.engine, id).await.unwrap().journal.state.is_terminal()
 }
 
 #[tokio::test(start_paused = true)]
@@ -184,4 +185,37 @@ async fn a_point_says_which_files_it_does_not_hold() {
     let op = driven(&scene).await;
     assert_eq!(scene.check("point").await, State::Succeeded);
     assert!(remarks(&op, "volume shop_data of shop_db"), "{:?}", op.journal.remarks);
+}
+
+/// Whoever is down goes first: what nobody waits for is asked for again.
+#[tokio::test(start_paused = true)]
+async fn a_point_gives_way_to_a_restore_that_an_alert_asks_for() {
+    let labels = with_labels(&[super::SHORT_LOOKBACK], &[]);
+    let shop = Scene::back_up(Scene::with_audit(labels).await).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let scene = Scene::ask_stack(shop, POINT).await;
+    let engine = connect(&scene.shop, "alertmanager").await;
+    let mut restore = None;
+    let ask = async {
+        let intent = Intent {
+            schema: SCHEMA,
+            service: "shop_db".to_owned(),
+            service_id: engine.service("shop_db").await.unwrap().id,
+            work: super::beside(),
+            trigger: super::alert(&scene.shop),
+            created: scene.shop.sim.now(),
+            approval: false,
+            accept_problems: false,
+        };
+        let id = OpId::new(intent.created, "alert");
+        desk::create(&engine, &id, intent).await.unwrap();
+        restore = Some(id);
+    };
+    assert!(suspended(&scene, "driver", |shop, _| works_at(shop, "dump"), ask).await);
+    let op = scene.operation().await;
+    assert!(claim::gave_way(&op) && remarks(&op, "gave way to operation"), "{:#?}", op.journal);
+    assert_eq!(scene.check("gave way").await, State::Cancelled);
+    let env = scene.driver("restorer").await;
+    let restored = super::drills::drive_to_rest(&scene.shop, &env, &restore.unwrap()).await;
+    assert_eq!(restored.journal.state, State::Succeeded, "{:#?}", restored.journal);
 }

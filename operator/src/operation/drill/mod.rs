@@ -21,7 +21,6 @@ use serde_json::json;
 use skep_runner::Fault as JobFault;
 use skep_runner::line::FaultKind;
 use skep_runner::task::Named;
-use tracing::info;
 
 use super::catalogue::{self, Entry, Shown};
 use super::frozen::{self, Frozen};
@@ -88,9 +87,6 @@ struct Loaded {
 /// What is said of a backup that no job could read.
 const UNREAD: &str = "it cannot be read";
 
-/// How the note ends of who called a drill off that gave way.
-const GAVE_WAY: &str = ", to which it gave way";
-
 impl super::journal::Step for Step {
     fn name(self) -> &'static str {
         match self {
@@ -132,7 +128,7 @@ impl Saga for Drill {
             Step::Claim | Step::Record | Step::Release => None,
         };
         if let Some(other) = gives_way {
-            return give_way(cx, &other).await;
+            return claim::give_way(cx, &other, "nothing is proved, and nothing was changed").await;
         }
         match step {
             Step::Claim => take(cx).await,
@@ -173,13 +169,6 @@ impl Saga for Drill {
     async fn make_safe(&self, _cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         Ok(Progress::done())
     }
-}
-
-/// Whether an operation is a drill that ended because another one wanted the service: it is made up later.
-pub fn gave_way(op: &Operation) -> bool {
-    matches!(op.intent.work, Work::Drill { .. })
-        && op.journal.state == State::Cancelled
-        && op.journal.cancel.as_deref().is_some_and(|why| why.ends_with(GAVE_WAY))
 }
 
 /// The scratch database of a service. Always the same, so that no drill can leave one that no later one would find.
@@ -228,28 +217,14 @@ async fn rival(cx: &Cx<'_>) -> Result<Option<Operation>, Fault> {
     Ok(None)
 }
 
-fn named(other: &Operation) -> String {
-    format!("operation {} ({})", other.id, other.title())
-}
-
 /// Takes the service, once nobody else has or wants it.
 async fn take(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if let Some(other) = rival(cx).await? {
-        let wait = Wait::new(format!("waits for {}", named(&other)));
+        let wait = Wait::new(format!("waits for {}", claim::named(&other)));
         return Ok(Progress::Wait(Wait { again: Duration::from_secs(1), ..wait }));
     }
     let service = cx.op.intent.service.clone();
     claim::take(cx, &[service]).await
-}
-
-/// From here on it only goes back.
-async fn give_way(cx: &mut Cx<'_>, other: &Operation) -> Result<Progress, Fault> {
-    let why = format!("gave way to {}", named(other));
-    info!(operation = %cx.op.id, "{why}");
-    cx.remark(format!("{why}; nothing is proved, and nothing was changed"));
-    cx.op.journal.cancel = Some(named(other) + GAVE_WAY);
-    cx.save().await?;
-    Ok(Progress::Wait(Wait { again: Duration::ZERO, ..Wait::new(why) }))
 }
 
 async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {

@@ -8,6 +8,8 @@
 //! Every service of the stack is held from before the specs are read until the point is registered, so that no other
 //! operation of Skep's changes any of them in between. A person or a deploy may: then the point is not registered.
 //!
+//! It gives way to a restore that an alert asks for, as long as data is still being dumped: whoever is down goes first.
+//!
 //! Invariants: nothing live is changed at any moment; the head is written last, when every part and every backup is
 //! there, so a point that is listed is whole; older points go only after that.
 
@@ -131,6 +133,16 @@ impl Saga for Point {
     }
 
     async fn run(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        let gives_way = match step {
+            Step::Dump | Step::Verify | Step::Ship => {
+                let held = cx.out::<Wanted>("claim")?.services;
+                claim::alerted(cx, &held).await?
+            }
+            Step::Claim | Step::Plan | Step::Register | Step::Prune | Step::Release => None,
+        };
+        if let Some(other) = gives_way {
+            return claim::give_way(cx, &other, "nothing of the point is kept").await;
+        }
         match step {
             Step::Claim => take(cx).await,
             Step::Plan => plan(cx).await,
