@@ -6,6 +6,7 @@
 //! neither the application's nor the page; no application ever saw a half-restored database.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -25,7 +26,7 @@ use skep::swarm::engine::Engine;
 use skep::swarm::error::Error;
 use skep::swarm::object::Kind;
 use skep::swarm::transport::Endpoint;
-use skep_runner::task::SideState;
+use skep_runner::task::{Binary, SideState};
 
 use crate::sim::Answer;
 use crate::sim::build::{on_network, service_spec};
@@ -715,9 +716,8 @@ async fn env(shop: &Shop, name: &str) -> Env {
 
 /// Bytes that stand for the runners, which the simulation's jobs do not start.
 pub fn runners() -> Runners {
-    let [databases, directories, log, services] =
-        ["runner", "runner-dir", "runner-wal", "runner-service"].map(|name| Arc::from(name.as_bytes()));
-    Runners { databases, directories, log, services }
+    let Ok(runners) = Runners::read(|binary| Ok::<_, Infallible>(Arc::from(binary.name().as_bytes())));
+    runners
 }
 
 /// [`runners`] as files in a directory, for command lines; the path of the first. Written once a process: another test may be
@@ -728,17 +728,13 @@ pub fn runners() -> Runners {
 pub fn runner_files(dir: &str) -> &'static Path {
     static FIRST: OnceLock<PathBuf> = OnceLock::new();
     FIRST.get_or_init(|| {
-        let (Runners { databases, directories, log, services }, dir) = (runners(), Path::new(dir));
-        let dir = dir.join(std::process::id().to_string());
+        let dir = Path::new(dir).join(std::process::id().to_string());
         std::fs::create_dir_all(&dir).expect("the directory of the test can be written to");
-        let first = dir.join("skep-runner");
-        let [second, third, fourth] =
-            ["skep-runner-dir", "skep-runner-wal", "skep-runner-service"].map(|name| dir.join(name));
-        let all = [(&first, databases), (&second, directories), (&third, log), (&fourth, services)];
-        for (path, bytes) in all {
-            std::fs::write(path, bytes).expect("the directory of the test can be written to");
+        for binary in Binary::ALL {
+            std::fs::write(dir.join(binary.name()), binary.name())
+                .expect("the directory of the test can be written to");
         }
-        first
+        dir.join(Binary::Databases.name())
     })
 }
 

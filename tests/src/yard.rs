@@ -75,20 +75,14 @@ impl Yard {
         .await
     }
 
-    fn env(&self, instance: &str) -> Env {
-        let read = |name: &str| {
-            let file = Stage::runner().with_file_name(name);
-            std::fs::read(file).expect("`make runner` builds the runners").into()
-        };
+    fn env(&self, settings: Settings) -> Env {
         Env {
             engine: self.engine.clone(),
-            settings: Arc::new(Settings { instance: instance.to_owned(), ..self.settings.clone() }),
-            runners: Runners {
-                databases: read("skep-runner"),
-                directories: read("skep-runner-dir"),
-                log: read("skep-runner-wal"),
-                services: read("skep-runner-service"),
-            },
+            settings: Arc::new(settings),
+            runners: Runners::read(|binary| {
+                std::fs::read(Stage::runner().with_file_name(binary.name())).map(Into::into)
+            })
+            .expect("`make runner` builds the runners"),
             clock: Arc::new(clock::now),
         }
     }
@@ -120,7 +114,17 @@ impl Yard {
     /// # Panics
     /// When the operation is not there.
     pub async fn drive(&self, id: &OpId, instance: &str, until: impl Fn(&Operation) -> bool) -> Operation {
-        let env = self.env(instance);
+        let settings = Settings { instance: instance.to_owned(), ..self.settings.clone() };
+        self.drive_under(settings, id, until).await
+    }
+
+    async fn drive_under(
+        &self,
+        settings: Settings,
+        id: &OpId,
+        until: impl Fn(&Operation) -> bool,
+    ) -> Operation {
+        let env = self.env(settings);
         loop {
             let op = desk::find(&self.engine, id).await.expect("it was asked for");
             if op.journal.state.is_terminal() || until(&op) {
@@ -136,6 +140,13 @@ impl Yard {
     pub async fn run(&self, service: &str, work: Work) -> Operation {
         let id = self.ask(service, work).await;
         self.drive(&id, "driver", |_| false).await
+    }
+
+    /// The same, with so much time for the application's checks to pass.
+    pub async fn run_within(&self, checks: Duration, service: &str, work: Work) -> Operation {
+        let id = self.ask(service, work).await;
+        let settings = Settings { check_deadline: checks, ..self.settings.clone() };
+        self.drive_under(settings, &id, |_| false).await
     }
 
     /// The same, although whoever drives it dies as soon as this is true of it.

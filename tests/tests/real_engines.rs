@@ -8,22 +8,16 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use skep::operation::catalogue::Backup;
 use skep::operation::claim::gave_way;
 use skep::operation::desk;
-use skep::operation::drive::{self, Again};
-use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
-use skep::operation::saga::{Env, Runners};
+use skep::operation::record::{Operation, State, Work};
 use skep::operation::settings::{Settings, Store};
-use skep::runtime::clock;
-use skep::swarm::engine::Engine;
 use skep::swarm::object::Kind;
-use skep::swarm::transport::Endpoint;
-use skep_tests::sandbox::{Sandbox, Stack, eventually, unique};
-use skep_tests::stage::Stage;
+use skep_tests::sandbox::{eventually, unique};
+use skep_tests::yard::{RESTORE, Yard, told};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -120,9 +114,7 @@ struct Kept {
 
 /// The stack on the sandbox's Swarm.
 struct Place {
-    sandbox: &'static Sandbox,
-    engine: Engine,
-    stack: Stack<'static>,
+    yard: Yard,
     store: String,
 }
 
@@ -130,107 +122,27 @@ struct Place {
 
 impl Place {
     async fn set() -> Place {
-        let sandbox = Sandbox::shared().await;
-        let engine = Engine::connect(Endpoint::Unix(sandbox.socket().to_owned())).await.unwrap();
-        let name = unique("engines");
-        let file = std::env::temp_dir().join(format!("{name}.yml"));
-        std::fs::write(&file, stack_file()).unwrap();
-        let stack = sandbox.deploy(&file, &name, &[]).await;
-        std::fs::remove_file(file).unwrap();
-        let place = Place { sandbox, engine, stack, store: format!("{name}-backups") };
-        place.fill().await;
-        place
-    }
-
-    async fn fill(&self) {
+        let store = unique("engines-backups");
+        let volume = Store::Volume { name: store.clone(), driver: None, options: BTreeMap::new() };
+        let settings =
+            Settings { stores: BTreeMap::from([("default".to_owned(), volume)]), ..Settings::default() };
+        let place = Place { yard: Yard::deploy("engines", stack_file(), settings).await, store };
         for (service, fill) in FILLS {
             eventually(&format!("{service} to take its data"), PATIENCE, async || {
-                self.try_sh(service, fill).await.map(drop)
+                place.yard.try_sh(service, fill).await.map(drop)
             })
             .await;
         }
-    }
-
-    async fn try_sh(&self, service: &str, script: &str) -> Result<String, String> {
-        let container = self.sandbox.container(&self.stack.service(service)).await;
-        let done = self.sandbox.try_docker(&["exec", &container, "bash", "-c", script]).await;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
+        place
     }
 
     async fn content(&self, kept: Kept) -> String {
-        eventually(&format!("the content of {}", kept.service), PATIENCE, async || {
-            let content = self.try_sh(kept.service, kept.content).await?;
-            if content.trim().is_empty() { Err("it is empty".to_owned()) } else { Ok(content) }
-        })
-        .await
-    }
-
-    fn env(&self, name: &str, check_deadline: Duration) -> Env {
-        let store = Store::Volume { name: self.store.clone(), driver: None, options: BTreeMap::new() };
-        let settings = Settings {
-            instance: name.to_owned(),
-            stores: BTreeMap::from([("default".to_owned(), store)]),
-            check_deadline,
-            ..Settings::default()
-        };
-        let read = |name: &str| std::fs::read(Stage::runner().with_file_name(name)).unwrap().into();
-        Env {
-            engine: self.engine.clone(),
-            settings: Arc::new(settings),
-            runners: Runners {
-                databases: read("skep-runner"),
-                directories: read("skep-runner-dir"),
-                log: read("skep-runner-wal"),
-                services: read("skep-runner-service"),
-            },
-            clock: Arc::new(clock::now),
-        }
-    }
-
-    async fn ask(&self, service: &str, work: Work) -> OpId {
-        let service = self.engine.service(&self.stack.service(service)).await.unwrap();
-        let now = clock::now();
-        let id = OpId::new(now, &format!("{now} {}", service.name()));
-        let intent = Intent {
-            schema: SCHEMA,
-            service: service.name().to_owned(),
-            service_id: service.id.clone(),
-            work,
-            trigger: Trigger::Person { name: "suite".to_owned() },
-            created: now,
-            approval: false,
-            accept_problems: false,
-        };
-        desk::create(&self.engine, &id, intent).await.unwrap();
-        id
-    }
-
-    /// Drives until the operation is at rest, or has begun this step.
-    async fn drive(&self, id: &OpId, until: Option<&str>, checks_within: Duration) -> Operation {
-        let env = self.env(if until.is_some() { "one" } else { "two" }, checks_within);
-        loop {
-            let op = desk::find(&self.engine, id).await.unwrap();
-            if op.journal.state.is_terminal() || until.is_some_and(|step| op.journal.step(step).is_some()) {
-                return op;
-            }
-            if let Ok(Again::After(pause)) = drive::poll(&env, id).await {
-                tokio::time::sleep(pause).await;
-            }
-        }
-    }
-
-    async fn run(&self, service: &str, work: Work, checks_within: Duration) -> Operation {
-        let id = self.ask(service, work).await;
-        self.drive(&id, None, checks_within).await
+        self.yard.sh(kept.service, kept.content).await
     }
 
     /// The newest backup of a service.
     async fn newest(&self, service: &str) -> Backup {
-        let service = self.stack.service(service);
-        let configs = self.engine.configs(Kind::Backup, &[]).await.unwrap();
-        let own = configs.iter().filter_map(Backup::read).filter(|b| b.entry.service == service);
-        own.max_by_key(|b| b.entry.taken).expect("there is a backup")
+        self.yard.backups(service).await.pop().expect("there is a backup")
     }
 
     /// Changes one byte in the middle of the artefact of a backup.
@@ -243,7 +155,8 @@ impl Place {
         );
         let mount = format!("{}:/store", self.store);
         let image = "skep-test/redis:7";
-        self.sandbox
+        self.yard
+            .sandbox
             .docker(&[
                 "run",
                 "--rm",
@@ -263,25 +176,20 @@ impl Place {
 
     /// Nothing of a drill is left beside the live files, which are as they were, and the service was not restarted.
     async fn undisturbed(&self, kept: Kept, content: &str, container: &str, op: &Operation) {
-        let beside = self.try_sh(kept.service, &format!("ls -A {}", kept.root)).await.unwrap();
+        let beside = self.yard.try_sh(kept.service, &format!("ls -A {}", kept.root)).await.unwrap();
         assert!(!beside.contains(".skep-drill"), "left behind: {beside}\n{}", told(op));
         assert_eq!(self.content(kept).await, content, "{} was changed: {}", kept.service, told(op));
         assert_eq!(
-            self.sandbox.container(&self.stack.service(kept.service)).await,
+            self.yard.sandbox.container(&self.yard.stack.service(kept.service)).await,
             container,
             "it was restarted"
         );
     }
 
     async fn strike(self) {
-        for kind in [Kind::Operation, Kind::Backup] {
-            for config in self.engine.configs(kind, &[]).await.unwrap() {
-                self.engine.remove_config(&config.id).await.unwrap();
-            }
-        }
-        let (sandbox, store) = (self.sandbox, self.store);
-        self.stack.remove().await;
-        sandbox.remove_volume(&store).await;
+        let sandbox = self.yard.sandbox;
+        self.yard.strike().await;
+        sandbox.remove_volume(&self.store).await;
     }
 }
 
@@ -407,44 +315,35 @@ volumes: { uploads: {}, cache: {}, db: {}, tool: {}, tree: {}, queue: {} }
 "#
 }
 
-fn restore() -> Work {
-    Work::Restore { backup: None, before: None, in_place: None, quiesce: None }
-}
-
-fn told(op: &Operation) -> String {
-    let steps: Vec<_> =
-        op.journal.steps.iter().map(|(n, r)| format!("{n} {:?} {}", r.state, r.note)).collect();
-    format!("{}: {steps:#?}\nremarks: {:#?}", op.intent.service, op.journal.remarks)
-}
-
 /// The story of one service: restored although its driver dies in the middle; then restored in vain, and taken back.
 async fn play(place: &Place, kept: Kept) {
-    let service = place.stack.service(kept.service);
-    let spec = place.engine.service(&service).await.unwrap().spec;
+    let service = place.yard.stack.service(kept.service);
+    let spec = place.yard.engine.service(&service).await.unwrap().spec;
     let good = place.content(kept).await;
-    let op = place.run(kept.service, Work::Backup, PATIENCE).await;
+    let op = place.yard.run(kept.service, Work::Backup).await;
     assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
 
     // Whoever drives dies while the data is being exchanged, and another one goes on.
-    place.try_sh(kept.service, kept.spoil).await.unwrap();
+    place.yard.try_sh(kept.service, kept.spoil).await.unwrap();
     assert_ne!(place.content(kept).await, good);
-    let id = place.ask(kept.service, restore()).await;
-    place.drive(&id, Some(kept.cut), PATIENCE).await;
-    let op = place.drive(&id, None, PATIENCE).await;
+    let id = place.yard.ask(kept.service, RESTORE).await;
+    place.yard.drive(&id, "one", |op| op.journal.step(kept.cut).is_some()).await;
+    let op = place.yard.drive(&id, "two", |_| false).await;
     assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
     assert_eq!(place.content(kept).await, good, "{service} after a restore: {}", told(&op));
-    let now = place.engine.service(&service).await.unwrap().spec;
+    let now = place.yard.engine.service(&service).await.unwrap().spec;
     assert_eq!(now.to_string(), spec.to_string(), "the exact spec of {service} is back");
 
     // What is restored fails a check that only a live service can fail: everything goes back. What the first restore kept
     // has gone by then.
-    place.try_sh(kept.service, kept.spoil).await.unwrap();
+    place.yard.try_sh(kept.service, kept.spoil).await.unwrap();
     let spoilt = place.content(kept).await;
     place
+        .yard
         .sandbox
         .docker(&["service", "update", "-d", "--label-add", "skep.check.gone.tcp=9", &service])
         .await;
-    let op = place.run(kept.service, restore(), Duration::from_secs(3)).await;
+    let op = place.yard.run_within(Duration::from_secs(3), kept.service, RESTORE).await;
     assert_eq!(op.journal.state, State::RolledBack, "{}", told(&op));
     assert_eq!(place.content(kept).await, spoilt, "{service} after going back: {}", told(&op));
     println!("{service}: {}", told(&op));
@@ -454,46 +353,46 @@ const DRILL: Work = Work::Drill { backup: None };
 
 /// The drills of one service: one that proves, although its driver dies; one that gives way; those that catch what is wrong.
 async fn drill(place: &Place, kept: Kept) {
-    let service = place.stack.service(kept.service);
-    let container = place.sandbox.container(&service).await;
+    let service = place.yard.stack.service(kept.service);
+    let container = place.yard.sandbox.container(&service).await;
     let good = place.content(kept).await;
-    let op = place.run(kept.service, Work::Backup, PATIENCE).await;
+    let op = place.yard.run(kept.service, Work::Backup).await;
     assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
 
-    let id = place.ask(kept.service, DRILL).await;
-    place.drive(&id, Some("load"), PATIENCE).await;
-    let op = place.drive(&id, None, PATIENCE).await;
+    let id = place.yard.ask(kept.service, DRILL).await;
+    place.yard.drive(&id, "one", |op| op.journal.step("load").is_some()).await;
+    let op = place.yard.drive(&id, "two", |_| false).await;
     assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
     let proved = place.newest(kept.service).await;
     assert!(proved.proved.is_some() && proved.restore_seconds.is_some_and(|s| s > 0.0), "{proved:?}");
     place.undisturbed(kept, &good, &container, &op).await;
 
-    let id = place.ask(kept.service, DRILL).await;
-    place.drive(&id, Some("load"), PATIENCE).await;
-    let restore = place.ask(kept.service, restore()).await;
-    let op = place.drive(&id, None, PATIENCE).await;
+    let id = place.yard.ask(kept.service, DRILL).await;
+    place.yard.drive(&id, "one", |op| op.journal.step("load").is_some()).await;
+    let restore = place.yard.ask(kept.service, RESTORE).await;
+    let op = place.yard.drive(&id, "two", |_| false).await;
     assert!(gave_way(&op), "{}", told(&op));
-    desk::cancel(&place.engine, &restore, "suite").await.unwrap();
-    place.drive(&restore, None, PATIENCE).await;
+    desk::cancel(&place.yard.engine, &restore, "suite").await.unwrap();
+    place.yard.drive(&restore, "two", |_| false).await;
     place.undisturbed(kept, &good, &container, &op).await;
 
     if let Some((breaks, fails)) = kept.breaks {
-        place.try_sh(kept.service, breaks).await.unwrap();
+        place.yard.try_sh(kept.service, breaks).await.unwrap();
         let broken = place.content(kept).await;
-        let op = place.run(kept.service, Work::Backup, PATIENCE).await;
+        let op = place.yard.run(kept.service, Work::Backup).await;
         assert_eq!(op.journal.state, State::Succeeded, "it is whole: {}", told(&op));
-        let op = place.run(kept.service, DRILL, PATIENCE).await;
+        let op = place.yard.run(kept.service, DRILL).await;
         assert_eq!(op.journal.state, State::Failed, "{}", told(&op));
         let found = place.newest(kept.service).await.drill_failed;
         assert!(found.as_ref().is_some_and(|f| f.why.contains(fails)), "{found:?}");
         place.undisturbed(kept, &broken, &container, &op).await;
     }
 
-    let op = place.run(kept.service, Work::Backup, PATIENCE).await;
+    let op = place.yard.run(kept.service, Work::Backup).await;
     assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
     place.alter(&place.newest(kept.service).await).await;
     let live = place.content(kept).await;
-    let op = place.run(kept.service, DRILL, PATIENCE).await;
+    let op = place.yard.run(kept.service, DRILL).await;
     assert_eq!(op.journal.state, State::Failed, "{}", told(&op));
     let found = place.newest(kept.service).await.drill_failed;
     assert!(found.as_ref().is_some_and(|f| f.why.contains("checksum")), "{found:?}");
@@ -523,9 +422,9 @@ async fn every_engine_comes_back_exactly_and_goes_back_exactly() {
         play(&place, tool),
         play(&place, tree)
     );
-    let left = place.engine.configs(Kind::Claim, &[]).await.unwrap().len()
-        + place.engine.configs(Kind::Ticket, &[]).await.unwrap().len()
-        + place.engine.configs(Kind::Plan, &[]).await.unwrap().len();
+    let left = place.yard.engine.configs(Kind::Claim, &[]).await.unwrap().len()
+        + place.yard.engine.configs(Kind::Ticket, &[]).await.unwrap().len()
+        + place.yard.engine.configs(Kind::Plan, &[]).await.unwrap().len();
     assert_eq!(left, 0, "claims, tickets or plans are left");
     place.strike().await;
 }
@@ -541,23 +440,24 @@ async fn a_queue_that_holds_messages_is_never_removed() {
             "rabbitmqctl -q eval 'rabbit_basic:publish(rabbit_misc:r(<<\"shop\">>, exchange, <<>>), <<\"{to}\">>, [], <<\"m\">>).' \
              && rabbitmqctl -q list_queues -p shop name messages | grep -P '{to}\\t1'"
         );
-        eventually("the message", PATIENCE, async || place.try_sh("queue", &message).await.map(drop)).await;
+        eventually("the message", PATIENCE, async || place.yard.try_sh("queue", &message).await.map(drop))
+            .await;
     };
-    let op = place.run("queue", Work::Backup, PATIENCE).await;
+    let op = place.yard.run("queue", Work::Backup).await;
     assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
 
-    place.try_sh("queue", queue.spoil).await.unwrap();
+    place.yard.try_sh("queue", queue.spoil).await.unwrap();
     publish("more").await;
-    let op = place.run("queue", restore(), PATIENCE).await;
+    let op = place.yard.run("queue", RESTORE).await;
     assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
     assert!(op.journal.remarks.iter().any(|r| r.starts_with("queue shop more")), "{}", told(&op));
     let content = place.content(queue).await;
     assert!(content.contains("\nmore\t1\n") && !content.contains("intruder"), "{content}");
 
-    place.try_sh("queue", queue.spoil).await.unwrap();
+    place.yard.try_sh("queue", queue.spoil).await.unwrap();
     publish("idle").await;
     let before = place.content(queue).await;
-    let op = place.run("queue", restore(), PATIENCE).await;
+    let op = place.yard.run("queue", RESTORE).await;
     assert_eq!(op.journal.state, State::RolledBack, "{}", told(&op));
     let why = &op.journal.step("replace").unwrap().reason;
     assert!(why.contains("nothing was changed") && why.contains("queue shop idle"), "{why}");

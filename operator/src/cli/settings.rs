@@ -285,24 +285,18 @@ impl WorkArgs {
     /// # Errors
     /// When one cannot be read.
     pub fn runners(&self) -> Result<Runners, BadSettings> {
-        let beside = |path: PathBuf, binary: Binary| path.with_file_name(binary.name());
-        let databases = self.runner.clone().unwrap_or_else(|| {
-            beside(std::env::current_exe().unwrap_or(PathBuf::from("/bin/skep")), Binary::Databases)
-        });
-        let directories = self.runner_dir.clone();
-        let directories = directories.unwrap_or_else(|| beside(databases.clone(), Binary::Directories));
-        let log = self.runner_wal.clone().unwrap_or_else(|| beside(databases.clone(), Binary::Log));
-        let services = self.runner_service.clone();
-        let services = services.unwrap_or_else(|| beside(databases.clone(), Binary::Services));
-        let read = |path: PathBuf| {
+        let first = self.runner.clone();
+        let first = first.unwrap_or_else(|| std::env::current_exe().unwrap_or(PathBuf::from("/bin/skep")));
+        Runners::read(|binary| {
+            let given = match binary {
+                Binary::Databases => &self.runner,
+                Binary::Directories => &self.runner_dir,
+                Binary::Log => &self.runner_wal,
+                Binary::Services => &self.runner_service,
+            };
+            let path = given.clone().unwrap_or_else(|| first.with_file_name(binary.name()));
             let bytes = std::fs::read(&path);
             bytes.map(Into::into).map_err(|source| BadSettings::File { what: "the runner", path, source })
-        };
-        Ok(Runners {
-            databases: read(databases)?,
-            directories: read(directories)?,
-            log: read(log)?,
-            services: read(services)?,
         })
     }
 }

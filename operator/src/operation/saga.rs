@@ -37,14 +37,10 @@ pub struct Env {
 /// The static runner binaries.
 #[derive(Clone)]
 pub struct Runners {
-    /// [`Binary::Databases`].
-    pub databases: Arc<[u8]>,
-    /// [`Binary::Directories`].
-    pub directories: Arc<[u8]>,
-    /// [`Binary::Log`].
-    pub log: Arc<[u8]>,
-    /// [`Binary::Services`].
-    pub services: Arc<[u8]>,
+    databases: Arc<[u8]>,
+    directories: Arc<[u8]>,
+    log: Arc<[u8]>,
+    services: Arc<[u8]>,
 }
 
 /// Tells the time.
@@ -147,6 +143,19 @@ impl Env {
 // === impl Runners ===
 
 impl Runners {
+    /// All of them, as `read` gives their bytes.
+    ///
+    /// # Errors
+    /// The first one of `read`.
+    pub fn read<E>(mut read: impl FnMut(Binary) -> Result<Arc<[u8]>, E>) -> Result<Runners, E> {
+        Ok(Runners {
+            databases: read(Binary::Databases)?,
+            directories: read(Binary::Directories)?,
+            log: read(Binary::Log)?,
+            services: read(Binary::Services)?,
+        })
+    }
+
     /// The one that does a task.
     pub fn of(&self, task: &Task) -> &[u8] {
         match task.binary() {

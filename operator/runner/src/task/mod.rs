@@ -329,6 +329,9 @@ impl Task {
 // === impl Binary ===
 
 impl Binary {
+    /// All of them.
+    pub const ALL: [Binary; 4] = [Binary::Databases, Binary::Directories, Binary::Log, Binary::Services];
+
     /// File name of the binary.
     pub fn name(self) -> &'static str {
         match self {
