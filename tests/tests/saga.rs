@@ -1,7 +1,7 @@
 //! Every kind of operation under every single failure: each write of a driver fails, is cut, is its last; two drivers at once.
 //!
-//! Every kind is tried at every write; a restore of a directory or by a command at every third and variants at every fifth, or at every one with
-//! `SKEP_SAGA=all`.
+//! Every kind is tried at every write; a restore of a directory or by a command and a staged backup at every third, variants
+//! at every fifth, rollbacks with data at every thirteenth or twenty-ninth, or all at every one with `SKEP_SAGA=all`.
 
 use std::time::Duration;
 
@@ -54,11 +54,12 @@ impl Kind {
             Kind::Verify | Kind::Import | Kind::Layout | Kind::Point | Kind::Rollback => 1,
             Kind::Files if !all => 3,
             Kind::Files => 1,
-            Kind::Command if !all => 3,
+            Kind::Command | Kind::Staged if !all => 3,
             Kind::Staged | Kind::Command => 1,
             _ if all => 1,
-            Kind::DataRollback => 5,
-            Kind::FilesRollback | Kind::CommandRollback => 11,
+            // Each is several operations in one, and has as many writes.
+            Kind::DataRollback => 13,
+            Kind::FilesRollback | Kind::CommandRollback => 29,
             Kind::BesideZero | Kind::Hot | Kind::InPlace => 5,
             Kind::Broker | Kind::FilesBackup | Kind::Volume | Kind::VolumeDrill | Kind::CommandBackup => 5,
             Kind::StagedBeside | Kind::StagedInPlace | Kind::StagedFiles | Kind::StagedDrill => 5,
