@@ -7,6 +7,9 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use crate::error::{Error, Result};
 use crate::job::{Job, read_secret};
 use crate::net;
@@ -51,7 +54,7 @@ impl Node {
     /// What an expression comes to that ends in base64, decoded; `given` is the JSON that it finds as `Given`.
     pub(super) fn eval(&self, text: &str, given: Option<&str>) -> Result<Vec<u8>> {
         let given = given.map(|json| {
-            let json = base64(json.as_bytes());
+            let json = BASE64.encode(json);
             format!("Given = rabbit_json:decode(base64:decode(<<\"{json}\">>)),\n")
         });
         let path = self.home.write("eval.erl", (given.unwrap_or_default() + text).as_bytes())?;
@@ -143,48 +146,11 @@ fn told(error: Error) -> Error {
     Error::Tool { tool, status, said: lines.collect::<Vec<_>>().join("; ") }
 }
 
-const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-fn base64(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let word =
-            chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let digit = DIGITS[(word >> (18 - 6 * place)) as usize & 63];
-            text.push(if place > chunk.len() { '=' } else { char::from(digit) });
-        }
-    }
-    text
-}
-
 /// The bytes of the only base64 in `<<"…">>`, which the shell breaks into several pieces where it is long.
 fn unbase64(printed: &str) -> Option<Vec<u8>> {
     let inner = printed.trim().strip_prefix("<<")?.strip_suffix(">>")?;
-    let (mut bytes, mut word, mut digits) = (Vec::with_capacity(inner.len() / 4 * 3), 0_u32, 0);
-    for byte in inner.bytes().filter(|byte| !byte.is_ascii_whitespace() && *byte != b'"' && *byte != b'=') {
-        let digit = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        word = word << 6 | u32::from(digit);
-        digits += 1;
-        if digits == 4 {
-            bytes.extend_from_slice(&word.to_be_bytes()[1..]);
-            (word, digits) = (0, 0);
-        }
-    }
-    match digits {
-        0 => {}
-        2 => bytes.push((word >> 4) as u8),
-        3 => bytes.extend_from_slice(&((word >> 2) as u16).to_be_bytes()),
-        _ => return None,
-    }
-    Some(bytes)
+    let coded: Vec<u8> = inner.bytes().filter(|byte| !byte.is_ascii_whitespace() && *byte != b'"').collect();
+    BASE64.decode(coded).ok()
 }
 
 #[cfg(test)]
@@ -194,10 +160,10 @@ mod tests {
     #[test]
     fn what_is_said_in_base64_is_read_back_whatever_its_length_and_however_it_is_broken() {
         for text in ["", "a", "ab", "abc", "{\"ä\":[1,2]}"] {
-            let coded = base64(text.as_bytes());
+            let coded = BASE64.encode(text);
             assert_eq!(unbase64(&format!("<<\"{coded}\">>")).unwrap(), text.as_bytes(), "{coded}");
         }
-        assert_eq!(base64(b"any carnal pleas"), "YW55IGNhcm5hbCBwbGVhcw==");
+        assert_eq!(BASE64.encode(b"any carnal pleas"), "YW55IGNhcm5hbCBwbGVhcw==");
         assert_eq!(unbase64("<<\"YW55\"\n  \"IGNh\">>").unwrap(), b"any ca");
         for wrong in ["{error,undef}", "<<\"a-b\">>", "<<\"Y\">>", ""] {
             assert_eq!(unbase64(wrong), None, "{wrong}");
