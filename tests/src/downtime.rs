@@ -64,7 +64,13 @@ pub async fn by_skep(stage: &Stage, run: Run) -> f64 {
     stage.settled().await;
     let users = stage.users(RATE);
     let began = Instant::now();
-    let work = Work::Restore { backup: None, before: None, in_place: None, quiesce: Some(run.quiesce) };
+    let work = Work::Restore {
+        backup: None,
+        before: None,
+        in_place: None,
+        quiesce: Some(run.quiesce),
+        create_roles: false,
+    };
     let id = stage.ask(work).await;
     let ended = stage.ended(&id).await;
     let took = began.elapsed();

@@ -85,6 +85,25 @@ impl Scene {
         Scene::ask(shop, work).await.wanting(wanted)
     }
 
+    /// As [`Scene::restore`], of a server that lost a role since, which the restore is to make.
+    pub async fn restore_with_roles(options: ShopOptions) -> Scene {
+        let (shop, wanted) = Scene::without_a_role(options).await;
+        Scene::ask(shop, RESTORE_WITH_ROLES).await.wanting(wanted)
+    }
+
+    /// The shop of [`Scene::restore_with_roles`] before anybody asks for anything: its backup needs [`LOST_ROLE`].
+    pub async fn without_a_role(options: ShopOptions) -> (Shop, Content) {
+        let shop = Shop::start(options).await;
+        shop.data.add_role("shop_db", DATABASE, LOST_ROLE);
+        let shop = Scene::back_up(shop).await;
+        let wanted = live(&shop);
+        shop.data.remove_role("shop_db", LOST_ROLE);
+        shop.data.insert("shop_db", DATABASE, "orders", 7);
+        shop.data.drop_table("shop_db", DATABASE, "users");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        (shop, wanted)
+    }
+
     /// A shop that was backed up, and whose backup is to be proved.
     pub async fn drill(options: ShopOptions) -> Scene {
         let shop = Scene::back_up(Shop::start(options).await).await;
@@ -102,8 +121,10 @@ impl Scene {
     pub async fn expire(options: ShopOptions) -> Scene {
         let shop = Shop::start(options).await;
         let engine = connect(&shop, "asker").await;
-        let restored =
-            Scene::ask(shop, Work::Restore { backup: None, before: None, in_place: None, quiesce: None });
+        let restored = Scene::ask(
+            shop,
+            Work::Restore { backup: None, before: None, in_place: None, quiesce: None, create_roles: false },
+        );
         let Scene { shop, op, .. } = restored.await;
         let name = format!("skep_{op}_old");
         shop.data.add_server("shop_db", &name, USER, &live(&shop));
@@ -481,6 +502,10 @@ impl Scene {
         }
         let database = self.shop.data.database("shop_db", DATABASE);
         assert!(database.is_none_or(|d| d.allow), "nobody may connect: {told}");
+        if matches!(op.intent.work, Work::Restore { create_roles: true, .. }) {
+            let made = self.shop.data.with(|w| w.servers["shop_db"].roles.iter().any(|r| r == LOST_ROLE));
+            assert_eq!(made, succeeded, "the role: {told}");
+        }
         self.check_specs(&op, &told);
         self.check_leftovers(&op, &told);
         self.check_kept(&op, &told).await;
@@ -664,6 +689,13 @@ impl Scene {
         assert_eq!(self.shop.data.violations(), [] as [String; 0], "applications saw: {told}");
     }
 }
+
+/// The role that [`Scene::without_a_role`] lost.
+pub const LOST_ROLE: &str = "reporting";
+
+/// Restore beside, and make the roles that are missing.
+pub const RESTORE_WITH_ROLES: Work =
+    Work::Restore { backup: None, before: None, in_place: Some(false), quiesce: None, create_roles: true };
 
 /// The components of [`Scene::rollback_with_data`].
 pub const ROLLED_BACK_WITH_DATA: [Component; 4] =

@@ -34,7 +34,8 @@ pub struct Yard {
 }
 
 /// Restore the newest backup, as the labels say.
-pub const RESTORE: Work = Work::Restore { backup: None, before: None, in_place: None, quiesce: None };
+pub const RESTORE: Work =
+    Work::Restore { backup: None, before: None, in_place: None, quiesce: None, create_roles: false };
 
 // === impl Yard ===
 

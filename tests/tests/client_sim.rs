@@ -84,7 +84,8 @@ async fn a_job_of_it_inspects_the_database() {
     let runner = job::ensure_runner(&engine, b"the runner").await.unwrap();
     let connect =
         Connect { host: "tasks.shop_db".into(), port: 5432, user: USER.into(), password_file: None };
-    let inspect = PgInspect { connect, database: DATABASE.into(), backups: vec![], kept: vec![] };
+    let inspect =
+        PgInspect { connect, database: DATABASE.into(), backups: vec![], kept: vec![], create_roles: false };
     let name = "skep-job-op-look-1";
     let (session, fence) = (name.to_owned(), "skep-job-op-look-".to_owned());
     let ticket = Ticket { schema: SCHEMA, session, fence, task: Task::PgInspect(inspect) };

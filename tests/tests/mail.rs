@@ -57,7 +57,13 @@ impl Book {
             schema: SCHEMA,
             service: "shop_db".to_owned(),
             service_id: "x1".to_owned(),
-            work: Work::Restore { backup: None, before: None, in_place: None, quiesce: None },
+            work: Work::Restore {
+                backup: None,
+                before: None,
+                in_place: None,
+                quiesce: None,
+                create_roles: false,
+            },
             trigger: Trigger::Alert {
                 name: "PostgresCorrupted".to_owned(),
                 fingerprint: "0f3c".to_owned(),

@@ -92,7 +92,9 @@ async fn versions(stage: &Stage) -> BTreeMap<&'static str, u64> {
 }
 
 async fn restore_of(stage: &Stage, backup: Option<String>) -> OpId {
-    stage.ask(Work::Restore { backup, before: None, in_place: None, quiesce: None }).await
+    stage
+        .ask(Work::Restore { backup, before: None, in_place: None, quiesce: None, create_roles: false })
+        .await
 }
 
 async fn refused(stage: &Stage, way: &str, spoil: Spoil, good: &Path) {

@@ -49,7 +49,13 @@ async fn killed_at(
     let users = stage.users(40);
     let before = shop.specs().await;
     let mut dead = Vec::new();
-    let work = Work::Restore { backup: None, before: None, in_place: Some(in_place), quiesce: None };
+    let work = Work::Restore {
+        backup: None,
+        before: None,
+        in_place: Some(in_place),
+        quiesce: None,
+        create_roles: false,
+    };
     let mut asked = None;
     for &step in steps {
         let door = Door::open(stage.sandbox.socket(), in_the_middle_of(step, number));

@@ -15,6 +15,7 @@ enum Kind {
     Backup,
     Beside,
     BesideZero,
+    Roles,
     Hot,
     InPlace,
     Drill,
@@ -60,7 +61,7 @@ impl Kind {
             // Each is several operations in one, and has as many writes.
             Kind::DataRollback => 13,
             Kind::FilesRollback | Kind::CommandRollback => 29,
-            Kind::BesideZero | Kind::Hot | Kind::InPlace => 5,
+            Kind::BesideZero | Kind::Roles | Kind::Hot | Kind::InPlace => 5,
             Kind::Broker | Kind::FilesBackup | Kind::Volume | Kind::VolumeDrill | Kind::CommandBackup => 5,
             Kind::StagedBeside | Kind::StagedInPlace | Kind::StagedFiles | Kind::StagedDrill => 5,
             Kind::StagedFilesDrill | Kind::StagedCommand => 5,
@@ -68,10 +69,11 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 31] = [
+const KINDS: [Kind; 32] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
+    Kind::Roles,
     Kind::Hot,
     Kind::InPlace,
     Kind::Drill,
@@ -103,7 +105,7 @@ const KINDS: [Kind; 31] = [
 ];
 
 fn restore(in_place: bool, quiesce: Option<bool>) -> Work {
-    Work::Restore { backup: None, before: None, in_place: Some(in_place), quiesce }
+    Work::Restore { backup: None, before: None, in_place: Some(in_place), quiesce, create_roles: false }
 }
 
 fn proxy_mode() -> ShopOptions {
@@ -137,6 +139,7 @@ async fn scene(kind: Kind) -> Scene {
         Kind::Backup => Scene::backup(ShopOptions::default()).await,
         Kind::Beside => Scene::restore(ShopOptions::default(), restore(false, None)).await,
         Kind::BesideZero => Scene::restore(proxy_mode(), restore(false, None)).await,
+        Kind::Roles => Scene::restore_with_roles(ShopOptions::default()).await,
         Kind::Hot => Scene::restore(ShopOptions::default(), restore(false, Some(false))).await,
         Kind::InPlace => Scene::restore(ShopOptions::default(), restore(true, None)).await,
         Kind::Drill => Scene::drill(ShopOptions::default()).await,
@@ -266,6 +269,9 @@ for_each_kind! {
     a_restore_goes_back_when_any_write_fails: Kind::Beside, fails;
     a_restore_at_zero_survives_death_after_every_write: Kind::BesideZero, dies_after;
     a_restore_at_zero_goes_back_when_any_write_fails: Kind::BesideZero, fails;
+    a_restore_that_makes_roles_survives_death_before_every_write: Kind::Roles, dies_before;
+    a_restore_that_makes_roles_survives_death_after_every_write: Kind::Roles, dies_after;
+    a_restore_that_makes_roles_goes_back_when_any_write_fails: Kind::Roles, fails;
     a_hot_restore_survives_death_after_every_write: Kind::Hot, dies_after;
     a_restore_in_place_survives_death_before_every_write: Kind::InPlace, dies_before;
     a_restore_in_place_survives_death_after_every_write: Kind::InPlace, dies_after;

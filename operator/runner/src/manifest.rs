@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::task::{Contents, DatabaseProperties, PgBase};
+use crate::task::{Contents, DatabaseProperties, HeldRoles, PgBase};
 
 /// Name of the manifest inside a backup's directory.
 pub const MANIFEST: &str = "manifest.json";
@@ -44,6 +44,9 @@ pub struct Manifest {
     /// The base backup beside a dump of PostgreSQL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<PgBase>,
+    /// The roles of the cluster beside a dump of PostgreSQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<HeldRoles>,
 }
 
 /// One file of a backup.

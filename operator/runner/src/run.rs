@@ -17,9 +17,9 @@ use crate::line::FaultKind;
 use crate::output::Output;
 use crate::task::{
     CommandDump, CommandExamine, CommandLoad, CommandSeal, DataChecks, DirDump, DirExamine, DirInspect,
-    DirLoad, DirMove, DirRemove, DirSeal, Discard, LayoutCopy, LayoutScan, NetChecks, PgDrop, PgDropSlot,
-    PgDump, PgFence, PgInPlace, PgInspect, PgReceive, PgRecover, PgRestore, PgSeal, PgSwap, PgTakeBase,
-    RedisFlush, Report, SqlChecks, StoreScan, StoreVerify, Stored, Ticket, WalPrune,
+    DirLoad, DirMove, DirRemove, DirSeal, Discard, LayoutCopy, LayoutScan, NetChecks, PgCreateRoles, PgDrop,
+    PgDropRoles, PgDropSlot, PgDump, PgFence, PgInPlace, PgInspect, PgReceive, PgRecover, PgRestore, PgSeal,
+    PgSwap, PgTakeBase, RedisFlush, Report, SqlChecks, StoreScan, StoreVerify, Stored, Ticket, WalPrune,
 };
 use crate::{command, dir, net, pg, redis, stop, store};
 
@@ -46,6 +46,8 @@ enum Databases {
     PgFence(PgFence),
     PgSwap(PgSwap),
     PgDrop(PgDrop),
+    PgCreateRoles(PgCreateRoles),
+    PgDropRoles(PgDropRoles),
     PgInPlace(Box<PgInPlace>),
     NetChecks(NetChecks),
     RedisFlush(RedisFlush),
@@ -173,6 +175,8 @@ impl Family for Databases {
             Databases::PgFence(task) => pg::swap::fence(job, task),
             Databases::PgSwap(task) => pg::swap::swap(job, task),
             Databases::PgDrop(task) => pg::swap::drop_all(job, task),
+            Databases::PgCreateRoles(task) => pg::globals::create(job, task),
+            Databases::PgDropRoles(task) => pg::globals::drop_all(job, task),
             Databases::PgInPlace(task) => pg::restore::in_place(job, task),
             Databases::NetChecks(task) => net::run(job, task),
             Databases::RedisFlush(task) => redis::flush::flush(job, task),

@@ -275,9 +275,10 @@ fn an_unsealed_dump_is_replaced_and_a_sealed_one_never() {
     fs::write(cluster.store().join("d/two.dump.skep-op-step-0.part"), "left by an attempt that died")
         .unwrap();
     cluster.dump("two", "d");
-    let names: Vec<_> =
+    let mut names: Vec<_> =
         fs::read_dir(cluster.store().join("d")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(names, ["two.dump"]);
+    names.sort();
+    assert_eq!(names, ["globals.sql", "two.dump"]);
     let before = fs::read(shelf.path(&shelf.two, "two.dump")).unwrap();
     let again = PgDump { connect: cluster.connect(), database: "two".into(), dir: shelf.two.dir.clone() };
     assert!(run_with(cluster, Task::PgDump(again)).refused().contains("finished backup"));

@@ -18,6 +18,7 @@ fn inspect(cluster: &Cluster, database: &str, backups: Vec<Stored>) -> PgInspect
         database: database.into(),
         backups,
         kept: vec!["skep_old".into(), "skep_gone".into()],
+        create_roles: false,
     };
     match run_with(cluster, Task::PgInspect(task)).done() {
         Report::PgInspect(inspection) => *inspection,
@@ -132,7 +133,9 @@ fn what_stands_against_a_backup_is_told_one_reason_each() {
 fn registered(cluster: &Cluster, id: &str, change: impl FnOnce(&mut Manifest)) -> Stored {
     let (from, to) = (cluster.store().join("good"), cluster.store().join(id));
     fs::create_dir(&to).unwrap();
-    fs::copy(from.join("app.dump"), to.join("app.dump")).unwrap();
+    for file in ["app.dump", "globals.sql"] {
+        fs::copy(from.join(file), to.join(file)).unwrap();
+    }
     let mut manifest: Manifest =
         serde_json::from_slice(&fs::read(from.join("manifest.json")).unwrap()).unwrap();
     manifest.id = id.into();

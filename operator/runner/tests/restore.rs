@@ -259,7 +259,8 @@ fn a_dump_tells_its_moment_its_tool_and_the_role_that_the_cluster_was_made_with(
     cluster.sql("app", "CREATE TABLE t AS SELECT 1 AS i");
     let dumped = cluster.dump("app", "b1");
     assert!(dumped.started <= dumped.ended && dumped.started.ends_with('Z') && dumped.started.len() == 20);
-    assert_eq!(dumped.artefacts.len(), 1);
+    let files: Vec<&str> = dumped.artefacts.iter().map(|artefact| artefact.file.as_str()).collect();
+    assert_eq!(files, ["app.dump", "globals.sql"]);
     assert!(dumped.tool_version.starts_with("pg_dump (PostgreSQL)"));
     assert_eq!(dumped.database.owner, "post gres");
     assert!(dumped.database.roles.contains(&"post gres".to_owned()));

@@ -70,6 +70,9 @@ pub struct RestoreWhat {
     /// Cut over under running clients.
     #[arg(long)]
     pub no_quiesce: bool,
+    /// Make roles that the backup holds and the server lacks (PostgreSQL, beside only); none that exists is changed.
+    #[arg(long, conflicts_with = "in_place")]
+    pub create_roles: bool,
     /// Go on although labels have problems that stand against it.
     #[arg(long)]
     pub accept_problems: bool,
@@ -352,6 +355,7 @@ impl RestoreWhat {
             before: before.transpose()?,
             in_place: self.in_place.then_some(true),
             quiesce: self.no_quiesce.then_some(false),
+            create_roles: self.create_roles,
         };
         Ok(Wish { accept_problems: self.accept_problems, ..Wish::new(&self.service, work) })
     }

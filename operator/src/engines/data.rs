@@ -259,6 +259,8 @@ pub fn live_files(task: &Task) -> Option<(Vec<&str>, Use)> {
         | Task::PgFence(_)
         | Task::PgSwap(_)
         | Task::PgDrop(_)
+        | Task::PgCreateRoles(_)
+        | Task::PgDropRoles(_)
         | Task::PgInPlace(_)
         | Task::PgTakeBase(_)
         | Task::PgReceive(_)

@@ -47,7 +47,13 @@ pub(crate) fn intent(work: Work, service: &str, trigger: Trigger, created: Times
 }
 
 pub(crate) fn restore_work() -> Work {
-    Work::Restore { backup: None, before: Some(at(-3_700)), in_place: None, quiesce: None }
+    Work::Restore {
+        backup: None,
+        before: Some(at(-3_700)),
+        in_place: None,
+        quiesce: None,
+        create_roles: false,
+    }
 }
 
 pub(crate) fn operation(

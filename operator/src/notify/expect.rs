@@ -52,7 +52,13 @@ mod tests {
         assert_eq!(expected_end(&now, &[]), None, "nothing is known");
         assert_eq!(expected_end(&now, &[story(State::RolledBack)]), None);
         let mut other = last.clone();
-        other.intent.work = Work::Restore { backup: None, before: None, in_place: Some(true), quiesce: None };
+        other.intent.work = Work::Restore {
+            backup: None,
+            before: None,
+            in_place: Some(true),
+            quiesce: None,
+            create_roles: false,
+        };
         let mut elsewhere = last.clone();
         elsewhere.intent.service_id = "x2".to_owned();
         let mut asked = last;

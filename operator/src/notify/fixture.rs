@@ -30,7 +30,13 @@ pub(super) fn mail() -> Mail {
 }
 
 pub(super) fn restore() -> Work {
-    Work::Restore { backup: None, before: Some(after(-3600)), in_place: Some(false), quiesce: None }
+    Work::Restore {
+        backup: None,
+        before: Some(after(-3600)),
+        in_place: Some(false),
+        quiesce: None,
+        create_roles: false,
+    }
 }
 
 pub(super) fn alert() -> Trigger {

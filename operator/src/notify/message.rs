@@ -290,8 +290,15 @@ mod tests {
                 before: None,
                 in_place: Some(true),
                 quiesce: None,
+                create_roles: false,
             },
-            Work::Restore { backup: None, before: None, in_place: None, quiesce: Some(false) },
+            Work::Restore {
+                backup: None,
+                before: None,
+                in_place: None,
+                quiesce: Some(false),
+                create_roles: false,
+            },
             Work::Maintenance { until: Some(after(3600)) },
             Work::Maintenance { until: None },
         ];

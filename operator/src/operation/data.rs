@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use skep_runner::manifest::Manifest;
 use skep_runner::task::{
     CommandDump, CommandExamine, CommandLoad, CommandSeal, Connect, Contents, DatabaseProperties, DirDump,
-    DirExamine, DirSeal, Means, PgBase, PgDump, PgSeal, Reading, ShellCommand, Stored,
+    DirExamine, DirSeal, HeldRoles, Means, PgBase, PgDump, PgSeal, Reading, ShellCommand, Stored,
 };
 use skep_runner::{Artefact, Report, Task};
 
@@ -42,6 +42,9 @@ pub struct Dumped {
     /// Why there is none although one was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_base: Option<String>,
+    /// PostgreSQL: the roles of the cluster besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<HeldRoles>,
 }
 
 /// What sealing a backup has told.
@@ -176,6 +179,7 @@ impl Target {
             database: dumped.database.clone(),
             contents: dumped.contents.clone(),
             base: dumped.base.clone(),
+            roles: dumped.roles,
         }
     }
 
@@ -203,6 +207,7 @@ impl Dumped {
                 contents: None,
                 base: None,
                 no_base: None,
+                roles: dumped.roles,
             }),
             Report::DirDump(dumped) => Ok(Dumped {
                 artefacts: dumped.artefacts,
@@ -214,6 +219,7 @@ impl Dumped {
                 contents: Some(dumped.contents),
                 base: None,
                 no_base: None,
+                roles: None,
             }),
             other => Err(unexpected(&other)),
         }
@@ -277,6 +283,7 @@ mod tests {
             started: "2026-01-02T03:04:05Z".into(),
             ended: "2026-01-02T03:04:06Z".into(),
             database: DatabaseProperties { owner: "shop".into(), ..DatabaseProperties::default() },
+            roles: None,
         };
         let journaled = serde_json::to_value(&dumped).unwrap();
         let read: Dumped = serde_json::from_value(journaled).unwrap();

@@ -72,6 +72,9 @@ pub enum Work {
         /// Overrides `skep.restore.quiesce`.
         #[serde(default)]
         quiesce: Option<bool>,
+        /// Make roles that a backup of PostgreSQL holds and the server lacks. Only ever by hand.
+        #[serde(default)]
+        create_roles: bool,
     },
     /// Restore a backup on the side, to prove that it can be.
     Drill {

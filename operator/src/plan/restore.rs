@@ -11,7 +11,7 @@ use crate::operation::catalogue::{Backup, Entry, MOST_CANDIDATES, candidates, un
 use crate::operation::freeze::{kept_by, names_in, unflushed};
 use crate::operation::frozen::{Client, Kept};
 use crate::operation::record::Work;
-use crate::operation::restore::{Way, against};
+use crate::operation::restore::{Way, Wishes, against};
 use crate::policy::{Check, CheckProbe, Policy, Restore, RestoreMode, duration};
 use crate::swarm::object::ENABLE;
 
@@ -32,12 +32,14 @@ struct Choice<'a> {
     caches: Vec<String>,
     kept: Vec<Kept>,
     quiesce: bool,
+    /// Whether roles that are missing are made.
+    create_roles: bool,
     canary: Option<String>,
     checks: usize,
 }
 
 pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
-    let Work::Restore { backup, before, in_place, quiesce } = work else { return };
+    let Work::Restore { backup, before, in_place, quiesce, create_roles } = work else { return };
     let name = draft.service.name().to_owned();
     draft.labels(&name, true);
     let found = draft.data();
@@ -50,7 +52,8 @@ pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
     let caches = caches(draft, &restore, &clients);
     let checks = checks(draft, &policy, &clients, &found);
     let canary = canary(draft, &clients).filter(|_| restore.canary && quiesce);
-    let way = way(draft, &found, in_place.unwrap_or(false), quiesce);
+    let wishes = Wishes { in_place: in_place.unwrap_or(false), quiesce, create_roles: *create_roles };
+    let way = way(draft, &found, wishes);
     let kept = kept(draft.world, &name);
     let by = match &found.data {
         Data::Command(data) => Some(data.by.clone()),
@@ -66,7 +69,9 @@ pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
         Way::Directory => format!("no answer from {name}"),
         Way::Beside | Way::InPlace => "errors of whatever uses the data".to_owned(),
     };
-    let choice = Choice { backup, what, way, by, alone, clients, caches, kept, quiesce, canary, checks };
+    let create_roles = *create_roles;
+    let choice =
+        Choice { backup, what, way, by, alone, clients, caches, kept, quiesce, create_roles, canary, checks };
     if checks == 0 {
         draft.mind(
             "no check is defined (skep.check.…): that the restored data is right is not verified beyond the \
@@ -80,17 +85,19 @@ pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
 }
 
 /// How the data is replaced; other data than PostgreSQL's in one way only.
-fn way(draft: &mut Draft<'_>, found: &Found, in_place: bool, quiesce: bool) -> Way {
-    let way = match &found.data {
-        Data::Directory(_) => Way::Directory,
-        Data::Command(_) => Way::InPlace,
-        Data::Postgres | Data::None => return if in_place { Way::InPlace } else { Way::Beside },
+fn way(draft: &mut Draft<'_>, found: &Found, wishes: Wishes) -> Way {
+    let only = match &found.data {
+        Data::Directory(_) => Some(Way::Directory),
+        Data::Command(_) => Some(Way::InPlace),
+        Data::Postgres | Data::None => None,
     };
-    for why in against(way, in_place, quiesce) {
+    for why in against(only, wishes) {
         draft.refuse(why);
     }
-    if way == Way::InPlace {
-        return way;
+    match only {
+        Some(Way::Directory) => {}
+        Some(way) => return way,
+        None => return if wishes.in_place { Way::InPlace } else { Way::Beside },
     }
     let name = draft.service.name().to_owned();
     if draft.service.replicas() == Some(0) {
@@ -289,6 +296,9 @@ fn unknown(draft: &mut Draft<'_>, choice: &Choice<'_>) {
     if choice.way == Way::InPlace {
         unknown.push(safety);
     }
+    if choice.create_roles {
+        unknown.push("which roles are missing: those that exist stay as they are".to_owned());
+    }
     draft.plan.unknown = unknown;
 }
 
@@ -387,8 +397,19 @@ fn words(step: &str, name: &str, choice: &Choice<'_>, restore: &Restore) -> (Str
         }
         "serve" => (format!("start {name} on the new files; its checks must pass"), "it is stopped again"),
         "beside" => {
-            let does = format!("restore {id} into a new database, run the checks there; else the next older");
-            (does, "the new database is dropped")
+            let made = if choice.create_roles {
+                "make the roles that are missing, as the backup has them; "
+            } else {
+                ""
+            };
+            let does =
+                format!("{made}restore {id} into a new database, run the checks there; else the next older");
+            let undo = if choice.create_roles {
+                "the new database is dropped, and so are the roles that were made"
+            } else {
+                "the new database is dropped"
+            };
+            (does, undo)
         }
         "replace" if matches!(choice.by, Some(By::Commands(_))) => {
             let does = format!("hand {id} to the load command, then run the checks{}", emptied(choice));

@@ -64,7 +64,13 @@ mod tests {
 
     #[test]
     fn no_step_is_shown_of_a_restore_that_it_may_never_come_to() {
-        let restore = |in_place| Work::Restore { backup: None, before: None, in_place, quiesce: None };
+        let restore = |in_place| Work::Restore {
+            backup: None,
+            before: None,
+            in_place,
+            quiesce: None,
+            create_roles: false,
+        };
         let asked = |in_place| op("shop_db", restore(in_place), "2026-03-02T10:00:00Z", State::Pending);
         assert_eq!(step_names(&asked(None)), ["claim", "plan", "preflight"]);
         let beside = ["claim", "plan", "preflight", "expire", "safety", "beside", "stop"];

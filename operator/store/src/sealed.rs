@@ -226,6 +226,7 @@ pub(crate) mod tests {
             database: None,
             contents: None,
             base: None,
+            roles: None,
         };
         let mut bytes = serde_json::to_vec_pretty(&manifest).unwrap();
         bytes.push(b'\n');

@@ -122,6 +122,7 @@ impl Scene {
             database: None,
             contents: None,
             base: None,
+            roles: None,
         };
         let mut bytes = serde_json::to_vec_pretty(&manifest).unwrap();
         bytes.push(b'\n');

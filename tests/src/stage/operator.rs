@@ -203,7 +203,14 @@ impl Stage {
 
     /// Asks for a restore as the labels have it.
     pub async fn ask_restore(&self) -> OpId {
-        self.ask(Work::Restore { backup: None, before: None, in_place: None, quiesce: None }).await
+        self.ask(Work::Restore {
+            backup: None,
+            before: None,
+            in_place: None,
+            quiesce: None,
+            create_roles: false,
+        })
+        .await
     }
 
     /// Takes a backup. Returns its operation.

@@ -6,7 +6,7 @@ use skep::operation::desk;
 use skep::operation::record::{Operation, State};
 use skep::swarm::object::Kind;
 use skep_runner::Task;
-use skep_tests::saga::{Scene, connect};
+use skep_tests::saga::{LOST_ROLE, Scene, connect};
 use skep_tests::sim::postgres::World;
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
 
@@ -299,4 +299,75 @@ async fn s16_a_backup_is_proved_by_a_restore_that_passed_its_checks_and_by_nothi
         assert_eq!(scene.check("s16").await, State::Succeeded);
         assert_eq!(proved(&scene).await, usize::from(checks));
     }
+}
+
+fn has_role(shop: &Shop) -> bool {
+    shop.data.with(|world| world.servers["shop_db"].roles.iter().any(|role| role == LOST_ROLE))
+}
+
+#[tokio::test(start_paused = true)]
+async fn s4_a_role_that_is_missing_refuses_a_restore_that_nobody_told_to_make_it() {
+    let (shop, _) = Scene::without_a_role(with_labels(&[SHORT_LOOKBACK], &[])).await;
+    let by_hand = Scene::ask(shop, beside()).await;
+    let op = driven(&by_hand).await;
+    assert!(failed_with(&op, "role `reporting` does not exist"), "{:#?}", op.journal);
+    assert!(remarks(&op, "--create-roles"), "{:?}", op.journal.remarks);
+    assert_eq!(step(&op, "beside"), None);
+    assert!(!has_role(&by_hand.shop));
+    // Nor does an alert, whatever the labels allow it.
+    let trigger = alert(&by_hand.shop);
+    let scene = Scene::ask_by(by_hand.shop, beside(), trigger).await;
+    let op = driven(&scene).await;
+    assert!(failed_with(&op, "role `reporting` does not exist"), "{:#?}", op.journal);
+    assert!(!has_role(&scene.shop));
+    scene.check("s4 refused").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn s4_roles_that_a_restore_makes_stay_with_it_and_go_when_it_goes_back() {
+    let scene = Scene::restore_with_roles(ShopOptions::default()).await;
+    let op = driven(&scene).await;
+    assert_eq!(scene.check("s4 made").await, State::Succeeded);
+    assert!(remarks(&op, "role `reporting`"), "{:?}", op.journal.remarks);
+    assert!(has_role(&scene.shop));
+    // One that is killed after it made them and before it could tell is repeated; later the restore goes back.
+    let scene = Scene::restore_with_roles(ShopOptions::default()).await;
+    scene.shop.sim.faults().kill_job(1, |ticket| matches!(ticket.task, Task::PgCreateRoles(_)));
+    let op = spoilt_when(&scene, "-beside-roles0-2").await;
+    assert_ne!(scene.check("s4 gone").await, State::Succeeded);
+    assert!(remarks(&op, "dropped again: role `reporting`"), "{:?}", op.journal.remarks);
+    assert!(!has_role(&scene.shop));
+}
+
+#[tokio::test(start_paused = true)]
+async fn s4_a_role_that_somebody_else_makes_meanwhile_is_not_dropped() {
+    let scene = Scene::restore_with_roles(ShopOptions::default()).await;
+    let env = scene.driver("driver").await;
+    let mut is_made = false;
+    scene
+        .drive_watched(&env, |shop| {
+            if !is_made && exists(shop, "-preflight-read0-") {
+                shop.data.with(|w| w.servers.get_mut("shop_db").unwrap().roles.push(LOST_ROLE.to_owned()));
+                is_made = true;
+            }
+            if exists(shop, "-beside-load0-") {
+                shop.data.with(|w| w.store.backups().iter().for_each(|dir| w.store.cut(dir, "shop.dump")));
+            }
+        })
+        .await;
+    let op = scene.operation().await;
+    assert_ne!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    assert!(is_made && has_role(&scene.shop), "{:#?}", op.journal);
+}
+
+/// Drives to rest; every backup is spoilt while a service with such a name is there.
+async fn spoilt_when(scene: &Scene, name: &str) -> Operation {
+    let env = scene.driver("driver").await;
+    let spoil = |shop: &Shop| {
+        if exists(shop, name) {
+            shop.data.with(|w| w.store.backups().iter().for_each(|dir| w.store.cut(dir, "shop.dump")));
+        }
+    };
+    scene.drive_watched(&env, spoil).await;
+    scene.operation().await
 }

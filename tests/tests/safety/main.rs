@@ -39,7 +39,7 @@ use skep_tests::sim::postgres::Content;
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
 
 fn restore(in_place: bool, quiesce: Option<bool>) -> Work {
-    Work::Restore { backup: None, before: None, in_place: Some(in_place), quiesce }
+    Work::Restore { backup: None, before: None, in_place: Some(in_place), quiesce, create_roles: false }
 }
 
 fn beside() -> Work {

@@ -12,6 +12,7 @@ use crate::manifest::{Artefact, Manifest};
 use crate::task::{PgDump, PgDumped, PgSeal, Report, Stored};
 
 use super::base;
+use super::globals;
 use super::properties;
 use super::server::{Admin, Server};
 use crate::error::{Error, Result};
@@ -37,14 +38,17 @@ pub(crate) fn dump(job: &Job, task: &PgDump) -> Result<Report> {
     let folder = store::emptied(job, dir)?;
     let started = admin.session.query(NOW)?;
     let artefact = stream(&admin.server, database, &folder)?;
+    // After the dump: whom it names by then is in it.
+    let (globals, held) = globals::dump(&mut admin, &folder)?;
     let ended = admin.session.query(NOW)?;
     Ok(Report::PgDump(Box::new(PgDumped {
-        artefacts: vec![artefact],
+        artefacts: vec![artefact, globals],
         server_version: admin.version.to_string(),
         tool_version: output_of(Command::new("pg_dump").arg("--version"))?,
         started,
         ended,
         database: found.properties,
+        roles: Some(held),
     })))
 }
 
@@ -65,7 +69,8 @@ pub(crate) fn examine(job: &Job, stored: &Stored) -> Result<Report> {
 /// The dump of a PostgreSQL backup, checked in full.
 pub(crate) fn only_dump(job: &Job, backup: &Backup) -> Result<Whole> {
     let Manifest { artefacts, id, engine, .. } = &backup.manifest;
-    let dumps: Vec<&Artefact> = artefacts.iter().filter(|a| a.file != base::BASE).collect();
+    let is_beside = |artefact: &Artefact| artefact.file == base::BASE || artefact.file == globals::FILE;
+    let dumps: Vec<&Artefact> = artefacts.iter().filter(|a| !is_beside(a)).collect();
     match dumps.as_slice() {
         [artefact] if engine == "postgres" => backup.folder.whole(artefact, job),
         _ => Err(Error::refused(format!("backup {id} is not one dump of PostgreSQL"))),
@@ -76,8 +81,10 @@ pub(crate) fn only_dump(job: &Job, backup: &Backup) -> Result<Whole> {
 /// well; whether a server comes up on it shows when it is recovered.
 pub(crate) fn read_in_full(job: &Job, whole: &Whole) -> Result<()> {
     job.out.progress("read", 0, None);
-    if whole.name() == base::BASE {
-        return base::unpack_to_nowhere(whole);
+    match whole.name() {
+        base::BASE => return base::unpack_to_nowhere(whole),
+        globals::FILE => return globals::read_in_full(whole),
+        _ => {}
     }
     let mut command = Command::new("pg_restore");
     command.args(["-f", "/dev/null", "/proc/self/fd/0"]).stdin(stdin_of(&whole.file)?).stdout(Stdio::null());

@@ -8,6 +8,7 @@ use crate::manifest::Manifest;
 use crate::task::{KeptDatabase, Named, PgInspect, PgInspection, Report, Stored};
 use serde::Deserialize;
 
+use super::globals;
 use super::properties;
 use super::psql::Session;
 use super::quote::{array, literal};
@@ -27,6 +28,7 @@ struct Offer {
     /// Extension → version that `CREATE EXTENSION` would install.
     extensions: BTreeMap<String, String>,
     live_exists: bool,
+    is_superuser: bool,
 }
 
 /// What stands against a backup.
@@ -36,6 +38,8 @@ struct Reasons {
     itself: Vec<String>,
     /// What the server lacks.
     here: Vec<String>,
+    /// Roles that are to be made.
+    roles: Vec<String>,
 }
 
 /// Name, OID and size of a database.
@@ -44,7 +48,7 @@ struct Sized(String, u32, u64);
 
 /// Looks at the server, the live database, the backups asked about and the databases kept.
 pub(crate) fn inspect(job: &Job, task: &PgInspect) -> Result<Report> {
-    let PgInspect { connect, database, backups, kept } = task;
+    let PgInspect { connect, database, backups, kept, create_roles } = task;
     let mut admin = Admin::open(job, connect, &[])?;
     let mut found = PgInspection {
         server_version: admin.version.to_string(),
@@ -62,10 +66,13 @@ pub(crate) fn inspect(job: &Job, task: &PgInspect) -> Result<Report> {
     let offer = offer(&mut admin, found.live.is_some())?;
     for stored in backups {
         job.out.progress("inspect", found.backups.len() as u64, Some(backups.len() as u64));
-        let Reasons { itself, here } = reasons(job, stored, &offer)?;
+        let Reasons { itself, here, roles } = reasons(job, stored, &offer, *create_roles)?;
         found.backups.insert(stored.id.clone(), itself);
         if !here.is_empty() {
             found.lacking.insert(stored.id.clone(), here);
+        }
+        if !roles.is_empty() {
+            found.missing_roles.insert(stored.id.clone(), roles);
         }
     }
     Ok(Report::PgInspect(Box::new(found)))
@@ -152,17 +159,24 @@ fn offer(admin: &mut Admin<'_>, live_exists: bool) -> Result<Offer> {
            (SELECT coalesce(json_object_agg(name, default_version), '{}') FROM pg_available_extensions
             WHERE default_version IS NOT NULL))",
     )?;
-    Ok(Offer { version: admin.version, roles, tablespaces, extensions, live_exists })
+    let (version, is_superuser) = (admin.version, admin.is_superuser);
+    Ok(Offer { version, roles, tablespaces, extensions, live_exists, is_superuser })
 }
 
 /// What stands against a backup; a store that cannot be read is an error, not a reason.
-fn reasons(job: &Job, stored: &Stored, offer: &Offer) -> Result<Reasons> {
+fn reasons(job: &Job, stored: &Stored, offer: &Offer, create_roles: bool) -> Result<Reasons> {
     let backup = match Backup::open(job, stored) {
         Ok(backup) => backup,
         Err(Error::Refused(why)) => return Ok(Reasons { itself: vec![why], ..Reasons::default() }),
         Err(error) => return Err(error),
     };
     let mut reasons = against(&backup.manifest, offer);
+    let missing = missing(&backup.manifest, offer);
+    if create_roles && !missing.is_empty() {
+        to_make(job, &backup, &missing, offer, &mut reasons)?;
+    } else {
+        reasons.here.extend(missing.iter().map(|role| format!("role `{role}` does not exist")));
+    }
     for artefact in &backup.manifest.artefacts {
         match backup.folder.size_of(&artefact.file)? {
             None => reasons.itself.push(format!("{} is missing", artefact.file)),
@@ -175,6 +189,40 @@ fn reasons(job: &Job, stored: &Stored, offer: &Offer) -> Result<Reasons> {
         }
     }
     Ok(reasons)
+}
+
+/// Roles that a backup needs and the server lacks.
+fn missing(manifest: &Manifest, offer: &Offer) -> Vec<String> {
+    let needed = manifest.database.iter().flat_map(|database| &database.roles);
+    needed.filter(|role| !offer.roles.contains(role)).cloned().collect()
+}
+
+/// Which roles are to be made so that those that are missing are there, or why they cannot be.
+fn to_make(
+    job: &Job,
+    backup: &Backup,
+    missing: &[String],
+    offer: &Offer,
+    reasons: &mut Reasons,
+) -> Result<()> {
+    let globals = match globals::of(job, backup) {
+        Err(Error::Refused(why)) => {
+            reasons.itself.push(why);
+            return Ok(());
+        }
+        found => found?,
+    };
+    let unknown = missing.iter().filter(|role| globals.as_ref().is_none_or(|held| !held.holds(role)));
+    let told =
+        |role: &String| format!("role `{role}` does not exist, and the backup does not tell how it is made");
+    reasons.here.extend(unknown.map(told));
+    if !offer.is_superuser {
+        reasons.here.push("roles are missing, and only a superuser may make them as they were".to_owned());
+    }
+    if let Some(globals) = globals {
+        reasons.roles = globals.to_make(missing, &offer.roles);
+    }
+    Ok(())
 }
 
 fn against(manifest: &Manifest, offer: &Offer) -> Reasons {
@@ -205,9 +253,6 @@ fn against(manifest: &Manifest, offer: &Offer) -> Reasons {
         }
         return reasons;
     };
-    for role in database.roles.iter().filter(|role| !offer.roles.contains(role)) {
-        reasons.here.push(format!("role `{role}` does not exist"));
-    }
     if !offer.live_exists && !offer.tablespaces.contains(&database.tablespace) {
         reasons.here.push(format!("tablespace `{}` does not exist", database.tablespace));
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! dump, restore, swap, inspect, checks      one file a kind of task
+//! globals                                   the cluster's roles beside a dump, and making missing ones
 //! wal                                       the write-ahead log: received, and recovered to a moment
 //!   └─▶ properties                          what no dump holds
 //!         └─▶ server ─▶ psql                sessions, older attempts, the lock
@@ -10,6 +11,7 @@
 mod base;
 pub(crate) mod checks;
 pub(crate) mod dump;
+pub(crate) mod globals;
 pub(crate) mod inspect;
 mod properties;
 mod psql;

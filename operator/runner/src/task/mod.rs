@@ -22,8 +22,8 @@ pub use self::data::{
     ServerSettings, SideFound, SideState, VolumeRoot,
 };
 pub use self::postgres::{
-    DatabaseProperties, KeptDatabase, Named, PgDrop, PgDump, PgDumped, PgFence, PgInPlace, PgInspect,
-    PgInspection, PgRestore, PgSeal, PgSession, PgSwap,
+    DatabaseProperties, HeldRoles, KeptDatabase, Named, PgCreateRoles, PgDrop, PgDropRoles, PgDump, PgDumped,
+    PgFence, PgInPlace, PgInspect, PgInspection, PgRestore, PgSeal, PgSession, PgSwap,
 };
 pub use self::ship::{Copied, Fetch, Place, S3Place, Ship, Shipped, StoreTask};
 pub use self::store::{
@@ -71,6 +71,10 @@ pub enum Task {
     PgSwap(PgSwap),
     /// Drop databases by name *and* OID; absent ones are fine, others are refused.
     PgDrop(PgDrop),
+    /// Make roles that a backup holds and the server lacks, all or none; none that exists is altered.
+    PgCreateRoles(PgCreateRoles),
+    /// Drop roles that a restore made.
+    PgDropRoles(PgDropRoles),
     /// Rebuild the live database in place from a backup.
     PgInPlace(PgInPlace),
     /// Take a base backup of the whole server beside a dump. Writes no manifest.
@@ -232,6 +236,13 @@ pub enum Report {
         /// Milliseconds between refusing connections and allowing them again.
         fenced_ms: u64,
     },
+    /// Of [`Task::PgCreateRoles`].
+    PgCreateRoles {
+        /// Those that this attempt has made.
+        created: Vec<String>,
+        /// Memberships that the backup has and that were not granted, in sentences for people.
+        left: Vec<String>,
+    },
     /// Of [`Task::PgInPlace`].
     PgInPlace {
         /// The rebuilt database.
@@ -313,6 +324,8 @@ impl Task {
             | Task::PgFence(_)
             | Task::PgSwap(_)
             | Task::PgDrop(_)
+            | Task::PgCreateRoles(_)
+            | Task::PgDropRoles(_)
             | Task::PgInPlace(_)
             | Task::NetChecks(_)
             | Task::RedisFlush(_)

@@ -18,6 +18,9 @@ pub struct PgInspect {
     pub backups: Vec<Stored>,
     /// Databases kept from earlier restores of this service (`skep_…` names), to report their size and slots.
     pub kept: Vec<String>,
+    /// Roles that a backup needs and the server lacks stand against it only where it does not tell how to make them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub create_roles: bool,
 }
 
 /// See [`super::Task::PgDump`].
@@ -104,6 +107,26 @@ pub struct PgDrop {
     pub databases: Vec<Named>,
 }
 
+/// See [`super::Task::PgCreateRoles`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PgCreateRoles {
+    /// The server.
+    pub connect: Connect,
+    /// The backup that tells how they are made; refused unless its checksums are the registered ones.
+    pub stored: Stored,
+    /// The roles, as [`PgInspection::missing_roles`] has them. Either none of them exists or, made by an earlier attempt, all.
+    pub roles: Vec<String>,
+}
+
+/// See [`super::Task::PgDropRoles`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PgDropRoles {
+    /// The server.
+    pub connect: Connect,
+    /// The roles; absent ones are fine. All or, where one of them is used, none.
+    pub roles: Vec<String>,
+}
+
 /// See [`super::Task::PgInPlace`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PgInPlace {
@@ -135,6 +158,16 @@ pub struct PgDumped {
     pub ended: String,
     /// What the dump does not hold.
     pub database: DatabaseProperties,
+    /// What is held of the cluster's roles; none of those that earlier versions made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<HeldRoles>,
+}
+
+/// The roles of the whole cluster, in an artefact of their own beside the dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldRoles {
+    /// Whether with the hashes of their passwords; not where the dumping role may not read them.
+    pub passwords: bool,
 }
 
 /// Everything that belongs to a database and that `pg_dump` of that database leaves out.
@@ -208,6 +241,9 @@ pub struct PgInspection {
     /// its own. Nothing against the backup itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub lacking: BTreeMap<String, Vec<String>>,
+    /// Roles that are to be made for each of them, by id; only where that was asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing_roles: BTreeMap<String, Vec<String>>,
     /// Kept databases that exist.
     pub kept: Vec<KeptDatabase>,
 }

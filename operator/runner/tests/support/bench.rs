@@ -190,6 +190,7 @@ impl Bench {
             database: None,
             contents: Some(dumped.contents),
             base: None,
+            roles: None,
         }
     }
 

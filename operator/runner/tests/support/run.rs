@@ -215,5 +215,6 @@ pub fn manifest(id: &str, dumped: PgDumped) -> Manifest {
         database: Some(dumped.database),
         contents: None,
         base: None,
+        roles: dumped.roles,
     }
 }

@@ -152,6 +152,7 @@ fn manifest(target: &Target, listed: &Listed, by_hand: &ByHand, copied: &Copied)
         database: None,
         contents: None,
         base: None,
+        roles: None,
     }
 }
 

@@ -79,6 +79,7 @@ async fn stay(cx: &mut Cx<'_>, frozen: &Frozen, backup: &str, side: &Named) -> R
         database: frozen.target.database.clone(),
         backups: Vec::new(),
         kept: Vec::new(),
+        create_roles: false,
     });
     let order = Order { key: "undo", target: &frozen.target, task, store: None, data: false };
     let found = match work::run(cx, &order).await? {

@@ -14,6 +14,7 @@ pub mod judge;
 pub mod part;
 pub mod preflight;
 pub mod prepare;
+mod roles;
 pub(super) mod trial;
 
 use serde_json::{Value, json};
@@ -242,8 +243,10 @@ impl Way {
 /// Claims the data service and all clients; with that it is settled in which way the data is replaced.
 async fn claim(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let only = freeze::engine(cx).await?.and_then(Way::only);
-    if let (Some(way), Work::Restore { in_place, quiesce, .. }) = (only, &cx.op.intent.work) {
-        let reasons = against(way, *in_place == Some(true), *quiesce != Some(false));
+    if let Work::Restore { in_place, quiesce, create_roles, .. } = &cx.op.intent.work {
+        let in_place = *in_place == Some(true);
+        let wishes = Wishes { in_place, quiesce: *quiesce != Some(false), create_roles: *create_roles };
+        let reasons = against(only, wishes);
         if !reasons.is_empty() {
             return Err(Fault::failed(reasons.join("; ")));
         }
@@ -263,16 +266,32 @@ async fn claim(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     Ok(progress)
 }
 
-/// What stands against wishes that other data than PostgreSQL's cannot fulfil: for it, its engine decides the way.
-pub fn against(way: Way, in_place: bool, quiesce: bool) -> Vec<&'static str> {
-    let reasons = match way {
-        Way::Beside => [None, None],
-        Way::InPlace => [
+/// What somebody wants of a restore beyond its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wishes {
+    /// The data is replaced in place.
+    pub in_place: bool,
+    /// The clients stop.
+    pub quiesce: bool,
+    /// Roles that are missing are made.
+    pub create_roles: bool,
+}
+
+/// What stands against wishes. `only` is the way that the engine leaves; none for PostgreSQL's data, which has a choice.
+pub fn against(only: Option<Way>, wishes: Wishes) -> Vec<&'static str> {
+    let Wishes { in_place, quiesce, create_roles } = wishes;
+    let roles = "roles are made for PostgreSQL restored beside, and nowhere else";
+    let reasons = match only {
+        Some(Way::Beside) => [None; 3],
+        None => [(create_roles && in_place).then_some(roles), None, None],
+        Some(Way::InPlace) => [
+            create_roles.then_some(roles),
             None,
             (!quiesce)
                 .then_some("clients cannot run on: the live data itself is replaced while they would use it"),
         ],
-        Way::Directory => [
+        Some(Way::Directory) => [
+            create_roles.then_some(roles),
             in_place.then_some("in place is for PostgreSQL: other data is built beside and then moved"),
             (!quiesce)
                 .then_some("clients cannot run on: while files are moved the data service itself is stopped"),

@@ -10,7 +10,7 @@ use skep_runner::{Fault as JobFault, Report, Task};
 
 use super::judge::{self, Judgement, Known, judge};
 use super::prepare::{NO_WAY_BACK, done};
-use super::{Way, directory};
+use super::{Way, directory, roles};
 use crate::engines::{By, Data};
 use crate::operation::catalogue::Entry;
 use crate::operation::data::{examined, unexpected};
@@ -36,6 +36,8 @@ pub(super) struct Preflight {
     pub asked: Vec<String>,
     /// Kept databases of earlier restores that exist and hold no slot.
     pub kept: Vec<Named>,
+    /// Roles that are to be made for each backup, by id.
+    pub roles: BTreeMap<String, Vec<String>>,
 }
 
 /// Looks at the backups and the server, and judges.
@@ -55,9 +57,10 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if inspection.live.is_none() && Way::of(cx.op) == Way::InPlace {
         return Err(Fault::failed(NO_WAY_BACK));
     }
-    let (usable, manifest) = match usable(cx, &frozen, &seen).await? {
+    roles::hint(cx, &seen);
+    let (usable, manifest, roles) = match usable(cx, &frozen, &seen).await? {
         Candidates::Wait(progress) => return Ok(progress),
-        Candidates::Usable { ids, first } => (ids, first),
+        Candidates::Usable { ids, first, roles } => (ids, first, roles),
     };
     // S17: a table that is lost makes the live database small, and one that is gone has no size at all.
     if Way::of(cx.op) != Way::InPlace {
@@ -76,6 +79,7 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         size,
         asked: cx.scratch::<Preflight>()?.asked,
         kept: inspection.kept.iter().filter(|k| k.slots.is_empty()).map(|k| k.database.clone()).collect(),
+        roles,
     };
     done(cx, &out)
 }
@@ -85,7 +89,7 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
 async fn of_commands(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, Fault> {
     let ids = match usable(cx, frozen, &Seen::default()).await? {
         Candidates::Wait(progress) => return Ok(progress),
-        Candidates::Usable { ids, first: _ } => ids,
+        Candidates::Usable { ids, first: _, roles: _ } => ids,
     };
     let (by, name) = match &frozen.target.data {
         Data::Command(data) => (&data.by, &frozen.target.name),
@@ -112,6 +116,8 @@ pub(super) enum Candidates {
         ids: Vec<String>,
         /// The manifest of the first, which was read in full.
         first: Box<Manifest>,
+        /// Roles that are to be made for each, by id.
+        roles: BTreeMap<String, Vec<String>>,
     },
 }
 
@@ -124,15 +130,19 @@ pub struct Seen {
     pub lacking: BTreeMap<String, Vec<String>>,
     /// Why others could not be looked at: nothing is known about those. What has to be fetched first is nowhere.
     pub unread: BTreeMap<String, String>,
+    /// Roles that are to be made for them, by id.
+    pub roles: BTreeMap<String, Vec<String>>,
 }
 
-/// What stands against a backup; nothing, where both are empty.
+/// What stands against a backup; nothing, where `itself` and `here` are empty.
 #[derive(Default)]
 pub struct Against {
     /// What is wrong with itself.
     pub itself: Vec<String>,
     /// What it needs that is missing here.
     pub here: Vec<String>,
+    /// Roles that are to be made for it: nothing that stands against it.
+    pub roles: Vec<String>,
 }
 
 // === impl Seen ===
@@ -141,7 +151,7 @@ impl Seen {
     /// Of one of those that could be looked at.
     pub fn against(&self, id: &str) -> Against {
         let of = |all: &BTreeMap<String, Vec<String>>| all.get(id).cloned().unwrap_or_default();
-        Against { itself: of(&self.itself), here: of(&self.lacking) }
+        Against { itself: of(&self.itself), here: of(&self.lacking), roles: of(&self.roles) }
     }
 }
 
@@ -162,6 +172,7 @@ impl Against {
 pub(super) async fn usable(cx: &mut Cx<'_>, frozen: &Frozen, seen: &Seen) -> Result<Candidates, Fault> {
     let mut ids: Vec<String> = Vec::new();
     let mut first = None;
+    let mut roles = BTreeMap::new();
     for (i, entry) in frozen.candidates.iter().enumerate() {
         let is_fetched = stores::is_fetched(&cx.env.settings, frozen, entry);
         let why = if first.is_some() && is_fetched {
@@ -170,7 +181,13 @@ pub(super) async fn usable(cx: &mut Cx<'_>, frozen: &Frozen, seen: &Seen) -> Res
             match standing(cx, frozen, entry, seen, i).await? {
                 Standing::Wait(wait) => return Ok(Candidates::Wait(Progress::Wait(wait))),
                 Standing::Unread(fault) => Some(fault.message),
-                Standing::Seen(against) => against.told(),
+                Standing::Seen(against) => {
+                    let why = against.told();
+                    if !against.roles.is_empty() {
+                        roles.insert(entry.id.clone(), against.roles);
+                    }
+                    why
+                }
             }
         };
         let why = match (why, &first) {
@@ -190,7 +207,7 @@ pub(super) async fn usable(cx: &mut Cx<'_>, frozen: &Frozen, seen: &Seen) -> Res
         }
     }
     match first {
-        Some(first) => Ok(Candidates::Usable { ids, first }),
+        Some(first) => Ok(Candidates::Usable { ids, first, roles }),
         None => Err(Fault::failed(format!("no backup can be used: {}", cx.op.journal.remarks.join("; ")))),
     }
 }
@@ -231,20 +248,20 @@ pub async fn standing(
     let looked = match frozen.target.data {
         Data::Postgres => match look(cx, frozen, Some(&shelf), &format!("lookf{nth}")).await? {
             Look::Wait(wait) => return Ok(Standing::Wait(wait)),
-            Look::Seen(found) => Ok((found.backups, found.lacking)),
+            Look::Seen(found) => Ok((found.backups, found.lacking, found.missing_roles)),
             Look::Failed(fault) => Err(fault.message),
         },
         Data::Directory(_) => match directory::look_fetched(cx, frozen, &shelf, nth).await? {
             directory::Look::Wait(wait) => return Ok(Standing::Wait(wait)),
-            directory::Look::Seen(found) => Ok((found.backups, found.lacking)),
+            directory::Look::Seen(found) => Ok((found.backups, found.lacking, BTreeMap::new())),
             directory::Look::Failed(why) => Err(why),
         },
         // Nobody can look into it.
         Data::Command(_) | Data::None => return Ok(Standing::Seen(Against::default())),
     };
     Ok(match looked {
-        Ok((itself, lacking)) => {
-            let seen = Seen { itself, lacking, ..Seen::default() };
+        Ok((itself, lacking, roles)) => {
+            let seen = Seen { itself, lacking, roles, ..Seen::default() };
             Standing::Seen(seen.against(&entry.id))
         }
         Err(why) => Standing::Unread(JobFault {
@@ -313,6 +330,7 @@ pub async fn inspect(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Looked, Fault> 
                 Some(found) => {
                     found.backups.extend(more.backups);
                     found.lacking.extend(more.lacking);
+                    found.missing_roles.extend(more.missing_roles);
                 }
             },
             Look::Failed(fault) => {
@@ -334,7 +352,9 @@ pub async fn inspect(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Looked, Fault> 
             }
         },
     };
-    let seen = Seen { itself: inspection.backups.clone(), lacking: inspection.lacking.clone(), unread };
+    let PgInspection { backups, lacking, missing_roles, .. } = &*inspection;
+    let (itself, lacking, roles) = (backups.clone(), lacking.clone(), missing_roles.clone());
+    let seen = Seen { itself, lacking, unread, roles };
     Ok(Looked::Seen { inspection, seen })
 }
 
@@ -370,6 +390,7 @@ async fn look(cx: &mut Cx<'_>, frozen: &Frozen, shelf: Option<&Shelf<'_>>, key: 
         database: frozen.target.database.clone(),
         backups: shelf.into_iter().flat_map(|s| s.entries.iter().map(|e| e.stored())).collect(),
         kept: kept.collect(),
+        create_roles: roles::are_made(cx.op),
     });
     let target = shelf.map_or(&frozen.target, |s| &s.target);
     let order = Order { key, target, task, store: shelf.map(|_| Access::Read), data: true };

@@ -7,6 +7,7 @@ use skep_runner::{Fault as JobFault, Report, Task};
 
 use super::cut::hold;
 use super::preflight::Preflight;
+use super::roles::{self, Made};
 use crate::engines::Data;
 use crate::operation::backup::{self, Place, Sealed};
 use crate::operation::catalogue::{Entry, Purpose};
@@ -134,32 +135,66 @@ pub(super) async fn beside(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     };
     let entry = frozen.candidates.iter().find(|e| e.id == *id);
     let entry = entry.ok_or_else(|| Fault::failed(format!("backup {id} is not in the plan")))?;
-    let (side, key) = (side_name(cx, state.candidate), format!("load{}", state.candidate));
-    let why = match load(cx, &frozen, entry, &side, &key).await? {
-        Restored::Wait(wait) => return Ok(Progress::Wait(wait)),
-        Restored::Unusable(fault) => fault.message,
-        Restored::Built { live, side, seconds } => {
-            match check(cx, &frozen, &side.name, &format!("check{}", state.candidate)).await? {
-                Checked::Wait(progress) => return Ok(progress),
-                Checked::Passed => {
-                    let backup = entry.id.clone();
-                    return done(
-                        cx,
-                        &Beside { candidate: state.candidate, backup, live, side: Some(side), seconds },
-                    );
-                }
-                Checked::Failed(why) => why,
-                Checked::Unable(fault) => fault.message,
-            }
-        }
+    let missing = seen.roles.get(id).cloned().unwrap_or_default();
+    let why = match build(cx, &frozen, entry, &missing, state.candidate).await? {
+        Built::Wait(progress) => return Ok(progress),
+        Built::Passed(built) => return done(cx, &*built),
+        Built::Rejected(why) => why,
     };
     cx.remark(format!("backup {} was not used: {why}", entry.id));
     if let Some(wait) = drop_rejected(cx, &frozen, state.candidate).await? {
         return Ok(Progress::Wait(wait));
     }
+    if let Some(wait) = roles::drop_of_rejected(cx, &frozen, state.candidate, &missing).await? {
+        return Ok(Progress::Wait(wait));
+    }
     state.candidate += 1;
     cx.keep(&state).await?;
     Ok(Progress::wait("trying the next older backup"))
+}
+
+/// How building from one backup went.
+enum Built {
+    Wait(Progress),
+    /// It passes its checks.
+    Passed(Box<Beside>),
+    /// Why it is not used.
+    Rejected(String),
+}
+
+/// Makes the roles that are missing for a backup, restores it into a new database, and runs the checks there.
+async fn build(
+    cx: &mut Cx<'_>,
+    frozen: &Frozen,
+    entry: &Entry,
+    missing: &[String],
+    candidate: usize,
+) -> Result<Built, Fault> {
+    match roles::make(cx, frozen, entry, missing, candidate).await? {
+        Made::Wait(wait) => return Ok(Built::Wait(Progress::Wait(wait))),
+        Made::Unable(fault) => {
+            return Ok(Built::Rejected(format!(
+                "the roles that are missing cannot be made: {}",
+                fault.message
+            )));
+        }
+        Made::There => {}
+    }
+    let (side, key) = (side_name(cx, candidate), format!("load{candidate}"));
+    let (live, side, seconds) = match load(cx, frozen, entry, &side, &key).await? {
+        Restored::Wait(wait) => return Ok(Built::Wait(Progress::Wait(wait))),
+        Restored::Unusable(fault) => return Ok(Built::Rejected(fault.message)),
+        Restored::Built { live, side, seconds } => (live, side, seconds),
+    };
+    Ok(match check(cx, frozen, &side.name, &format!("check{candidate}")).await? {
+        Checked::Wait(progress) => Built::Wait(progress),
+        Checked::Passed => {
+            let backup = entry.id.clone();
+            Built::Passed(Box::new(Beside { candidate, backup, live, side: Some(side), seconds }))
+        }
+        Checked::Failed(why) => Built::Rejected(why),
+        Checked::Unable(fault) => Built::Rejected(fault.message),
+    })
 }
 
 /// What was built from a backup that is not used goes at once: it takes room, and no later step knows of it.
@@ -316,13 +351,14 @@ pub(super) async fn undo_beside(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let task = Task::PgDrop(PgDrop { connect: frozen.target.access.connect.clone(), databases });
     let order = Order { key: "undo", target: &frozen.target, task, store: None, data: false };
     match work::run(cx, &order).await? {
-        Outcome::Wait(wait) => Ok(Progress::Wait(wait)),
-        Outcome::Done(_) => Ok(Progress::done()),
+        Outcome::Wait(wait) => return Ok(Progress::Wait(wait)),
+        Outcome::Done(_) => {}
         Outcome::Failed(fault) => {
             cx.remark(format!("a half-restored database `{}` is left: {}", side_name(cx, 0), fault.message));
-            Ok(Progress::done())
         }
     }
+    // After the databases, whose objects are theirs.
+    roles::unmake(cx, &frozen, state.candidate).await
 }
 
 fn side_name(cx: &Cx<'_>, candidate: usize) -> String {

@@ -111,6 +111,7 @@ fn intent(cx: &Cx<'_>, part: &Part) -> Intent {
             before: None,
             in_place: None,
             quiesce: None,
+            create_roles: false,
         },
         trigger: Trigger::Operation { id: cx.op.id.clone() },
         created: cx.op.intent.created,

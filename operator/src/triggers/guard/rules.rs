@@ -142,6 +142,7 @@ pub(super) fn act(
             // Which steps there are depends on it, so it is chosen before the first.
             in_place: Some(restore.strategy == Strategy::InPlace),
             quiesce: None,
+            create_roles: false,
         },
         trigger: Trigger::Alert {
             name: incident.alert.clone(),

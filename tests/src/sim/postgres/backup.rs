@@ -2,12 +2,12 @@
 
 use skep_runner::Report;
 use skep_runner::manifest::{Artefact, MANIFEST, Manifest};
-use skep_runner::task::{LayoutCopy, PgDump, PgDumped, PgSeal, StoreVerify, Stored, Verdict};
+use skep_runner::task::{HeldRoles, LayoutCopy, PgDump, PgDumped, PgSeal, StoreVerify, Stored, Verdict};
 
 use super::inspect::{length, properties_of};
 use super::job::{Failure, Next, PgJob, Worked};
 use super::store::sha256;
-use super::{Content, World};
+use super::{Content, World, roles};
 use crate::sim::workload::View;
 
 // === impl PgJob ===
@@ -18,7 +18,7 @@ impl PgJob {
         let pace = world.pace.dump;
         let name = &task.database;
         let server = self.connect(world, view, &task.connect)?;
-        let version = server.version;
+        let (version, roles) = (server.version, server.roles.clone());
         let found = server.databases.get(name).cloned();
         let found = found.ok_or_else(|| Failure::refused(format!("database `{name}` does not exist")))?;
         if self.phase == 0 {
@@ -35,13 +35,18 @@ impl PgJob {
         let bytes = serde_json::to_vec(&self.content).expect("rows by table are JSON");
         let artefact = Artefact { file: file.clone(), size: length(&bytes), sha256: sha256(&bytes) };
         world.store.write(&task.dir, &file, bytes);
+        let globals = roles::globals(&roles);
+        let held =
+            Artefact { file: roles::FILE.to_owned(), size: length(&globals), sha256: sha256(&globals) };
+        world.store.write(&task.dir, roles::FILE, globals);
         Ok(Next::Done(Box::new(Report::PgDump(Box::new(PgDumped {
-            artefacts: vec![artefact],
+            artefacts: vec![artefact, held],
             server_version: version.to_string(),
             tool_version: "pg_dump (PostgreSQL) simulated".to_owned(),
             started: self.started.clone(),
             ended: view.now.to_string(),
             database: properties_of(found.properties, &self.content),
+            roles: Some(HeldRoles { passwords: true }),
         })))))
     }
 
@@ -107,7 +112,9 @@ impl PgJob {
     pub(super) fn load(&self, world: &World, stored: &Stored) -> Result<(Manifest, Content), Failure> {
         self.needs_store(false)?;
         let manifest = world.store.open(stored)?;
-        if manifest.engine != "postgres" || manifest.artefacts.len() != 1 {
+        if manifest.engine != "postgres"
+            || manifest.artefacts.iter().filter(|a| a.file != roles::FILE).count() != 1
+        {
             let id = &stored.id;
             return Err(Failure::refused(format!("backup {id} is not one dump of PostgreSQL")));
         }

@@ -7,7 +7,7 @@ use skep_runner::task::{
 
 use super::job::{Next, PgJob, Worked};
 use super::server::Session;
-use super::{Content, World};
+use super::{Content, World, roles};
 use crate::sim::workload::View;
 
 // === impl PgJob ===
@@ -55,7 +55,14 @@ impl PgJob {
         };
         for stored in &task.backups {
             self.needs_store(false)?;
-            let (itself, here) = against(world, stored, version, &roles);
+            let (itself, mut here) = against(world, stored, version);
+            let missing = roles::missing(world, stored, &roles);
+            let held = roles::held(world, stored);
+            if !missing.is_empty() && task.create_roles && missing.iter().all(|role| held.contains(role)) {
+                inspection.missing_roles.insert(stored.id.clone(), missing);
+            } else {
+                here.extend(missing.iter().map(|role| format!("role `{role}` does not exist")));
+            }
             inspection.backups.insert(stored.id.clone(), itself);
             inspection.lacking.insert(stored.id.clone(), here);
         }
@@ -63,8 +70,8 @@ impl PgJob {
     }
 }
 
-/// What is wrong with a backup, and what the server lacks for it.
-fn against(world: &World, stored: &Stored, version: u32, roles: &[String]) -> (Vec<String>, Vec<String>) {
+/// What is wrong with a backup, and what the server lacks for it, roles apart.
+fn against(world: &World, stored: &Stored, version: u32) -> (Vec<String>, Vec<String>) {
     let manifest = match world.store.open(stored) {
         Ok(manifest) => manifest,
         Err(why) => return (vec![why], Vec::new()),
@@ -73,9 +80,6 @@ fn against(world: &World, stored: &Stored, version: u32, roles: &[String]) -> (V
     let dumped: u32 = manifest.server_version.parse().unwrap_or(0);
     if dumped / 10_000 > version / 10_000 {
         here.push(format!("it is of PostgreSQL {}", dumped / 10_000));
-    }
-    for role in manifest.database.iter().flat_map(|d| &d.roles).filter(|r| !roles.contains(r)) {
-        here.push(format!("role `{role}` does not exist"));
     }
     for artefact in &manifest.artefacts {
         match world.store.file(&stored.dir, &artefact.file).map(|b| length(b)) {

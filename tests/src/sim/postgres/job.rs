@@ -139,6 +139,8 @@ impl PgJob {
                     None => Ok(done(server.drop_all(&task.databases)?)),
                 }
             }
+            Task::PgCreateRoles(task) => self.create_roles(world, view, &task),
+            Task::PgDropRoles(task) => self.drop_roles(world, view, &task),
             Task::PgInPlace(task) => self.in_place(world, view, &task),
             Task::PgTakeBase(_)
             | Task::PgReceive(_)

@@ -17,6 +17,7 @@ mod files;
 mod inspect;
 mod job;
 mod restore;
+mod roles;
 mod server;
 mod store;
 mod stores;
@@ -153,6 +154,28 @@ impl Data {
         };
         server.roles.push(owner.to_owned());
         server.create(database, properties, content.clone());
+    }
+
+    /// Adds a role that something in a database belongs to.
+    pub fn add_role(&self, service: &str, database: &str, role: &str) {
+        self.server(service, |server| {
+            server.roles.push(role.to_owned());
+            if let Some(database) = server.databases.get_mut(database) {
+                database.properties.roles.push(role.to_owned());
+            }
+        });
+    }
+
+    /// Takes a role away, and with it what belonged to it.
+    pub fn remove_role(&self, service: &str, role: &str) {
+        self.server(service, |server| {
+            server.roles.retain(|r| r != role);
+            server.databases.values_mut().for_each(|d| d.properties.roles.retain(|r| r != role));
+        });
+    }
+
+    fn server(&self, service: &str, change: impl FnOnce(&mut Server)) {
+        change(self.lock().servers.get_mut(service).expect("the test added the server"));
     }
 
     /// Adds the files of a service in a volume.

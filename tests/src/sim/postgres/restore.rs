@@ -29,6 +29,10 @@ impl PgJob {
         if let Some(wait) = wait {
             return Ok(wait);
         }
+        let mut needed = manifest.database.iter().flat_map(|d| &d.roles);
+        if let Some(role) = needed.find(|role| !server.roles.contains(role)) {
+            return Err(Failure::barred(format!("role \"{role}\" does not exist")));
+        }
         let found = server.databases.get(live).map(|d| d.properties.clone());
         if self.phase == 0 {
             server.drop(side)?;

@@ -42,6 +42,13 @@ impl Store {
         bytes[0] ^= 1;
     }
 
+    /// Cuts a file short, to nothing.
+    pub fn cut(&mut self, dir: &str, file: &str) {
+        if let Some(bytes) = self.dirs.get_mut(dir).and_then(|dir| dir.get_mut(file)) {
+            bytes.clear();
+        }
+    }
+
     /// Empties the directory of an unfinished backup.
     pub(super) fn empty(&mut self, dir: &str) -> Result<(), String> {
         if self.is_sealed(dir) {

@@ -109,6 +109,7 @@ impl Rig {
             database: Some(dumped.database),
             contents: None,
             base: None,
+            roles: None,
         };
         let seal = Task::PgSeal(PgSeal { dir: DIR.into(), manifest });
         let Report::PgSeal { manifest_sha256, .. } = self.run("seal", seal).await.unwrap() else {
@@ -301,7 +302,13 @@ async fn databases_are_dropped_only_by_name_and_oid_and_never_with_a_slot() {
 #[tokio::test(start_paused = true)]
 async fn a_fence_ends_the_sessions_that_an_inspection_shows() {
     let mut rig = Rig::new().await;
-    let inspect = PgInspect { connect: connect(), database: DATABASE.into(), backups: vec![], kept: vec![] };
+    let inspect = PgInspect {
+        connect: connect(),
+        database: DATABASE.into(),
+        backups: vec![],
+        kept: vec![],
+        create_roles: false,
+    };
     let Report::PgInspect(seen) = rig.run("look", Task::PgInspect(inspect.clone())).await.unwrap() else {
         panic!("not an inspection")
     };

@@ -147,6 +147,8 @@ fn dump(job: &Job, connect: &Connect, database: &str, until: &str, dir: &str) ->
         started: until.to_owned(),
         ended: admin.session.query(NOW)?,
         database: found.properties,
+        // Of the scratch server nobody asked for them.
+        roles: None,
     })))
 }
 

@@ -47,7 +47,7 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     };
     let (ids, manifest) = match usable(cx, &frozen, &looks.backups()).await? {
         Candidates::Wait(progress) => return Ok(progress),
-        Candidates::Usable { ids, first } => (ids, first),
+        Candidates::Usable { ids, first, roles: _ } => (ids, first),
     };
     let seen = looks.seen;
     let first = seen.first().cloned().unwrap_or_default();
@@ -134,7 +134,7 @@ impl Looks {
     pub(in crate::operation) fn backups(&self) -> Seen {
         let (itself, lacking) =
             self.seen.first().map_or_else(Default::default, |s| (s.backups.clone(), s.lacking.clone()));
-        Seen { itself, lacking, unread: self.unread.clone() }
+        Seen { itself, lacking, unread: self.unread.clone(), ..Seen::default() }
     }
 
     /// Looks at one volume and at the backups of these stores, by a job for each store. What is waited for, if anything.
@@ -327,6 +327,7 @@ mod tests {
             database: None,
             contents: None,
             base: None,
+            roles: None,
         }
     }
 
