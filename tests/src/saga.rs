@@ -57,8 +57,8 @@ pub struct Scene {
     back: BTreeMap<String, Value>,
     before: Content,
     wanted: Content,
-    /// What `shop_audit` holds before, and what it must hold once the operation has succeeded.
-    audit: Option<(Content, Content)>,
+    /// What other services hold before, and what they must hold once the operation has succeeded.
+    others: BTreeMap<&'static str, (Content, Content)>,
 }
 
 /// How a drive ended.
@@ -223,25 +223,33 @@ impl Scene {
     /// As [`Scene::rollback`], with data, and rows were written and lost since: all of it is to go back.
     pub async fn rollback_with_data(options: ShopOptions) -> Scene {
         let (shop, point, wanted) = Box::pin(Scene::point_deploy_and_write(options)).await;
-        let mut scene =
-            Box::pin(Scene::back_to(shop, &point, &ROLLED_BACK_WITH_DATA)).await.wanting(wanted.0);
-        scene.audit = scene.audit.map(|(before, _)| (before, wanted.1));
+        let only: &[Component] = if shop.app_files { &ROLLED_BACK_WHOLE } else { &ROLLED_BACK_WITH_DATA };
+        let mut scene = Box::pin(Scene::back_to(shop, &point, only)).await.wanting(wanted.0);
+        for (service, content) in wanted.1 {
+            scene.others.entry(service).and_modify(|held| held.1 = content);
+        }
         scene
     }
 
-    /// The shop of [`Scene::rollback_with_data`] before anybody asks for it, its point, and what `shop_db` and `shop_audit`
+    /// The shop of [`Scene::rollback_with_data`] before anybody asks for it, its point, and what `shop_db` and the others
     /// hold in it.
     ///
     /// # Panics
     /// When the point cannot be taken, or the engine refuses a deploy.
-    pub async fn point_deploy_and_write(options: ShopOptions) -> (Shop, Head, (Content, Content)) {
+    pub async fn point_deploy_and_write(
+        options: ShopOptions,
+    ) -> (Shop, Head, (Content, BTreeMap<&'static str, Content>)) {
         let shop = Scene::with_audit(options).await;
-        let audit = |shop: &Shop| shop.data.content_of("shop_audit", "audit").expect("it has data");
-        let wanted = (live(&shop), audit(&shop));
+        let wanted = (live(&shop), held_by_others(&shop));
         let shop = Box::pin(Scene::take_point_and_deploy(shop, false)).await;
         shop.data.insert("shop_db", DATABASE, "orders", 7);
         shop.data.drop_table("shop_db", DATABASE, "users");
         shop.data.insert("shop_audit", "audit", "events", 3);
+        shop.data.with(|world| {
+            if let Some(files) = world.files.get_mut("shop_app") {
+                files.live.insert("uploads".to_owned(), 9);
+            }
+        });
         let points = points::list(&connect(&shop, "looker").await, None).await;
         let point = points.expect("the simulated engine answers").pop().expect("it was taken");
         (shop, point.head, wanted)
@@ -384,8 +392,9 @@ impl Scene {
         let specs = specs(&shop);
         let since = shop.sim.elapsed();
         let (before, wanted) = (content.clone(), content);
-        let audit = shop.data.content_of("shop_audit", "audit").map(|held| (held.clone(), held));
-        Scene { shop, op, since, specs, back: BTreeMap::new(), before, wanted, audit }
+        let others = held_by_others(&shop).into_iter().map(|(name, held)| (name, (held.clone(), held)));
+        let others = others.collect();
+        Scene { shop, op, since, specs, back: BTreeMap::new(), before, wanted, others }
     }
 
     /// Says what the live database must hold once the operation has succeeded.
@@ -496,9 +505,10 @@ impl Scene {
         let live = live.unwrap_or_else(|| panic!("the live data is gone: {told}"));
         let succeeded = state == State::Succeeded;
         assert_eq!(live, *(if succeeded { &self.wanted } else { &self.before }), "the data: {told}");
-        if let Some((before, wanted)) = &self.audit {
-            let live = self.shop.data.content_of("shop_audit", "audit");
-            assert_eq!(live.as_ref(), Some(if succeeded { wanted } else { before }), "of the audit: {told}");
+        let held = held_by_others(&self.shop);
+        for (service, (before, wanted)) in &self.others {
+            let expected = if succeeded { wanted } else { before };
+            assert_eq!(held.get(service), Some(expected), "of {service}: {told}");
         }
         let database = self.shop.data.database("shop_db", DATABASE);
         assert!(database.is_none_or(|d| d.allow), "nobody may connect: {told}");
@@ -559,7 +569,8 @@ impl Scene {
         assert_eq!(sides, [] as [String; 0], "databases left behind: {told}");
         let mut sides = self.sides();
         if may_be_kept {
-            assert!(sides.len() <= 1, "more than one old directory: {told}");
+            let of = |service: &str| sides.iter().filter(|(name, _)| name.starts_with(service)).count();
+            assert!(of("shop_db") <= 1 && of("shop_app") <= 1, "more than one old directory: {told}");
             sides.retain(|(_, state)| *state != SideState::Forward);
         }
         assert_eq!(sides, [], "directories left behind: {told}");
@@ -568,8 +579,9 @@ impl Scene {
     /// What stands beside the live files.
     fn sides(&self) -> Vec<(String, SideState)> {
         self.shop.data.with(|world| {
-            let files = world.files.get("shop_db").into_iter();
-            files.flat_map(|f| f.sides.iter().map(|(name, side)| (name.clone(), side.state))).collect()
+            let files = world.files.iter();
+            let side = |service: &String, name: &String| format!("{service}: {name}");
+            files.flat_map(|(s, f)| f.sides.iter().map(move |(n, held)| (side(s, n), held.state))).collect()
         })
     }
 
@@ -701,6 +713,10 @@ pub const RESTORE_WITH_ROLES: Work =
 pub const ROLLED_BACK_WITH_DATA: [Component; 4] =
     [Component::Specs, Component::Configs, Component::Images, Component::Database];
 
+/// The components of [`Scene::rollback_with_data`] where the application keeps files.
+pub const ROLLED_BACK_WHOLE: [Component; 5] =
+    [Component::Specs, Component::Configs, Component::Images, Component::Database, Component::Volumes];
+
 /// The components of [`Scene::rollback`].
 pub const ROLLED_BACK: [Component; 3] = [Component::Specs, Component::Configs, Component::Images];
 
@@ -725,6 +741,12 @@ fn person() -> Trigger {
 }
 
 /// What the live database holds.
+/// What services besides `shop_db` hold.
+fn held_by_others(shop: &Shop) -> BTreeMap<&'static str, Content> {
+    let others = [("shop_audit", "audit"), ("shop_app", "")].into_iter();
+    others.filter_map(|(name, database)| Some((name, shop.data.content_of(name, database)?))).collect()
+}
+
 fn live(shop: &Shop) -> Content {
     shop.data.content_of("shop_db", DATABASE).expect("the shop has data")
 }

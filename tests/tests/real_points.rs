@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use skep::operation::catalogue::Backup;
 use skep::operation::points;
@@ -80,6 +82,100 @@ async fn a_stack_is_taken_as_a_point_and_comes_back_from_a_deploy_spec_by_spec()
     let forth = done(&stage, Work::Rollback { point: back.id.clone(), only: SPECS.to_vec() }).await;
     assert_eq!(forth.journal.state, State::Succeeded, "{:#?}", forth.journal);
     assert_eq!(plain(&stage.shop().specs().await), plain(&deployed));
+    stage.shop().is_tidy().await;
+    drop(operator);
+    stage.strike().await;
+}
+
+/// The stack file with an application that keeps files and uses the database.
+#[expect(clippy::needless_pass_by_value, reason = "the stage passes what it has read")]
+fn with_wiki(text: String) -> String {
+    const WIKI: &str = r#"
+  wiki:
+    image: ${POSTGRES_IMAGE:-skep-test/postgres:15}
+    entrypoint: ["sh", "-c", "trap exit TERM; while :; do sleep 1 & wait; done"]
+    secrets: [db-password]
+    volumes:
+      - wiki:/files
+    healthcheck:
+      test: ["CMD-SHELL", "PGPASSWORD=$$(cat /run/secrets/db-password) psql -h db -U shop -d shop -c 'SELECT 1'"]
+      interval: 500ms
+      timeout: 3s
+      retries: 60
+    deploy:
+      endpoint_mode: dnsrr
+      restart_policy:
+        delay: 500ms
+      labels:
+        skep.enable: "true"
+        skep.data: volume
+        skep.depends-on: db
+
+configs:
+  proxy:
+"#;
+    let changed = text
+        .replace("\nconfigs:\n  proxy:\n", WIKI)
+        .replace("\nvolumes:\n  db: {}", "\nvolumes:\n  wiki: {}\n  db: {}");
+    assert!(
+        changed.contains("wiki:/files") && changed.contains("wiki: {}"),
+        "the stack file is as this suite knows it"
+    );
+    changed
+}
+
+/// What the wiki holds: its rows, and its files with their content.
+async fn pages(stage: &Stage) -> (String, String) {
+    let rows = stage.shop().sql("shop", "SELECT * FROM pages ORDER BY id").await;
+    let tell = "cd /files && find . -path './.skep*' -prune -o -type f -print | sort | xargs grep -H .";
+    (rows, stage.sandbox.exec_in_service(&stage.service("wiki"), &["sh", "-c", tell]).await)
+}
+
+/// A page is a row and a file.
+async fn write_page(stage: &Stage, id: u32) {
+    stage.shop().sql("shop", &format!("INSERT INTO pages VALUES ({id})")).await;
+    let write = format!("mkdir -p /files/deep && echo page {id} > /files/deep/{id}");
+    stage.sandbox.exec_in_service(&stage.service("wiki"), &["sh", "-c", &write]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn an_application_with_files_and_a_database_comes_back_as_one_and_stops_once() {
+    let stage = Stage::set(Setting::default()).await;
+    stage.redeploy(with_wiki).await;
+    stage.settled().await;
+    let operator = stage.operator(OPERATOR, &[]).await;
+    stage.shop().sql("shop", "CREATE TABLE pages (id int)").await;
+    write_page(&stage, 1).await;
+    let spec = async || stage.engine.service(&stage.service("wiki")).await.unwrap().spec;
+    let (then, spec_then) = (pages(&stage).await, spec().await);
+    let taken = done(&stage, Work::Point { without_data: false }).await;
+    assert_eq!(taken.journal.state, State::Succeeded, "{:#?}", taken.journal);
+
+    stage.redeploy(|text| with_wiki(text).replace("sleep 1 & wait", "sleep 2 & wait")).await;
+    stage.settled().await;
+    write_page(&stage, 2).await;
+    let lose = ["sh", "-c", "rm /files/deep/1"];
+    stage.sandbox.exec_in_service(&stage.service("wiki"), &lose).await;
+    let (now, spec_now) = (pages(&stage).await, spec().await);
+    assert!(now != then && spec_now != spec_then);
+    let only = [&SPECS[..], &[Component::Database, Component::Volumes]].concat();
+    let tasks = async || {
+        let id = stage.engine.service(&stage.service("wiki")).await.unwrap().id;
+        stage.engine.tasks(&[&id]).await.unwrap().into_iter().map(|task| task.id).collect::<BTreeSet<_>>()
+    };
+    let before = tasks().await;
+    let back = done(&stage, Work::Rollback { point: taken.id.clone(), only: only.clone() }).await;
+    assert_eq!(back.journal.state, State::Succeeded, "{:#?}", back.journal);
+    assert_eq!((pages(&stage).await, spec().await), (then.clone(), spec_then.clone()));
+    assert_eq!(tasks().await.difference(&before).count(), 1, "it started once");
+    stage.shop().serves().await;
+    stage.shop().is_tidy().await;
+
+    // And forth again, by the point that it took.
+    let forth = done(&stage, Work::Rollback { point: back.id.clone(), only: only.clone() }).await;
+    assert_eq!(forth.journal.state, State::Succeeded, "{:#?}", forth.journal);
+    assert_eq!((pages(&stage).await, spec().await), (now.clone(), spec_now.clone()));
     stage.shop().is_tidy().await;
     drop(operator);
     stage.strike().await;

@@ -37,6 +37,7 @@ enum Kind {
     DataRollback,
     FilesRollback,
     CommandRollback,
+    WholeRollback,
     Staged,
     StagedBeside,
     StagedInPlace,
@@ -59,7 +60,7 @@ impl Kind {
             Kind::Staged | Kind::Command => 1,
             _ if all => 1,
             // Each is several operations in one, and has as many writes.
-            Kind::DataRollback => 13,
+            Kind::DataRollback | Kind::WholeRollback => 13,
             Kind::FilesRollback | Kind::CommandRollback => 29,
             Kind::BesideZero | Kind::Roles | Kind::Hot | Kind::InPlace => 5,
             Kind::Broker | Kind::FilesBackup | Kind::Volume | Kind::VolumeDrill | Kind::CommandBackup => 5,
@@ -69,7 +70,7 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 32] = [
+const KINDS: [Kind; 33] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -95,6 +96,7 @@ const KINDS: [Kind; 32] = [
     Kind::DataRollback,
     Kind::FilesRollback,
     Kind::CommandRollback,
+    Kind::WholeRollback,
     Kind::Staged,
     Kind::StagedBeside,
     Kind::StagedInPlace,
@@ -160,6 +162,7 @@ async fn scene(kind: Kind) -> Scene {
         Kind::DataRollback => Box::pin(Scene::rollback_with_data(ShopOptions::default())).await,
         Kind::FilesRollback => Box::pin(Scene::rollback_with_data(ShopOptions::files("mariadb"))).await,
         Kind::CommandRollback => Box::pin(Scene::rollback_with_data(ShopOptions::files("command"))).await,
+        Kind::WholeRollback => Box::pin(Scene::rollback_with_data(ShopOptions::app_with_files())).await,
         Kind::Rollback => Box::pin(Scene::rollback(ShopOptions::default())).await,
     }
 }
@@ -332,6 +335,10 @@ for_each_kind! {
     a_rollback_with_data_goes_back_when_any_write_fails: Kind::DataRollback, fails;
     a_rollback_with_files_survives_death_after_every_write: Kind::FilesRollback, dies_after;
     a_rollback_with_files_goes_back_when_any_write_fails: Kind::FilesRollback, fails;
+    a_rollback_of_an_application_and_its_files_survives_death_before_every_write: Kind::WholeRollback, dies_before;
+    a_rollback_of_an_application_and_its_files_survives_death_after_every_write: Kind::WholeRollback, dies_after;
+    a_rollback_of_an_application_and_its_files_survives_every_write_twice: Kind::WholeRollback, repeats;
+    a_rollback_of_an_application_and_its_files_goes_back_when_any_write_fails: Kind::WholeRollback, fails;
     a_rollback_with_a_command_survives_death_after_every_write: Kind::CommandRollback, dies_after;
     a_rollback_with_a_command_goes_back_when_any_write_fails: Kind::CommandRollback, fails;
     an_import_by_hand_survives_death_before_every_write: Kind::Layout, dies_before;

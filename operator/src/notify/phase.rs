@@ -49,7 +49,9 @@ const STALE: SignedDuration = SignedDuration::from_hours(48);
 
 /// The phases to tell now, oldest first, in one message; empty where there is nothing to tell.
 pub fn due(operation: &Operation, routine: Routine, now: Timestamp) -> Vec<Phase> {
-    let Some(head) = current(operation) else { return Vec::new() };
+    // A part has no outcome of its own: what it comes to is told with its whole.
+    let head = current(operation).filter(|_| operation.part_of().is_none());
+    let Some(head) = head else { return Vec::new() };
     let since = occurred(operation, head);
     let quiet = is_routine(operation) && routine == Routine::Failures && !is_failure(head);
     if quiet || was_told(operation, head) || now < since + patience(operation, head) || now > since + STALE {
@@ -268,6 +270,17 @@ mod tests {
                 assert_eq!(!due(&op, QUIET, after(120)).is_empty(), told, "{state:?} of {trigger:?}");
                 assert!(!due(&op, Routine::Everything, after(120)).is_empty(), "{state:?} of {trigger:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_comes_of_a_part_is_told_with_its_whole() {
+        let whole = Trigger::Operation { id: crate::operation::record::OpId::new(noon(), "whole") };
+        for state in [State::Running, State::Succeeded, State::RolledBack, State::Failed, State::Stuck] {
+            let mut op = operation(restore(), whole.clone(), state);
+            step(&mut op, "claim", StepState::Done, 0, 1, "");
+            assert_eq!(due(&op, QUIET, after(120)), [], "{state:?}");
+            assert_eq!(due(&op, Routine::Everything, after(120)), [], "{state:?}");
         }
     }
 

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use saved::{Base, ClientsOut, load_base};
-use saved::{clients_out, keep, load_base_of, save_base, save_wanted};
+pub use saved::{Base, ClientsOut, load_base, load_base_of_other};
+use saved::{Stopper, clients_out, keep, load_base_of, save_base, save_wanted};
 
 use super::client_spec::{self as spec, StartMove, StopMove};
 use super::frozen::{self, Client, Method};
 use super::page;
-use super::record::StepState;
+use super::record::{Operation, StepState};
 use super::saga::{Cx, Fault, Progress, Wait};
 use crate::swarm::error::Error;
 use crate::swarm::object::{Service, Task, TaskState, UpdateState};
@@ -133,7 +133,8 @@ pub async fn start_anew(
     wanted: &Value,
 ) -> Result<Option<Wait>, Fault> {
     let Some(service) = find(cx, client).await? else { return Ok(None) };
-    let base = load_base_of(cx, client, &service).await?.map(|base| base.spec);
+    let by = Stopper::this(cx)?;
+    let base = load_base_of(cx, &by, client, &service).await?.map(|base| base.spec);
     if base.as_ref() == Some(found) {
         if spec::stop(&client.method, &cx.op.id, &service.spec, Some(found)) == StopMove::Watch {
             if let Some(why) = foreign_rollout(cx, client, &service) {
@@ -151,22 +152,52 @@ pub async fn start_anew(
     Ok(start_one(cx, client, Start::MustBeHealthy).await?.map(Wait::new))
 }
 
+/// What is waited for until another operation has stopped a client. Writes nothing.
+///
+/// # Errors
+/// When the journal of that one cannot be read, or what the engine says.
+pub async fn stopped_by(cx: &mut Cx<'_>, other: &Operation, client: &Client) -> Result<Option<Wait>, Fault> {
+    let by = Stopper::of(other)?;
+    let Some(service) = find(cx, client).await? else {
+        return Ok(ending(cx, client).await?.map(Wait::new));
+    };
+    let base = load_base_of(cx, &by, client, &service).await?.map(|base| base.spec);
+    let why = match spec::stop(&client.method, &by.id, &service.spec, base.as_ref()) {
+        StopMove::Watch => watch(cx, &by, client, &service).await?,
+        StopMove::SaveBase(_) | StopMove::Write(_) | StopMove::SwapIn(_) => {
+            Some(format!("{} is not stopped", client.name))
+        }
+    };
+    Ok(why.map(Wait::new))
+}
+
+/// Whether every task of a service is on this node: a volume of a node's own is empty on any other one.
+///
+/// # Errors
+/// When one is elsewhere, or what the engine says.
+pub async fn runs_only_on(cx: &Cx<'_>, service: &Service, node: Option<&String>) -> Result<(), Fault> {
+    let tasks = cx.engine().tasks(&[&service.id]).await?;
+    let running = |t: &&Task| t.state == TaskState::Running && t.desired == TaskState::Running;
+    match tasks.iter().filter(running).all(|t| t.node.as_ref() == node) {
+        true => Ok(()),
+        false => Err(Fault::failed(format!(
+            "{} came up on another node than the one with its data; give it a placement constraint",
+            service.name()
+        ))),
+    }
+}
+
 async fn stop_one(cx: &mut Cx<'_>, client: &Client) -> Result<Option<String>, Fault> {
     for _ in 0..4 {
         let Some(service) = find(cx, client).await? else { return ending(cx, client).await };
-        let base = load_base_of(cx, client, &service).await?.map(|base| base.spec);
+        let by = Stopper::this(cx)?;
+        let base = load_base_of(cx, &by, client, &service).await?.map(|base| base.spec);
         let wanted = match spec::stop(&client.method, &cx.op.id, &service.spec, base.as_ref()) {
             StopMove::SaveBase(new) => {
                 save_base(cx, client, &service, &new).await?;
                 continue;
             }
-            StopMove::Watch => {
-                let before = if service.id == client.id { None } else { ending(cx, client).await? };
-                return match before {
-                    Some(why) => Ok(Some(why)),
-                    None => watch_stop(cx, client, &service).await,
-                };
-            }
+            StopMove::Watch => return watch(cx, &by, client, &service).await,
             StopMove::Write(wanted) => wanted,
             StopMove::SwapIn(base) => {
                 let page = page::template(cx, client, &base).await?;
@@ -194,16 +225,34 @@ async fn note_rewrite(cx: &mut Cx<'_>, client: &Client, service: &Service) -> Re
     keep(cx, &out).await
 }
 
-async fn watch_stop(cx: &mut Cx<'_>, client: &Client, service: &Service) -> Result<Option<String>, Fault> {
+/// What is left of a client that was told to stop.
+async fn watch(
+    cx: &mut Cx<'_>,
+    by: &Stopper,
+    client: &Client,
+    service: &Service,
+) -> Result<Option<String>, Fault> {
+    let before = if service.id == client.id { None } else { ending(cx, client).await? };
+    match before {
+        Some(why) => Ok(Some(why)),
+        None => watch_stop(cx, by, client, service).await,
+    }
+}
+
+async fn watch_stop(
+    cx: &mut Cx<'_>,
+    by: &Stopper,
+    client: &Client,
+    service: &Service,
+) -> Result<Option<String>, Fault> {
     let tasks = cx.engine().tasks(&[&service.id]).await?;
     let down = down_nodes(cx, &tasks).await?;
-    let op = cx.op.id.clone();
-    let (pages, old): (Vec<_>, Vec<_>) = tasks.iter().partition(|t| spec::is_page(&t.spec, &op));
+    let (pages, old): (Vec<_>, Vec<_>) = tasks.iter().partition(|t| spec::is_page(&t.spec, &by.id));
     let (lost, left): (Vec<&Task>, Vec<&Task>) = old
         .into_iter()
         .filter(|t| !t.state.is_terminal())
         .partition(|t| !client.holds_files && t.node.as_ref().is_some_and(|n| down.contains(n)));
-    let quiet = clients_out(cx)?.quiet.get(&client.name).copied();
+    let quiet = by.out.quiet.get(&client.name).copied();
     if let Some(until) = quiet.filter(|until| *until > cx.now()) {
         return Ok(Some(format!(
             "{}: tasks that Swarm has forgotten may still be ending until {until}",
@@ -240,7 +289,8 @@ async fn watch_stop(cx: &mut Cx<'_>, client: &Client, service: &Service) -> Resu
 async fn start_one(cx: &mut Cx<'_>, client: &Client, how: Start) -> Result<Option<String>, Fault> {
     for _ in 0..4 {
         let Some(service) = find(cx, client).await? else { return Ok(None) };
-        let Some(base) = load_base_of(cx, client, &service).await? else { return Ok(None) };
+        let by = Stopper::this(cx)?;
+        let Some(base) = load_base_of(cx, &by, client, &service).await? else { return Ok(None) };
         match spec::start(&client.method, &cx.op.id, &service.spec, &base.spec) {
             StartMove::SaveBase(new) => save_base(cx, client, &service, &new).await?,
             StartMove::Write(wanted) => {

@@ -1,14 +1,16 @@
 //! Reads what an operation concerns from the Swarm and freezes it: the data service, its clients, its checks.
 
+use std::collections::BTreeSet;
+
 use super::catalogue::{self, Backup, MOST_CANDIDATES};
-use super::frozen::{Client, Frozen, Kept, Method, Target};
+use super::frozen::{Client, Frozen, HaltedBy, Kept, Method, Target};
 use super::reading::{Flaw, named};
 use super::record::{OpId, Work};
 use super::restore::part;
 use super::saga::{Cx, Fault};
 use super::{rollback, whereabouts};
 use crate::engines::found::{self, Found};
-use crate::engines::{Data, Directory, redis};
+use crate::engines::{Data, Directory, Volume, redis};
 use crate::policy::graph::Graph;
 use crate::policy::{CheckProbe, Policies, Policy, Restore, Section};
 use crate::swarm::error::Error;
@@ -47,6 +49,11 @@ impl Seen {
 
     fn graph(&self) -> &Graph {
         self.policies.graph()
+    }
+
+    /// Whether a service needs one of these, however far away.
+    pub fn needs_any(&self, name: &str, others: &BTreeSet<String>) -> bool {
+        self.graph().needs_any(name, others)
     }
 
     /// Full names of what a label of `of` names.
@@ -145,6 +152,9 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
         // The whole stops and starts them; what it restores of a cache must not be flushed away again.
         (frozen.quiesce, frozen.canary) = (true, false);
         frozen.ignore.extend(clients);
+        if let Some(client) = part::stopped_by_whole(cx).await? {
+            (frozen.holder, frozen.halted_by) = (Some(client), HaltedBy::Whole);
+        }
         let restored = part::siblings(cx).await?;
         caches.retain(|cache| !restored.contains(cache));
     } else {
@@ -195,6 +205,23 @@ async fn holder(cx: &Cx<'_>, seen: &Seen, service: &Service, directory: &Directo
         )));
     }
     Ok(Client { holds_files: true, ..client_of(cx, seen, service).await? })
+}
+
+/// A service that stops while its files are exchanged, and the node to which they tie it.
+///
+/// # Errors
+/// When its data is no files, when it may not be stopped for them, or what the engine says.
+pub async fn holder_of(
+    cx: &Cx<'_>,
+    seen: &Seen,
+    service: &Service,
+) -> Result<(Client, Option<String>), Fault> {
+    let target = data_of(cx, seen, service).await?;
+    let Some(Target { data: Data::Directory(directory), node, .. }) = target else {
+        return Err(Fault::failed(format!("{} holds no files that could be exchanged", service.name())));
+    };
+    let node = node.filter(|_| directory.volumes.iter().any(Volume::is_local));
+    Ok((holder(cx, seen, service, &directory).await?, node))
 }
 
 /// Everything that a drill has to decide beforehand: the backup, and the checks that it has to pass.

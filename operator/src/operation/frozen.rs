@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use skep_runner::task::{Connect, SqlCheck};
@@ -12,10 +13,17 @@ use super::record::OpId;
 use super::saga::{Cx, Fault};
 use crate::engines::{Access, Data, Password};
 use crate::policy::{Check, Maintenance};
+use crate::swarm::error::Error;
 use crate::swarm::object::{Kind, OP, Service};
 
-/// Format version. Plans of version 1 knew no engine but PostgreSQL, and mean that where they name none.
-const SCHEMA: u32 = 2;
+/// What an operation freezes: [`Frozen`], or something of its own.
+pub trait Plan: Serialize + DeserializeOwned {
+    /// The format that this version writes, and the newest that it reads.
+    const SCHEMA: u32;
+
+    /// The format of this plan.
+    fn schema(&self) -> u32;
+}
 
 /// Everything that was decided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +56,9 @@ pub struct Frozen {
     /// The data service itself, where its files are exchanged: it stops after its clients and starts before them (S18).
     #[serde(default)]
     pub holder: Option<Client>,
+    /// Who stops and starts it.
+    #[serde(default)]
+    pub halted_by: HaltedBy,
     /// Whether clients stop for the cut-over.
     #[serde(default)]
     pub quiesce: bool,
@@ -63,6 +74,17 @@ pub struct Frozen {
     /// Things that people should know, found while deciding.
     #[serde(default)]
     pub remarks: Vec<String>,
+}
+
+/// Who stops the data service whose files are exchanged, and starts it again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HaltedBy {
+    /// The operation that exchanges them.
+    #[default]
+    Itself,
+    /// The operation of which that one is a part: the service uses other data that is replaced as well.
+    Whole,
 }
 
 /// Old data kept by an earlier restore.
@@ -260,7 +282,7 @@ impl Frozen {
     /// A plan that concerns nothing but the data service.
     pub fn of(target: Target) -> Frozen {
         Frozen {
-            schema: SCHEMA,
+            schema: Frozen::SCHEMA,
             target,
             clients: Vec::new(),
             caches: Vec::new(),
@@ -270,6 +292,7 @@ impl Frozen {
             ignore: Vec::new(),
             runs_on: None,
             holder: None,
+            halted_by: HaltedBy::Itself,
             quiesce: true,
             canary: true,
             keep_old_s: 0,
@@ -284,6 +307,15 @@ impl Frozen {
     }
 }
 
+impl Plan for Frozen {
+    /// Plans of version 1 knew no engine but PostgreSQL, and mean that where they name none.
+    const SCHEMA: u32 = 2;
+
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+}
+
 /// Name of an operation's plan.
 pub fn name(op: &OpId) -> String {
     format!("skep-plan-{op}")
@@ -293,9 +325,9 @@ pub fn name(op: &OpId) -> String {
 ///
 /// # Errors
 /// What the engine says.
-pub async fn store(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<(), Fault> {
+pub async fn store<P: Plan>(cx: &Cx<'_>, plan: &P) -> Result<(), Fault> {
     let data =
-        serde_json::to_vec(frozen).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
+        serde_json::to_vec(plan).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
     cx.engine().ensure_config(&name(&cx.op.id), &cx.labels(Kind::Plan), &data).await?;
     Ok(())
 }
@@ -305,13 +337,33 @@ pub async fn store(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<(), Fault> {
 /// # Errors
 /// When it is missing, malformed or of a newer format.
 pub async fn load(cx: &Cx<'_>) -> Result<Frozen, Fault> {
-    let config = cx.engine().config(&name(&cx.op.id)).await?;
-    let frozen: Frozen = serde_json::from_slice(&config.data)
+    read(cx, &cx.op.id).await
+}
+
+/// Reads the plan of an operation.
+///
+/// # Errors
+/// When it is missing, malformed or of a newer format.
+pub async fn read<P: Plan>(cx: &Cx<'_>, op: &OpId) -> Result<P, Fault> {
+    let config = cx.engine().config(&name(op)).await?;
+    let plan: P = serde_json::from_slice(&config.data)
         .map_err(|source| Fault::Journal { step: "plan".to_owned(), source })?;
-    if frozen.schema > SCHEMA {
-        return Err(Fault::failed("the plan was written by a newer Skep"));
+    match plan.schema() > P::SCHEMA {
+        true => Err(Fault::failed("the plan was written by a newer Skep")),
+        false => Ok(plan),
     }
-    Ok(frozen)
+}
+
+/// As [`read`]; none where there is no plan yet, or any more.
+///
+/// # Errors
+/// When it is malformed or of a newer format.
+pub async fn find<P: Plan>(cx: &Cx<'_>, op: &OpId) -> Result<Option<P>, Fault> {
+    match read(cx, op).await {
+        Ok(plan) => Ok(Some(plan)),
+        Err(Fault::Swarm(Error::NotFound { .. })) => Ok(None),
+        Err(other) => Err(other),
+    }
 }
 
 /// Removes the operation's plan and saved specs, when nothing needs them any more.

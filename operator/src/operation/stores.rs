@@ -25,7 +25,6 @@ use super::saga::{Cx, Fault, Progress, Wait};
 use super::settings::{S3, STAGE, Settings, Store};
 use super::whereabouts::{self, Holder, Shelf};
 use super::work::{self, NO_IDENTITY, Outcome, OwnOrder};
-use crate::swarm::error::Error;
 
 /// So often is it tried to remove what was written, where a step is taken back.
 const ATTEMPTS_BACK: u32 = 2;
@@ -443,11 +442,7 @@ pub async fn clear(cx: &mut Cx<'_>, key: &str) -> Result<Option<Wait>, Fault> {
     if !cx.op.journal.steps.iter().any(fetched) {
         return Ok(None);
     }
-    let frozen = match frozen::load(cx).await {
-        Ok(frozen) => frozen,
-        Err(Fault::Swarm(Error::NotFound { .. })) => return Ok(None),
-        Err(other) => return Err(other),
-    };
+    let Some(frozen) = frozen::find::<Frozen>(cx, &cx.op.id).await? else { return Ok(None) };
     let target = &frozen.target;
     let mut dirs: Vec<String> = frozen.candidates.iter().map(|e| e.dir.clone()).collect();
     dirs.push(Place::safety(cx, target).dir);

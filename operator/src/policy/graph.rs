@@ -145,6 +145,21 @@ impl Graph {
         Ok(self.stop_order(clients.difference(&ignored).map(String::as_str)))
     }
 
+    /// Whether a service needs one of these, however far away.
+    pub fn needs_any(&self, service: &str, others: &BTreeSet<String>) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut open = self.dependencies_of(service);
+        while let Some(next) = open.pop() {
+            if others.contains(&next) {
+                return true;
+            }
+            if seen.insert(next.clone()) {
+                open.extend(self.dependencies_of(&next));
+            }
+        }
+        false
+    }
+
     /// Full names of the services whose sessions are known and that need not stop.
     pub fn ignored_clients(&self, service: &str, restore: &Restore) -> BTreeSet<String> {
         self.resolve_all(service, &restore.ignore_clients)

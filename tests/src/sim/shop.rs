@@ -32,6 +32,8 @@ pub struct Shop {
     pub network: String,
     /// What `shop_db` keeps instead of a PostgreSQL's database: the word of `skep.data`.
     pub files: Option<&'static str>,
+    /// Whether `shop_app` keeps files of its own besides.
+    pub app_files: bool,
 }
 
 /// Secrets of the administrator: credentials of an S3 store, and the identity that decrypts backups.
@@ -50,6 +52,8 @@ pub struct ShopOptions {
     pub own_page: bool,
     /// What `shop_db` keeps instead of a PostgreSQL's database: the word of `skep.data`.
     pub files: Option<&'static str>,
+    /// Whether `shop_app` keeps files of its own besides.
+    pub app_files: bool,
 }
 
 // === impl ShopOptions ===
@@ -77,6 +81,7 @@ impl Default for ShopOptions {
             app_labels: app.into_iter().map(pair).collect(),
             own_page: false,
             files: None,
+            app_files: false,
         }
     }
 }
@@ -101,6 +106,15 @@ impl ShopOptions {
     }
 }
 
+impl ShopOptions {
+    /// A shop whose application keeps files, in a volume of its own, besides what is in its database.
+    pub fn app_with_files() -> ShopOptions {
+        let mut options = ShopOptions { app_files: true, ..ShopOptions::default() };
+        options.app_labels.push(("skep.data".to_owned(), "volume".to_owned()));
+        options
+    }
+}
+
 // === impl Shop ===
 
 impl Shop {
@@ -115,6 +129,9 @@ impl Shop {
         match options.files {
             None => data.add_server("shop_db", DATABASE, USER, &content),
             Some(_) => data.add_files("shop_db", "shop_data", &content),
+        }
+        if options.app_files {
+            data.add_files("shop_app", "shop_uploads", &Content::from([("uploads".to_owned(), 4)]));
         }
         data.add_cache("shop_cache", &["product:1"]);
         let application = Application {
@@ -132,7 +149,7 @@ impl Shop {
         sim.front(Front { proxy, upstream, own_page: options.own_page });
         let network = sim.network("shop_default");
         let raw = Raw::sim(sim.client("people"));
-        let shop = Shop { sim, data, raw, network, files: options.files };
+        let shop = Shop { sim, data, raw, network, files: options.files, app_files: options.app_files };
         for spec in shop.specs(&options.db_labels, &options.app_labels) {
             let reply = shop.raw.call("POST", "/services/create", Some(&spec)).await;
             let reply = reply.expect("the simulated engine answers");
@@ -212,7 +229,11 @@ impl Shop {
         db["TaskTemplate"]["ContainerSpec"]["Mounts"] = json!([
             { "Type": "volume", "Source": "shop_data", "Target": target }
         ]);
-        let app = self.spec("app", "shop-app:1", app_labels);
+        let mut app = self.spec("app", "shop-app:1", app_labels);
+        if self.app_files {
+            app["TaskTemplate"]["ContainerSpec"]["Mounts"] =
+                json!([{ "Type": "volume", "Source": "shop_uploads", "Target": "/var/uploads" }]);
+        }
         let mut app = replicas(health(app, second, 3), 2);
         app["UpdateConfig"] = json!({ "Parallelism": 1, "Order": "start-first" });
         vec![db, self.spec("cache", "redis:7", &[]), app, self.spec("proxy", "shop-proxy:1", &[])]

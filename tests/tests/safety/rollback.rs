@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 use skep::operation::record::{Operation, State, StepState, Work};
 use skep::operation::rollback::Component;
-use skep::operation::{desk, points};
-use skep_tests::saga::{ROLLED_BACK, ROLLED_BACK_WITH_DATA, Scene, connect, update};
+use skep::operation::{desk, drive, points};
+use skep_runner::task::SideState;
+use skep_tests::saga::{ROLLED_BACK, ROLLED_BACK_WHOLE, ROLLED_BACK_WITH_DATA, Scene, connect, update};
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
 use skep_tests::sim::{Fault, Trigger};
 
@@ -241,7 +242,7 @@ async fn no_client_runs_on_a_mixture_of_then_and_now() {
     scene
         .drive_watched(&env, |shop| {
             let Some(database) = shop.data.database("shop_db", DATABASE) else { return };
-            let back = (database.content == wanted.0, audit(shop) == wanted.1);
+            let back = (database.content == wanted.0, audit(shop) == wanted.1["shop_audit"]);
             stopped |= !app_runs(shop);
             let container = &spec(shop, "shop_app")["TaskTemplate"]["ContainerSpec"];
             let is_of_then = container["Image"] == "shop-app:1" && container["Env"].is_null();
@@ -303,4 +304,106 @@ async fn a_spoilt_backup_of_one_data_service_stops_nobody() {
     let op = driven(&scene).await;
     assert_eq!(scene.check("spoilt").await, State::Failed);
     assert!(op.journal.step("stop").is_none(), "{:#?}", op.journal);
+}
+
+/// The files of the application.
+fn uploads(shop: &Shop) -> u64 {
+    shop.data.content_of("shop_app", "").unwrap().values().copied().sum()
+}
+
+/// How far the files of the application are, where something stands beside them.
+fn side(shop: &Shop) -> Option<SideState> {
+    shop.data.with(|world| world.files["shop_app"].sides.values().next().map(|side| side.state))
+}
+
+/// S3, S18: an application that keeps files and uses a database is stopped once, for both, and starts when both are back.
+#[tokio::test(start_paused = true)]
+async fn an_application_with_files_and_a_database_stops_once_and_starts_on_both() {
+    let options = ShopOptions::app_with_files();
+    let (shop, point, wanted) = Box::pin(Scene::point_deploy_and_write(options)).await;
+    let work = Work::Rollback { point: point.id, only: ROLLED_BACK_WHOLE.to_vec() };
+    let scene = Scene::ask_stack(shop, work).await;
+    let env = scene.driver("driver").await;
+    let (mut mixed, mut ran, mut changes) = (Vec::new(), true, 0);
+    scene
+        .drive_watched(&env, |shop| {
+            let Some(database) = shop.data.database("shop_db", DATABASE) else { return };
+            let back = (database.content == wanted.0, uploads(shop) == 4);
+            let runs = app_runs(shop);
+            changes += usize::from(runs != ran);
+            ran = runs;
+            if runs && back.0 != back.1 {
+                mixed.push(back);
+            }
+        })
+        .await;
+    let op = scene.operation().await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    assert_eq!((mixed, changes), (Vec::new(), 2), "it stopped and started, each once");
+    assert_eq!(scene.shop.data.violations(), [] as [String; 0]);
+}
+
+/// One outcome for all: where the files of the application cannot be exchanged, or what comes after fails, the database
+/// goes back as well, and the application starts on what it had.
+#[tokio::test(start_paused = true)]
+async fn files_and_database_of_an_application_come_back_together_or_neither_does() {
+    let create = "POST /services/create";
+    for (nth, why) in [(3, "the data of shop_app does not go back"), (4, "refused on purpose")] {
+        let scene = Box::pin(Scene::rollback_with_data(ShopOptions::app_with_files())).await;
+        let faults = || scene.shop.sim.faults();
+        let refuse = async {
+            let before = faults().calls("driver").iter().filter(|call| call.endpoint == create).count();
+            let refused = Fault::Fail(400, "refused on purpose".to_owned());
+            faults().on("driver", Trigger::Endpoint(create.to_owned(), before + nth), refused);
+        };
+        let op = meanwhile(&scene, |shop| page_runs(shop) && !app_runs(shop), refuse).await;
+        assert_eq!(scene.check(why).await, State::RolledBack);
+        assert!(went_back_for(&op, why), "{:#?}", op.journal);
+    }
+}
+
+/// S18: whoever brings the application back while its files go back is stopped again before they are moved.
+#[tokio::test(start_paused = true)]
+async fn s18_an_application_that_comes_back_while_its_files_go_back_is_stopped_again() {
+    let mut scene = Box::pin(Scene::rollback_with_data(ShopOptions::app_with_files())).await;
+    let cancel = async {
+        let engine = connect(&scene.shop, "person").await;
+        desk::cancel(&engine, &scene.op, "ann").await.unwrap();
+        update(&scene.shop, "shop_app", |spec| {
+            let mut app = spec["TaskTemplate"].clone();
+            app["ContainerSpec"]["Image"] = json!("shop-app:1");
+            app["ContainerSpec"]["Env"] = json!(["RELEASE=3"]);
+            spec["TaskTemplate"] = app;
+        })
+        .await;
+    };
+    let op = Box::pin(meanwhile(&scene, |shop| side(shop) == Some(SideState::Forward), cancel)).await;
+    assert_eq!(op.journal.state, State::Cancelled, "{:#?}", op.journal);
+    let deployed = spec(&scene.shop, "shop_app");
+    assert!(deployed["TaskTemplate"]["ContainerSpec"]["Env"].to_string().contains("RELEASE=3"));
+    scene.meant("shop_app", deployed);
+    scene.check("brought back").await;
+}
+
+/// That the clients have stopped does not begin the cut-over yet: where the whole ends there, they start again first.
+#[tokio::test(start_paused = true)]
+async fn no_part_touches_live_data_before_the_whole_begins_to_cut_over() {
+    let scene = Box::pin(Scene::rollback_with_data(ShopOptions::app_with_files())).await;
+    let env = scene.driver("driver").await;
+    let part = scene.op.part(0);
+    while step(&scene.operation().await, "stop") != Some(StepState::Done) {
+        drive::poll_whole(&env, &scene.op).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let engine = connect(&scene.shop, "person").await;
+    assert_eq!(step(&scene.operation().await, "cut"), None, "it has not begun yet");
+    for _ in 0..100 {
+        drive::poll(&env, &part).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let waiting = desk::find(&engine, &part).await.unwrap();
+    assert_eq!((step(&waiting, "ready"), step(&waiting, "cut")), (Some(StepState::Started), None));
+    desk::cancel(&engine, &scene.op, "ann").await.unwrap();
+    scene.drive(&env).await;
+    assert_eq!(scene.check("cancelled in between").await, State::Cancelled);
 }

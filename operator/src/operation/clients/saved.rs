@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::STEP;
 use crate::operation::frozen::Client;
+use crate::operation::record::{OpId, Operation};
 use crate::operation::saga::{Cx, Fault};
 use crate::swarm::error::Error;
 use crate::swarm::object::{Kind, Service, short_hash};
@@ -39,16 +40,33 @@ pub struct Base {
     pub spec: Value,
 }
 
-/// What is journaled about clients so far.
-pub(super) fn clients_out(cx: &Cx<'_>) -> Result<ClientsOut, Fault> {
-    match cx.op.journal.step(STEP) {
-        Some(record) if !record.out.is_null() => cx.out(STEP),
-        _ => Ok(ClientsOut::default()),
+/// The operation that stops a client, with what it has journaled about that.
+pub(super) struct Stopper {
+    pub id: OpId,
+    pub out: ClientsOut,
+}
+
+impl Stopper {
+    /// The operation that is driven.
+    pub(super) fn this(cx: &Cx<'_>) -> Result<Stopper, Fault> {
+        Stopper::of(cx.op)
+    }
+
+    pub(super) fn of(op: &Operation) -> Result<Stopper, Fault> {
+        let out = op.journal.step(STEP).map(|record| record.out.clone()).filter(|out| !out.is_null());
+        let out = out.map(serde_json::from_value).transpose();
+        let out = out.map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
+        Ok(Stopper { id: op.id.clone(), out: out.unwrap_or_default() })
     }
 }
 
-fn base_name(cx: &Cx<'_>, client: &Client, number: u32) -> String {
-    format!("skep-base-{}-{}-{number}", cx.op.id, short_hash(&client.name))
+/// What is journaled about clients so far.
+pub(super) fn clients_out(cx: &Cx<'_>) -> Result<ClientsOut, Fault> {
+    Ok(Stopper::this(cx)?.out)
+}
+
+fn base_name(op: &OpId, client: &Client, number: u32) -> String {
+    format!("skep-base-{op}-{}-{number}", short_hash(&client.name))
 }
 
 /// The newest saved spec of a client: what it goes back to.
@@ -56,11 +74,27 @@ fn base_name(cx: &Cx<'_>, client: &Client, number: u32) -> String {
 /// # Errors
 /// When it is missing or malformed.
 pub async fn load_base(cx: &Cx<'_>, client: &Client) -> Result<Option<Base>, Fault> {
-    let Some(count) = clients_out(cx)?.saved.get(&client.name).copied().filter(|n| *n > 0) else {
+    newest(cx, &Stopper::this(cx)?, client).await
+}
+
+/// As [`load_base`], of a client that another operation stops.
+///
+/// # Errors
+/// When it is missing or malformed.
+pub async fn load_base_of_other(
+    cx: &Cx<'_>,
+    other: &Operation,
+    client: &Client,
+) -> Result<Option<Base>, Fault> {
+    newest(cx, &Stopper::of(other)?, client).await
+}
+
+async fn newest(cx: &Cx<'_>, by: &Stopper, client: &Client) -> Result<Option<Base>, Fault> {
+    let Some(count) = by.out.saved.get(&client.name).copied().filter(|n| *n > 0) else {
         return Ok(None);
     };
     let number = count - 1;
-    let config = cx.engine().config(&base_name(cx, client, number)).await?;
+    let config = cx.engine().config(&base_name(&by.id, client, number)).await?;
     let spec = serde_json::from_slice(&config.data);
     let spec = spec.map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
     Ok(Some(Base { number, spec }))
@@ -69,12 +103,12 @@ pub async fn load_base(cx: &Cx<'_>, client: &Client) -> Result<Option<Base>, Fau
 /// The newest saved spec, if it is one of this very service.
 pub(super) async fn load_base_of(
     cx: &Cx<'_>,
+    by: &Stopper,
     client: &Client,
     service: &Service,
 ) -> Result<Option<Base>, Fault> {
-    let out = clients_out(cx)?;
-    let of = out.anew.get(&client.name).unwrap_or(&client.id);
-    if *of == service.id { load_base(cx, client).await } else { Ok(None) }
+    let of = by.out.anew.get(&client.name).unwrap_or(&client.id);
+    if *of == service.id { newest(cx, by, client).await } else { Ok(None) }
 }
 
 /// Saves a spec under the next number, then journals the number. A config left by an attempt that died in between is
@@ -103,7 +137,7 @@ pub(super) async fn save_wanted(cx: &mut Cx<'_>, client: &Client, wanted: &Value
 
 async fn save(cx: &mut Cx<'_>, client: &Client, base: &Value, mut out: ClientsOut) -> Result<(), Fault> {
     let number = out.saved.get(&client.name).copied().unwrap_or(0);
-    let name = base_name(cx, client, number);
+    let name = base_name(&cx.op.id, client, number);
     let data = serde_json::to_vec(base).map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
     match cx.engine().config(&name).await {
         Ok(left) if left.data != data => cx.engine().remove_config(&left.id).await?,

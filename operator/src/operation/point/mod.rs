@@ -26,7 +26,7 @@ use tracing::info;
 use super::backup::{self, Place, Sealed};
 use super::catalogue::Purpose as BackupPurpose;
 use super::data::{Dumped, Sealing};
-use super::frozen::{self, Target};
+use super::frozen::{self, Plan, Target};
 use super::journal::Compensation;
 use super::points::{self, Head, Point as Stored, Purpose};
 use super::record::{OpId, Work};
@@ -34,7 +34,7 @@ use super::saga::{Cx, Fault, Progress, Saga, Wait};
 use super::work::{self, Access, Order, Outcome};
 use super::{claim, freeze, stores};
 use crate::swarm::error::Error;
-use crate::swarm::object::{Kind, Service};
+use crate::swarm::object::Service;
 
 pub use capture::{STACK, users_of};
 
@@ -72,9 +72,6 @@ const STEPS: [Step; 8] = [
     Step::Prune,
     Step::Release,
 ];
-/// Format version of the plan.
-const SCHEMA: u32 = 1;
-
 /// What was decided before anything is dumped. Whole specs of the data services stand in it, so it is never printed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Shot {
@@ -94,6 +91,14 @@ struct Wanted {
 #[derive(Default, Serialize, Deserialize)]
 struct Pruning {
     chosen: Option<Vec<OpId>>,
+}
+
+impl Plan for Shot {
+    const SCHEMA: u32 = 1;
+
+    fn schema(&self) -> u32 {
+        self.schema
+    }
 }
 
 impl super::journal::Step for Step {
@@ -216,10 +221,8 @@ pub fn not_held(cx: &Cx<'_>, members: &[Service]) -> Result<Option<String>, Faul
 }
 
 async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-    match load(cx).await {
-        Ok(shot) => return Ok(summary(&shot)),
-        Err(Fault::Swarm(Error::NotFound { .. })) => {}
-        Err(other) => return Err(other),
+    if let Some(shot) = frozen::find::<Shot>(cx, &cx.op.id).await? {
+        return Ok(summary(&shot));
     }
     let Work::Point { without_data } = cx.op.intent.work else {
         return Err(Fault::failed("this is no restore point"));
@@ -241,9 +244,7 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         .map(|(t, backup)| (t.name.clone(), points::Data { engine: t.data.word().to_owned(), backup }));
     let captured = capture::capture(cx, &services, data.collect(), Purpose::Regular).await?;
     points::store_parts(cx, &captured.parts).await?;
-    let shot = Shot { schema: SCHEMA, head: captured.head, targets };
-    let data = serde_json::to_vec(&shot).map_err(|source| journal(cx, source))?;
-    cx.engine().ensure_config(&frozen::name(&cx.op.id), &cx.labels(Kind::Plan), &data).await?;
+    frozen::store(cx, &Shot { schema: Shot::SCHEMA, head: captured.head, targets }).await?;
     // Whoever came first decided, and what another one stored is in no point.
     let shot = load(cx).await?;
     let parts = shot.head.parts().map(|part| part.name.as_str()).collect();
@@ -272,12 +273,7 @@ fn summary(shot: &Shot) -> Progress {
 
 /// The plan of this operation.
 async fn load(cx: &Cx<'_>) -> Result<Shot, Fault> {
-    let config = cx.engine().config(&frozen::name(&cx.op.id)).await?;
-    let shot: Shot = serde_json::from_slice(&config.data).map_err(|source| journal(cx, source))?;
-    match shot.schema > SCHEMA {
-        true => Err(Fault::failed("the plan was written by a newer Skep")),
-        false => Ok(shot),
-    }
+    frozen::read(cx, &cx.op.id).await
 }
 
 fn journal(cx: &Cx<'_>, source: serde_json::Error) -> Fault {

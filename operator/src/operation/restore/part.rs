@@ -9,6 +9,9 @@
 //! begun, every part can go back, and does when it is cancelled by the whole; from then on none does. So all the data
 //! services of a stack come back, or none.
 //!
+//! A service of files that uses other data of the same whole, or gets another spec by it, is stopped and started by the
+//! whole: `halt` and `serve` of its part only look, and it starts when all data is there.
+//!
 //! Invariants: nothing live is touched before the whole has stopped the clients; what was live is kept until the verdict;
 //! a part whose whole has ended goes back by itself.
 
@@ -16,15 +19,19 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::{self, RestoreDirectory};
 use super::{Restore, Way, cut};
-use crate::operation::clients;
+use crate::operation::clients::{self, Base};
+use crate::operation::frozen::{self, Client, Plan};
 use crate::operation::journal::Compensation;
-use crate::operation::record::{OpId, Operation, State, StepState};
-use crate::operation::saga::{Cx, Fault, Progress, Saga, Unwound};
+use crate::operation::record::{OpId, Operation, State};
+use crate::operation::saga::{Cx, Fault, Progress, Saga, Unwound, Wait};
 use crate::swarm::engine::Engine;
 use crate::swarm::error::Error;
 
 /// The step of the whole that makes its parts, and in which its journal names them.
 pub const MAKES: &str = "data";
+/// The step of the whole in which the data changes places: until it has begun, nothing live is touched. That the clients
+/// have stopped is not enough: where the whole ends between the two, they start again first.
+pub const CUTS: &str = "cut";
 /// The step of the whole from which on nothing goes back.
 pub const DECIDES: &str = "start";
 /// The step of a part that has built the new data, and has not touched the live data.
@@ -169,13 +176,10 @@ impl Saga for Part {
             }
             Step::Of(step) => self.restore().run(step, cx).await,
             Step::Files(step) => RestoreDirectory.run(step, cx).await,
-            Step::Ready => {
-                let stopped = whole(cx).await?.journal.step(clients::STEP).map(|record| record.state);
-                Ok(match stopped {
-                    Some(StepState::Done) => Progress::done(),
-                    _ => Progress::wait("the new data is there; the clients have not stopped yet"),
-                })
-            }
+            Step::Ready => Ok(match whole(cx).await?.journal.step(CUTS) {
+                Some(_) => Progress::done(),
+                None => Progress::wait("the new data is there; the clients have not stopped yet"),
+            }),
             Step::Verdict => Ok(match whole(cx).await?.journal.step(DECIDES) {
                 Some(_) => Progress::done(),
                 None => Progress::wait("the new data is live; it is not settled yet that it stays"),
@@ -230,6 +234,49 @@ async fn whole(cx: &Cx<'_>) -> Result<Operation, Fault> {
 /// As for the whole.
 pub(in crate::operation) async fn siblings(cx: &Cx<'_>) -> Result<Vec<String>, Fault> {
     Ok(parts_in(&whole(cx).await?).into_iter().map(|part| part.service).collect())
+}
+
+/// What a part needs of the plan of its whole, of whichever kind that is.
+#[derive(Serialize, Deserialize)]
+struct Stopping {
+    schema: u32,
+    #[serde(default)]
+    clients: Vec<Client>,
+}
+
+impl Plan for Stopping {
+    const SCHEMA: u32 = u32::MAX;
+
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+}
+
+/// The service of this part as the whole stops and starts it, where it does: it uses other data of the same whole.
+///
+/// # Errors
+/// As for the whole, or when its plan cannot be read.
+pub(in crate::operation) async fn stopped_by_whole(cx: &Cx<'_>) -> Result<Option<Client>, Fault> {
+    let plan: Stopping = frozen::read(cx, &whole(cx).await?.id).await?;
+    Ok(plan.clients.into_iter().find(|client| client.name == cx.op.intent.service))
+}
+
+/// What is waited for until the whole has stopped a client.
+///
+/// # Errors
+/// As for the whole.
+pub(super) async fn rests(cx: &mut Cx<'_>, client: &Client) -> Result<Option<Wait>, Fault> {
+    let whole = whole(cx).await?;
+    clients::stopped_by(cx, &whole, client).await
+}
+
+/// What the whole puts back of a client that it has stopped.
+///
+/// # Errors
+/// As for the whole, or when it is missing.
+pub(super) async fn base(cx: &Cx<'_>, client: &Client) -> Result<Option<Base>, Fault> {
+    let whole = whole(cx).await?;
+    clients::load_base_of_other(cx, &whole, client).await
 }
 
 /// The parts of an operation.

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use super::decide::{Component, Decision, Now};
 use crate::operation::points::Head;
 use crate::policy::Policies;
-use crate::policy::graph::Graph;
 use crate::swarm::object::ENABLE;
 
 /// A service whose data goes back.
@@ -38,6 +37,21 @@ pub fn everything(head: &Head) -> Vec<Component> {
 fn holds(head: &Head, component: Component) -> bool {
     let data = head.services.iter().filter_map(|member| member.data.as_ref());
     data.into_iter().any(|data| Component::of_engine(&data.engine) == component)
+}
+
+/// Whether data is files that no server has to show before its clients start: the service that holds them can stop with
+/// those who use other data, and start when all of it is there.
+fn starts_with_all(engine: &str) -> bool {
+    engine == "volume"
+}
+
+/// Whether a service gets the files of the point together with its spec: then the release of then finds what it wrote itself.
+pub(super) fn with_its_files(head: &Head, service: &str, only: &[Component]) -> bool {
+    let member = head.services.iter().find(|member| member.name == service);
+    let data = member.and_then(|member| member.data.as_ref());
+    data.is_some_and(|data| {
+        starts_with_all(&data.engine) && only.contains(&Component::of_engine(&data.engine))
+    })
 }
 
 /// Decides which data goes back, once it is decided which specs do.
@@ -89,18 +103,23 @@ fn clients(now: &Now, decision: &mut Decision) -> Vec<String> {
             Err(problem) => decision.refused.push(format!("{}: {problem}", replaced.name)),
         }
     }
+    // Neither does the release of now run on files of then.
+    let of_then = decision.data.iter().filter(|r| starts_with_all(&r.engine));
+    let changes = |name: &str| decision.changes.iter().any(|change| change.name == name);
+    clients.extend(of_then.filter(|r| changes(&r.name)).map(|r| r.name.clone()));
     if !clients.is_empty() {
         let is_data = |name: &str| decision.data.iter().any(|r| r.name == name);
         let changed = decision.changes.iter().map(|c| c.name.as_str()).filter(|name| !is_data(name));
         let dependents: Vec<String> =
-            changed.filter(|name| needs_any(graph, name, &clients)).map(str::to_owned).collect();
+            changed.filter(|name| graph.needs_any(name, &clients)).map(str::to_owned).collect();
         clients.extend(dependents);
     }
     for name in &clients {
-        if let Some(replaced) = decision.data.iter().find(|r| r.name == *name) {
+        if let Some(replaced) = decision.data.iter().find(|r| r.name == *name && !starts_with_all(&r.engine))
+        {
             decision.refused.push(format!(
-                "{name} uses data that goes back and holds data that goes back itself ({}): this version puts one of both back at a \
-                 time; leave a component out (`--only`), then restore it",
+                "{name} uses data that goes back and holds data that goes back itself ({}), for which its server has to run while \
+                 those who use the other data are stopped; leave a component out (`--only`), then restore it",
                 replaced.engine
             ));
         } else if !now.services.iter().any(|s| s.name() == name) {
@@ -110,19 +129,4 @@ fn clients(now: &Now, decision: &mut Decision) -> Vec<String> {
         }
     }
     graph.stop_order(clients.iter().map(String::as_str))
-}
-
-/// Whether a service needs one of these, however far away.
-fn needs_any(graph: &Graph, service: &str, clients: &BTreeSet<String>) -> bool {
-    let mut seen = BTreeSet::new();
-    let mut open = graph.dependencies_of(service);
-    while let Some(next) = open.pop() {
-        if clients.contains(&next) {
-            return true;
-        }
-        if seen.insert(next.clone()) {
-            open.extend(graph.dependencies_of(&next));
-        }
-    }
-    false
 }

@@ -189,7 +189,7 @@ pub fn decide(head: &Head, now: &Now, only: &[Component]) -> Decision {
             decision.left.push((name.to_owned(), Why::Same));
             continue;
         }
-        stands_against(head, service, &wanted, &mut decision);
+        stands_against(head, service, &wanted, only, &mut decision);
         let (was, image) = (spec::image(&service.spec), spec::image(&wanted));
         if was != image && !member.nodes.is_empty() && !member.nodes.iter().any(|n| now.ready.contains(n)) {
             decision.mind.push(format!(
@@ -286,7 +286,13 @@ pub(super) fn array<'a>(spec: &'a mut Value, pointer: &str) -> impl Iterator<Ite
 }
 
 /// What no update can do, and what must not be done to data.
-fn stands_against(head: &Head, service: &Service, wanted: &Value, decision: &mut Decision) {
+fn stands_against(
+    head: &Head,
+    service: &Service,
+    wanted: &Value,
+    only: &[Component],
+    decision: &mut Decision,
+) {
     let name = service.name();
     let mode = |spec: &Value| spec["Mode"].as_object().and_then(|m| m.keys().next().cloned());
     if mode(&service.spec) != mode(wanted) {
@@ -302,7 +308,7 @@ fn stands_against(head: &Head, service: &Service, wanted: &Value, decision: &mut
         return;
     }
     let (was, image) = (spec::image(&service.spec), spec::image(wanted));
-    if was != image {
+    if was != image && !data::with_its_files(head, name, only) {
         decision.refused.push(format!(
             "{name} holds data, and its image was {image} then: an older server may not read, or may spoil, what {was} has written \
              since; deploy it by hand, or leave images out (`--only specs,configs`)"

@@ -235,6 +235,36 @@ fn clients_of_data_that_goes_back_stop_and_so_do_dependents_of_theirs_that_chang
     assert!(decide(&head, &seen, &SPECS).data.is_empty(), "nobody asked for data");
 }
 
+/// The stack, whose application keeps files as well.
+fn with_files(app: &Value) -> (Head, Now) {
+    let (mut head, seen) = stack(&json!({ "skep.data": "postgres" }), app);
+    head.services[1].data = Some(points::Data { engine: "volume".to_owned(), backup: "b2".to_owned() });
+    (head, seen)
+}
+
+#[test]
+fn who_holds_files_and_uses_data_that_both_go_back_stops_once_for_both() {
+    let (head, seen) = with_files(&json!({ "skep.depends-on": "db", "skep.data": "volume" }));
+    let both = [Component::Database, Component::Volumes];
+    let decision = decide(&head, &seen, &both);
+    assert_eq!(decision.refused, [] as [String; 0]);
+    let data: Vec<&str> = decision.data.iter().map(|d| d.name.as_str()).collect();
+    assert_eq!(data, ["shop_db", "shop_app"]);
+    assert_eq!(decision.clients, ["shop_proxy", "shop_app"], "who uses the files stops before");
+}
+
+#[test]
+fn the_image_of_who_holds_files_goes_back_only_with_them() {
+    let (head, mut seen) = with_files(&json!({ "skep.data": "volume" }));
+    seen.services[1].spec["TaskTemplate"]["ContainerSpec"]["Image"] = json!("app:2");
+    let refused = decide(&head, &seen, &SPECS).refused.join("\n");
+    assert!(refused.contains("an older server may not read"), "{refused}");
+    let with_files = [&SPECS[..], &[Component::Volumes]].concat();
+    let decision = decide(&head, &seen, &with_files);
+    assert_eq!(decision.refused, [] as [String; 0]);
+    assert!(decision.clients.contains(&"shop_app".to_owned()), "it starts on both: {:?}", decision.clients);
+}
+
 #[test]
 fn data_that_cannot_go_back_refuses() {
     let db = json!({ "skep.data": "postgres" });
@@ -250,12 +280,12 @@ fn data_that_cannot_go_back_refuses() {
     let said = refused(&head, &seen, &[Component::Database]);
     assert!(said.contains("it was postgres then, and skep.data says mysql now"), "{said}");
 
-    // The application keeps files that go back as well.
-    let (mut head, seen) = stack(&db, &json!({ "skep.depends-on": "db", "skep.data": "volume" }));
-    head.services[1].data = Some(points::Data { engine: "volume".to_owned(), backup: "b2".to_owned() });
-    let said = refused(&head, &seen, &[Component::Database, Component::Volumes]);
+    // The application keeps data as well, which only its server shows.
+    let (mut head, seen) = stack(&db, &json!({ "skep.depends-on": "db", "skep.data": "redis" }));
+    head.services[1].data = Some(points::Data { engine: "redis".to_owned(), backup: "b2".to_owned() });
+    let said = refused(&head, &seen, &[Component::Database, Component::Cache]);
     assert!(
-        said.contains("shop_app uses data that goes back and holds data that goes back itself"),
+        said.contains("shop_app uses data that goes back and holds data that goes back itself (redis)"),
         "{said}"
     );
     assert_eq!(refused(&head, &seen, &[Component::Database]), "");

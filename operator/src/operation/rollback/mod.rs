@@ -17,8 +17,9 @@
 //!                │                         └ users see the page
 //!                └ a restore for each data service, as a part of this operation ([`part`](super::restore::part)): built beside
 //! ```
-//! Services that stop for the data get their specs when they start again; all others in `apply`. Before `start` has begun,
-//! data and specs go back to what was found, all of them; afterwards nothing goes back by itself (S3).
+//! Services that stop for the data get their specs when they start again; all others in `apply`. One whose own files go
+//! back is one of them where it uses other data that does, or gets another spec: it is stopped once, for both, and starts
+//! when all data is there. Before `start` has begun, data and specs go back to what was found, all of them; afterwards nothing goes back by itself (S3).
 //!
 //! Invariants (S12): a service is written only while its spec is the one that was read when the plan was made, or the one
 //! that this operation wrote, and under the version of that very reading. Whoever changes one meanwhile ends the
@@ -42,7 +43,7 @@ pub use decide::{Change, Component, Decision, Now, Why, decide};
 pub use differences::Difference;
 pub use look::{now, point};
 
-use super::frozen::{self, Client, Method};
+use super::frozen::{self, Client, Method, Plan};
 use super::journal::Compensation;
 use super::point::{self as taking, not_held, rolling};
 use super::points::{self, Copied, OF_POINT, Part as Stored};
@@ -105,9 +106,6 @@ const WITH_DATA: [Step; 12] = [
     Step::Check,
     Step::Release,
 ];
-/// Format version of the plan. Plans of version 1 knew no data.
-const SCHEMA: u32 = 2;
-
 /// The frozen plan. Specs lie in configs of their own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Frozen {
@@ -136,6 +134,9 @@ struct Part {
     backup: String,
     /// The operation.
     id: OpId,
+    /// The node that holds its files, where it is started by this operation, and only there has them.
+    #[serde(default)]
+    node: Option<String>,
 }
 
 /// One service to write.
@@ -156,6 +157,15 @@ struct Made {
     made: BTreeMap<String, String>,
 }
 
+impl Plan for Frozen {
+    /// Plans of version 1 knew no data.
+    const SCHEMA: u32 = 2;
+
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+}
+
 impl super::journal::Step for Step {
     fn name(self) -> &'static str {
         match self {
@@ -165,7 +175,7 @@ impl super::journal::Step for Step {
             Step::Safety => "safety",
             Step::Configs => "configs",
             Step::Stop => clients::STEP,
-            Step::Cut => "cut",
+            Step::Cut => part::CUTS,
             Step::Apply => "apply",
             Step::Canary => "canary",
             Step::Start => part::DECIDES,
@@ -244,7 +254,8 @@ impl Saga for Rollback {
                 points::remove(cx.engine(), &cx.op.id).await?;
                 Ok(Progress::done())
             }
-            Step::Data | Step::Cut => parts::take_back(cx).await,
+            Step::Data => parts::take_back(cx).await,
+            Step::Cut => parts::undo_cut(cx).await,
             Step::Configs => remove_configs(cx).await,
             Step::Stop => {
                 let left = clients::start(cx, &load(cx).await?.clients, clients::Start::BestEffort).await?;
@@ -274,23 +285,17 @@ impl Frozen {
 
 /// Gives the services back, once every part has ended; it may be that there is no plan any more.
 async fn release(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-    match load(cx).await {
-        Ok(frozen) => {
-            if let Some(wait) = parts::ended(cx, &frozen).await? {
-                return Ok(Progress::Wait(wait));
-            }
-        }
-        Err(Fault::Swarm(Error::NotFound { .. })) => {}
-        Err(other) => return Err(other),
+    if let Some(frozen) = frozen::find::<Frozen>(cx, &cx.op.id).await?
+        && let Some(wait) = parts::ended(cx, &frozen).await?
+    {
+        return Ok(Progress::Wait(wait));
     }
     backup::release(cx).await
 }
 
 async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-    match load(cx).await {
-        Ok(frozen) => return Ok(summary(&frozen)),
-        Err(Fault::Swarm(Error::NotFound { .. })) => {}
-        Err(other) => return Err(other),
+    if let Some(frozen) = frozen::find::<Frozen>(cx, &cx.op.id).await? {
+        return Ok(summary(&frozen));
     }
     let Work::Rollback { point: id, only } = cx.op.intent.work.clone() else {
         return Err(Fault::failed("this is no rollback"));
@@ -323,8 +328,9 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
             wanted: store_spec(cx, &change.wanted).await?,
         });
     }
-    let clients = stopping(cx, &decision).await?;
+    let Stopping { clients, mut nodes } = stopping(cx, &decision).await?;
     let part = |(nth, replaced): (usize, Replaced)| Part {
+        node: nodes.remove(&replaced.name),
         service: replaced.name,
         service_id: replaced.id,
         engine: replaced.engine,
@@ -332,28 +338,42 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         id: cx.op.id.part(nth),
     };
     let data = decision.data.into_iter().enumerate().map(part).collect();
-    let frozen = Frozen { schema: SCHEMA, point: id, moves, make: decision.make, data, clients };
-    let data = serde_json::to_vec(&frozen).map_err(|source| journal(cx, source))?;
-    cx.engine().ensure_config(&frozen::name(&cx.op.id), &cx.labels(Kind::Plan), &data).await?;
+    let frozen = Frozen { schema: Frozen::SCHEMA, point: id, moves, make: decision.make, data, clients };
+    frozen::store(cx, &frozen).await?;
     // Whoever came first decided.
     Ok(summary(&load(cx).await?))
 }
 
+/// Who stops while the data changes places.
+struct Stopping {
+    /// In the order of stopping.
+    clients: Vec<Client>,
+    /// The nodes to which the files of those tie them whose files go back as well.
+    nodes: BTreeMap<String, String>,
+}
+
 /// The clients of the data that goes back, each with the checks of the labels that it gets.
-async fn stopping(cx: &Cx<'_>, decision: &Decision) -> Result<Vec<Client>, Fault> {
+async fn stopping(cx: &Cx<'_>, decision: &Decision) -> Result<Stopping, Fault> {
     let seen = freeze::Seen::load(cx).await?;
-    let mut clients = Vec::new();
+    let (mut clients, mut nodes) = (Vec::new(), BTreeMap::new());
     for name in &decision.clients {
         let service =
             seen.find(name).ok_or_else(|| Fault::failed(format!("{name} was removed meanwhile")))?;
-        let mut client = freeze::client_of(cx, &seen, service).await?;
+        let mut client = match decision.data.iter().any(|replaced| replaced.name == *name) {
+            true => {
+                let (holder, node) = freeze::holder_of(cx, &seen, service).await?;
+                nodes.extend(node.map(|node| (name.clone(), node)));
+                holder
+            }
+            false => freeze::client_of(cx, &seen, service).await?,
+        };
         if let Some(change) = decision.changes.iter().find(|c| c.name == *name) {
             let wanted = Service { spec: change.wanted.clone(), ..service.clone() };
             client.checks = policy::parse(&wanted.labels()).policy.checks;
         }
         clients.push(client);
     }
-    Ok(clients)
+    Ok(Stopping { clients, nodes })
 }
 
 fn summary(frozen: &Frozen) -> Progress {
@@ -378,12 +398,7 @@ async fn load_spec(cx: &Cx<'_>, part: &Stored) -> Result<Value, Fault> {
 }
 
 async fn load(cx: &Cx<'_>) -> Result<Frozen, Fault> {
-    let config = cx.engine().config(&frozen::name(&cx.op.id)).await?;
-    let frozen: Frozen = serde_json::from_slice(&config.data).map_err(|source| journal(cx, source))?;
-    match frozen.schema > SCHEMA {
-        true => Err(Fault::failed("the plan was written by a newer Skep")),
-        false => Ok(frozen),
-    }
+    frozen::read(cx, &cx.op.id).await
 }
 
 fn journal(cx: &Cx<'_>, source: serde_json::Error) -> Fault {

@@ -1,7 +1,7 @@
 //! The part of a rollback that replaces data: a restore for each data service, as a part of this operation, and the clients
 //! stopped from before the first is cut over until all of them are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -9,6 +9,7 @@ use super::apply::bound;
 use super::{Frozen, Made, Part, load, load_spec};
 use crate::operation::clients::{self, Start};
 use crate::operation::desk::{self, Refusal};
+use crate::operation::freeze;
 use crate::operation::frozen::Client;
 use crate::operation::points::Data;
 use crate::operation::record::{Intent, Operation, SCHEMA, State, StepState, Trigger, Work};
@@ -169,6 +170,17 @@ pub(super) async fn take_back(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     })
 }
 
+/// As [`take_back`]; until all are back, nobody runs on files that are being moved (S18).
+pub(super) async fn undo_cut(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let progress = take_back(cx).await?;
+    if let Progress::Wait(_) = progress {
+        let mut holders = load(cx).await?.clients;
+        holders.retain(|client| client.holds_files);
+        clients::keep_stopped(cx, &holders).await?;
+    }
+    Ok(progress)
+}
+
 /// What is waited for until every part has ended.
 pub(super) async fn ended(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Option<Wait>, Fault> {
     for part in &frozen.data {
@@ -239,7 +251,12 @@ pub(super) async fn canary(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         return Ok(Progress::Wait(wait));
     }
     let specs = changing(cx, &frozen).await?.into_iter().map(|(name, (_, wanted))| (name, wanted)).collect();
-    trial::canary_of(cx, &frozen.clients, true, &specs).await
+    let seen = freeze::Seen::load(cx).await?;
+    let stopped: BTreeSet<String> = frozen.clients.iter().map(|c| c.name.clone()).collect();
+    let mut clients = frozen.clients;
+    // What one needs that is stopped itself, no canary can reach.
+    clients.retain(|client| !seen.needs_any(&client.name, &stopped));
+    trial::canary_of(cx, &clients, true, &specs).await
 }
 
 /// Starts the clients on the specs that they get, each up before the next.
@@ -257,6 +274,7 @@ pub(super) async fn start(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         if let Some(wait) = left {
             return Ok(Progress::Wait(wait));
         }
+        is_where_its_files_are(cx, &frozen, client).await?;
     }
     for part in &frozen.data {
         cx.remark(format!(
@@ -266,6 +284,16 @@ pub(super) async fn start(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     }
     let started: Vec<&str> = frozen.clients.iter().rev().map(|c| c.name.as_str()).collect();
     Ok(Progress::Done(json!({ "started": started })))
+}
+
+/// A volume of the node's own is empty on any other node.
+async fn is_where_its_files_are(cx: &mut Cx<'_>, frozen: &Frozen, client: &Client) -> Result<(), Fault> {
+    let part = frozen.data.iter().find(|part| part.service == client.name);
+    let Some(node) = part.and_then(|part| part.node.as_ref()) else { return Ok(()) };
+    match clients::find(cx, client).await? {
+        Some(service) => clients::runs_only_on(cx, &service, Some(node)).await,
+        None => Ok(()),
+    }
 }
 
 /// Stops the clients after a failure past the point of no return (S3).

@@ -77,6 +77,7 @@ impl Application {
 
 impl Workload for Application {
     fn start(&self, container: &Container, view: &View<'_>) -> Run {
+        self.data.lock().begins(&container.service);
         let _ = self.look(container, view);
         Run::Serve(Serve { exits: None, stop: Duration::from_millis(500) })
     }

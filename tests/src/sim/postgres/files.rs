@@ -157,11 +157,19 @@ pub(super) fn half_of(content: &Content) -> Content {
 
 impl Workload for Holder {
     fn start(&self, container: &Container, _view: &View<'_>) -> Run {
-        let mut world = self.0.lock();
-        if world.files.get(&container.service).is_some_and(|files| files.half) {
-            world.violations.push(format!("{} began on half of its files", container.service));
-        }
+        self.0.lock().begins(&container.service);
         Run::Serve(Serve { exits: None, stop: Duration::from_millis(800) })
+    }
+}
+
+// === impl World ===
+
+impl World {
+    /// A process of a service begins, on whatever files that has.
+    pub(super) fn begins(&mut self, service: &str) {
+        if self.files.get(service).is_some_and(|files| files.half) {
+            self.violations.push(format!("{service} began on half of its files"));
+        }
     }
 }
 
@@ -194,8 +202,7 @@ impl PgJob {
         if to_write && mount["ReadOnly"] == true {
             return Err(Failure::refused(format!("{root} is mounted read-only")));
         }
-        let service = mount["Source"].as_str().and_then(|source| world.volumes.get(source)).cloned();
-        let files = service.and_then(|service| world.files.get_mut(&service));
+        let files = self.holder(world, root).and_then(|service| world.files.get_mut(&service));
         let files = files.ok_or_else(|| Failure::refused(format!("{root} is an empty volume")))?;
         if files.locked_by.as_ref().is_some_and(|task| view.container(task).is_none()) {
             files.locked_by = None;
@@ -212,6 +219,13 @@ impl PgJob {
         }
         files.locked_by = Some(self.container.task.clone());
         Ok((files, None))
+    }
+
+    /// The service whose files are mounted at `root`.
+    fn holder(&self, world: &World, root: &str) -> Option<String> {
+        let mounts = self.container.spec["ContainerSpec"]["Mounts"].as_array()?;
+        let mount = mounts.iter().find(|m| m["Target"].as_str().is_some_and(|t| root.starts_with(t)))?;
+        world.volumes.get(mount["Source"].as_str()?).cloned()
     }
 
     /// The service whose server answers at an address.
@@ -367,9 +381,9 @@ impl PgJob {
 
     pub(super) fn dir_move(&mut self, world: &mut World, view: &View<'_>, task: &DirMove) -> Worked {
         let pace = world.pace.short;
-        let holders: Vec<String> = world.volumes.values().cloned().collect();
-        let runs = |service: &String| view.containers(service).iter().any(|c| !c.image().starts_with(PAGE));
-        let running = holders.iter().find(|service| runs(service)).cloned();
+        let running = self.holder(world, &task.root).filter(|service| {
+            view.containers(service).iter().any(|container| !container.image().starts_with(PAGE))
+        });
         let (files, wait) = self.files(world, view, &task.root, true)?;
         if let Some(wait) = wait {
             return Ok(wait);

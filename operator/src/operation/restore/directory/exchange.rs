@@ -14,13 +14,14 @@ use crate::engines::{Directory, DirectoryEngine};
 use crate::operation::canary;
 use crate::operation::clients::{self, Start};
 use crate::operation::data::unexpected;
-use crate::operation::frozen::{self, Client, Frozen, Kept, KeptForm};
+use crate::operation::frozen::{self, Client, Frozen, HaltedBy, Kept, KeptForm};
 use crate::operation::restore::cut::{flush, hold, soon};
+use crate::operation::restore::part;
 use crate::operation::restore::prepare::{Checked, check_all, done};
 use crate::operation::restore::trial::run_net_checks;
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Order, Outcome};
-use crate::swarm::object::{Service, TaskState};
+use crate::swarm::object::Service;
 
 /// What the move journals before it acts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -64,6 +65,10 @@ pub(super) async fn halt(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         return Ok(wait);
     }
     let name = &holder(&frozen)?.name;
+    if frozen.halted_by == HaltedBy::Whole {
+        let left = part::rests(cx, holder(&frozen)?).await?;
+        return Ok(left.map_or_else(Progress::done, |wait| Progress::Wait(soon(wait))));
+    }
     let Some(wait) = clients::stop(cx, std::slice::from_ref(holder(&frozen)?)).await? else {
         return Ok(Progress::done());
     };
@@ -77,6 +82,9 @@ pub(super) async fn halt(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
 /// Starts the data service on the spec that it had, or that somebody deployed meanwhile.
 pub(super) async fn undo_halt(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
+    if frozen.halted_by == HaltedBy::Whole {
+        return Ok(Progress::done());
+    }
     let left = clients::start(cx, std::slice::from_ref(holder(&frozen)?), Start::BestEffort).await?;
     Ok(left.map_or_else(Progress::done, |wait| Progress::Wait(soon(wait))))
 }
@@ -164,7 +172,12 @@ enum Stilled {
 /// The data service, once it has stopped and nothing of a rollout will write to it any more.
 async fn stilled(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Stilled, Fault> {
     let holder = holder(frozen)?;
-    if let Some(wait) = clients::keep_stopped(cx, std::slice::from_ref(holder)).await? {
+    let left = match frozen.halted_by {
+        HaltedBy::Itself => clients::keep_stopped(cx, std::slice::from_ref(holder)).await?,
+        // It stops whoever comes back, and gives up when that takes too long.
+        HaltedBy::Whole => part::rests(cx, holder).await?,
+    };
+    if let Some(wait) = left {
         return Ok(Stilled::Wait(Progress::Wait(soon(wait))));
     }
     let service = found(cx, holder).await?;
@@ -230,6 +243,9 @@ pub(super) async fn serve(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     }
     let holder = holder(&frozen)?;
     has_its_volumes(cx, &frozen, holder).await?;
+    if frozen.halted_by == HaltedBy::Whole {
+        return Ok(Progress::done());
+    }
     if let Some(wait) = clients::start(cx, std::slice::from_ref(holder), Start::MustBeHealthy).await? {
         return Ok(Progress::Wait(soon(wait)));
     }
@@ -275,7 +291,11 @@ async fn answers(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Option<Progress>, F
 
 /// What was moved lies in the volumes of the plan. A deploy in the middle may have given the service others.
 async fn has_its_volumes(cx: &mut Cx<'_>, frozen: &Frozen, holder: &Client) -> Result<(), Fault> {
-    let Some(base) = clients::load_base(cx, holder).await? else { return Ok(()) };
+    let base = match frozen.halted_by {
+        HaltedBy::Itself => clients::load_base(cx, holder).await?,
+        HaltedBy::Whole => part::base(cx, holder).await?,
+    };
+    let Some(base) = base else { return Ok(()) };
     let mounts = base.spec["TaskTemplate"]["ContainerSpec"]["Mounts"].as_array().cloned().unwrap_or_default();
     let is_same = |mount: &Value, other: &Value| {
         ["Type", "Source", "Target"].iter().all(|key| mount[*key] == other[*key])
@@ -295,16 +315,7 @@ async fn is_where_its_files_are(cx: &mut Cx<'_>, frozen: &Frozen, service: &Serv
     if !directory(frozen)?.volumes.iter().any(crate::engines::Volume::is_local) {
         return Ok(());
     }
-    let tasks = cx.engine().tasks(&[&service.id]).await?;
-    let running = tasks.iter().filter(|t| t.state == TaskState::Running && t.desired == TaskState::Running);
-    let elsewhere = running.filter(|t| t.node != frozen.target.node).count();
-    if elsewhere == 0 {
-        return Ok(());
-    }
-    Err(Fault::failed(format!(
-        "{} came up on another node than the one with its data; give it a placement constraint",
-        frozen.target.name
-    )))
+    clients::runs_only_on(cx, service, frozen.target.node.as_ref()).await
 }
 
 /// Stops the data service again.
@@ -313,6 +324,9 @@ pub(super) async fn undo_serve(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         return Ok(Progress::Wait(wait));
     }
     let frozen = frozen::load(cx).await?;
+    if frozen.halted_by == HaltedBy::Whole {
+        return Ok(Progress::done());
+    }
     let left = clients::keep_stopped(cx, std::slice::from_ref(holder(&frozen)?)).await?;
     Ok(left.map_or_else(Progress::done, |wait| Progress::Wait(soon(wait))))
 }
