@@ -190,6 +190,12 @@ impl Directory {
 // === impl DirectoryEngine ===
 
 impl DirectoryEngine {
+    /// The engine of a word, where it is one of these.
+    pub fn of(word: &str) -> Option<DirectoryEngine> {
+        use DirectoryEngine::{Mariadb, Mysql, Redis, Volume};
+        [Volume, Redis, Mysql, Mariadb].into_iter().find(|engine| engine.word() == word)
+    }
+
     /// The word in the label.
     pub const fn word(self) -> &'static str {
         match self {

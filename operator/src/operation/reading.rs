@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use skep_runner::task::{StoreVerify, Stored, Verdict};
+use skep_runner::task::{CommandExamine, DirExamine, Reading, StoreVerify, Stored, Verdict};
 use skep_runner::{Report, Task};
 
 use super::catalogue::Entry;
@@ -13,6 +13,8 @@ use super::record::{Operation, SERVICE, Work};
 use super::saga::{Cx, Fault, Wait};
 use super::stores;
 use super::work::{self, Access, Order, Outcome};
+use crate::engines::DirectoryEngine;
+use crate::policy::Engine;
 use crate::swarm::object::Kind;
 
 /// Whoever goes first is looked at this often.
@@ -84,12 +86,46 @@ pub async fn read_entry(
     turn: u32,
 ) -> Result<Read, Fault> {
     if stores::is_direct(&cx.env.settings, entry) {
-        return read(cx, target, entry.stored(), quick, turn).await;
+        let read = read(cx, target, entry.stored(), quick, turn).await?;
+        return match (read, examination(entry).filter(|_| !quick)) {
+            (Read::Done(Verdict::Whole { size }), Some(task)) => examine(cx, target, task, size, turn).await,
+            (read, _) => Ok(read),
+        };
     }
     Ok(match stores::check(cx, target, entry, &format!("r{turn}")).await? {
         Outcome::Wait(wait) => Read::Wait(wait),
         Outcome::Failed(fault) => Read::Unread(fault.message),
         Outcome::Done(report) => Read::Done(stores::checked(*report)?),
+    })
+}
+
+/// What reads a backup as its engine does; none where its checksums were compared along with that, or where nobody but
+/// the service's own commands can.
+fn examination(entry: &Entry) -> Option<Task> {
+    let stored = entry.stored();
+    if let Some(engine) = DirectoryEngine::of(&entry.engine) {
+        return Some(Task::DirExamine(DirExamine { engine: engine.runner(), stored }));
+    }
+    let engine = entry.engine.clone();
+    (engine == Engine::Rabbitmq.as_str()).then_some(Task::CommandExamine(CommandExamine {
+        reading: Reading::Rabbitmq,
+        engine,
+        stored,
+    }))
+}
+
+/// Reads a backup whose checksums are right as its engine does. What that does not take may be a tool's fault, so it spoils
+/// nothing; nobody believes in the backup either.
+async fn examine(cx: &mut Cx<'_>, target: &Target, task: Task, size: u64, turn: u32) -> Result<Read, Fault> {
+    let key = format!("x{turn}");
+    let order = Order { key: &key, target, task, store: Some(Access::Read), data: false };
+    Ok(match work::run(cx, &order).await? {
+        Outcome::Wait(wait) => Read::Wait(wait),
+        Outcome::Failed(fault) => Read::Unread(fault.message),
+        Outcome::Done(report) => match *report {
+            Report::DirExamine { .. } => Read::Done(Verdict::Whole { size }),
+            other => return Err(unexpected(&other)),
+        },
     })
 }
 

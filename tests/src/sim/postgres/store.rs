@@ -50,6 +50,18 @@ impl Store {
     }
 
     /// Empties the directory of an unfinished backup.
+    /// Leaves a backup as a dump that went wrong does: its checksums are right, and nobody can read what it holds.
+    pub fn misdump(&mut self, dir: &str) {
+        let bytes = self.file(dir, MANIFEST).expect("the test names a backup");
+        let mut manifest: Manifest = serde_json::from_slice(bytes).expect("it is a manifest");
+        let wrong = b"none of it".to_vec();
+        let artefact = &mut manifest.artefacts[0];
+        (artefact.size, artefact.sha256) = (wrong.len() as u64, sha256(&wrong));
+        let file = artefact.file.clone();
+        self.write(dir, &file, wrong);
+        self.write(dir, MANIFEST, serde_json::to_vec(&manifest).expect("a manifest is JSON"));
+    }
+
     pub(super) fn empty(&mut self, dir: &str) -> Result<(), String> {
         if self.is_sealed(dir) {
             return Err(format!("{dir} holds a finished backup"));
