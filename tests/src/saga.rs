@@ -466,7 +466,8 @@ impl Scene {
             || self.sides().iter().any(|(_, state)| *state == SideState::Forward);
         let in_place = matches!(op.intent.work, Work::Restore { in_place: Some(true), .. });
         // What commands load takes the place of what was there: the safety backup is what is kept of it.
-        let by_command = self.specs["shop_db"]["Labels"]["skep.data"] == "command";
+        let word = &self.specs["shop_db"]["Labels"]["skep.data"];
+        let by_command = ["command", "rabbitmq", "mongodb"].iter().any(|live| word == live);
         let engine = connect(&self.shop, "looker").await;
         let backups = engine.configs(Kind::Backup, &[]).await.expect("the engine answers");
         let is_safe = backups

@@ -29,6 +29,7 @@ enum Kind {
     CommandBackup,
     Command,
     Broker,
+    Mongodb,
     Verify,
     Import,
     Layout,
@@ -63,14 +64,19 @@ impl Kind {
             Kind::DataRollback | Kind::WholeRollback => 13,
             Kind::FilesRollback | Kind::CommandRollback => 29,
             Kind::BesideZero | Kind::Roles | Kind::Hot | Kind::InPlace => 5,
-            Kind::Broker | Kind::FilesBackup | Kind::Volume | Kind::VolumeDrill | Kind::CommandBackup => 5,
+            Kind::Broker
+            | Kind::Mongodb
+            | Kind::FilesBackup
+            | Kind::Volume
+            | Kind::VolumeDrill
+            | Kind::CommandBackup => 5,
             Kind::StagedBeside | Kind::StagedInPlace | Kind::StagedFiles | Kind::StagedDrill => 5,
             Kind::StagedFilesDrill | Kind::StagedCommand => 5,
         }
     }
 }
 
-const KINDS: [Kind; 33] = [
+const KINDS: [Kind; 34] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -88,6 +94,7 @@ const KINDS: [Kind; 33] = [
     Kind::CommandBackup,
     Kind::Command,
     Kind::Broker,
+    Kind::Mongodb,
     Kind::Verify,
     Kind::Import,
     Kind::Layout,
@@ -155,6 +162,7 @@ async fn scene(kind: Kind) -> Scene {
         Kind::CommandBackup => Scene::backup(ShopOptions::files("command")).await,
         Kind::Command => Scene::restore(ShopOptions::files("command"), restore(true, None)).await,
         Kind::Broker => Scene::restore(ShopOptions::files("rabbitmq"), restore(true, None)).await,
+        Kind::Mongodb => Scene::restore(ShopOptions::files("mongodb"), restore(true, None)).await,
         Kind::Verify => Scene::verify(ShopOptions::default(), false).await,
         Kind::Import => Scene::import(ShopOptions::default()).await,
         Kind::Layout => Scene::layout(ShopOptions::default()).await.0,
@@ -305,6 +313,8 @@ for_each_kind! {
     a_backup_by_a_command_goes_back_when_any_write_fails: Kind::CommandBackup, fails;
     a_restore_into_a_broker_survives_death_before_every_write: Kind::Broker, dies_before;
     a_restore_into_a_broker_goes_back_when_any_write_fails: Kind::Broker, fails;
+    a_restore_into_a_mongodb_survives_death_after_every_write: Kind::Mongodb, dies_after;
+    a_restore_into_a_mongodb_goes_back_when_any_write_fails: Kind::Mongodb, fails;
     a_restore_by_a_command_survives_death_before_every_write: Kind::Command, dies_before;
     a_restore_by_a_command_survives_death_after_every_write: Kind::Command, dies_after;
     a_restore_by_a_command_survives_every_write_twice: Kind::Command, repeats;

@@ -2,18 +2,22 @@
 //! kept (the last lines) and goes into the fault's message, redacted.
 
 use std::collections::VecDeque;
-use std::io::{BufReader, Read as _};
+use std::io::{BufReader, Read as _, Seek as _, SeekFrom};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::job::Job;
 use crate::stop;
+use crate::store::Whole;
 
 /// Number of lines of standard error that are kept.
 const KEPT_LINES: usize = 20;
 /// How long a tool may take to end after SIGTERM.
 const TERM_GRACE: Duration = Duration::from_secs(3);
+/// Longest pause between two looks at a tool that reads an artefact.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A running tool. Dropped while running, it is ended and reaped.
 pub(crate) struct Tool {
@@ -78,6 +82,24 @@ impl Tool {
                 said: Vec::from(said).join("; "),
             }),
         }
+    }
+
+    /// Runs `command` on an artefact, and tells how far it is. It is handed the file itself, so that it may read it in any order.
+    pub(crate) fn feed(job: &Job, phase: &str, command: &mut Command, whole: &Whole) -> Result<()> {
+        let cannot = || Error::io("cannot hand the dump over");
+        let mut stdin = whole.file.try_clone().map_err(cannot())?;
+        stdin.seek(SeekFrom::Start(0)).map_err(cannot())?;
+        let mut place = stdin.try_clone().map_err(cannot())?;
+        let mut tool = Tool::start(command.stdin(Stdio::from(stdin)).stdout(Stdio::null()))?;
+        let mut pause = Duration::from_millis(1);
+        while !tool.has_ended()? {
+            // The tool's own place in the file: descriptors of one opening share it.
+            let done = place.stream_position().map_err(cannot())?;
+            job.out.progress(phase, done.min(whole.size), Some(whole.size));
+            thread::sleep(pause);
+            pause = (pause * 2).min(LOOK_EVERY);
+        }
+        tool.finish()
     }
 
     /// Waits for the end; returns the exit status and the last lines of standard error.

@@ -138,7 +138,7 @@ mod tests {
     }
 
     fn services() -> Vec<Service> {
-        let labels = json!({ "skep.enable": "true", "skep.data": "mongodb" });
+        let labels = json!({ "skep.enable": "true", "skep.data": "mongodbb" });
         let spec = json!({ "Name": "shop_db", "Labels": labels });
         vec![Service { id: "x".to_owned(), version: 1, spec, update: None, created: Timestamp::UNIX_EPOCH }]
     }
@@ -164,7 +164,7 @@ mod tests {
             let answer = args(words).run(&|_| None, &services(), Format::Human);
             assert_eq!(answer.exit_code, 1);
             assert!(
-                answer.text.starts_with("L004  service `shop_db`, `skep.data` = \"mongodb\"\n"),
+                answer.text.starts_with("L011  service `shop_db`, `skep.data` = \"mongodbb\"\n"),
                 "{answer}"
             );
         }

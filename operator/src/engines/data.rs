@@ -7,7 +7,8 @@
 //!                      │   └ redis, mysql    the server's data directory at or below /skep/data
 //!                      └ Command             what a running service alone tells and takes
 //!                          ├ command         by its own commands
-//!                          └ rabbitmq        by its server's tools: the definitions
+//!                          ├ rabbitmq        by its server's tools: the definitions
+//!                          └ mongodb         by its server's tools: all databases
 //! ```
 //! What a job may do to live files follows from its task, never from who asks for it: it sees those volumes that the task
 //! names and no others, and may write only where the task is one that writes.
@@ -52,6 +53,8 @@ pub enum By {
     Commands(policy::Commands),
     /// The tool of a RabbitMQ: its definitions, and no messages.
     Rabbitmq,
+    /// The tools of a MongoDB: all of its databases.
+    Mongodb,
 }
 
 /// Data that is a directory.
@@ -110,6 +113,7 @@ impl Data {
             Data::Directory(directory) => directory.engine.word(),
             Data::Command(Commands { by: By::Commands(_), .. }) => "command",
             Data::Command(Commands { by: By::Rabbitmq, .. }) => "rabbitmq",
+            Data::Command(Commands { by: By::Mongodb, .. }) => "mongodb",
         }
     }
 
@@ -149,6 +153,10 @@ impl By {
             By::Commands(_) => None,
             By::Rabbitmq => Some(
                 "messages are in no backup: they are in the files of the node, which are whole only while it is stopped",
+            ),
+            By::Mongodb => Some(
+                "a backup is not of one moment: each collection is as it was when its turn came; accounts and roles are in it, \
+                 and a restore leaves those that there are as they are",
             ),
         }
     }

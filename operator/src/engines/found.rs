@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::data::{By, Commands, Data, Directory, DirectoryEngine, Volume};
-use super::{Access, NoAccess, Password, by_environment, mysql, postgres, rabbitmq, redis};
+use super::{Access, NoAccess, Password, by_environment, mongodb, mysql, postgres, rabbitmq, redis};
 use crate::policy::{self, Engine};
 
 /// What a service keeps, and how to reach it.
@@ -75,7 +75,11 @@ pub fn find(
             let data = Data::Command(Commands { by: By::Rabbitmq, mounts: mount.into_iter().collect() });
             Ok(Found { data, access, database: String::new() })
         }
-        later @ Engine::Mongodb => Err(NoAccess::NotYet(later.as_str())),
+        Engine::Mongodb => Ok(Found {
+            data: Data::Command(Commands { by: By::Mongodb, mounts: Vec::new() }),
+            access: mongodb::access(service, spec)?,
+            database: String::new(),
+        }),
     }
 }
 

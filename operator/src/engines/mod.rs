@@ -2,6 +2,7 @@
 
 pub mod data;
 pub mod found;
+pub mod mongodb;
 pub mod mysql;
 pub mod nginx;
 pub mod postgres;
@@ -85,6 +86,16 @@ pub enum NoAccess {
         /// The name.
         name: String,
     },
+    /// A user whose name only the service itself can read.
+    #[error(
+        "{variable} names a file that only the service reads; put the name into {instead}, and keep the password in its file"
+    )]
+    UserInFile {
+        /// Variable.
+        variable: &'static str,
+        /// The one that Skep reads.
+        instead: &'static str,
+    },
     /// Data of commands, and no commands.
     #[error("it names no commands (skep.data.dump.command, skep.data.load.command)")]
     NoCommands,
@@ -101,9 +112,6 @@ pub enum NoAccess {
         /// Where the node has it.
         path: &'static str,
     },
-    /// An engine without an implementation.
-    #[error("this version of Skep does not handle `{0}`")]
-    NotYet(&'static str),
 }
 
 /// File under which a job finds a temporary secret.

@@ -141,6 +141,7 @@ impl Target {
         match &data.by {
             By::Commands(commands) => Means::Shell(self.command(which(commands))),
             By::Rabbitmq => Means::Rabbitmq(self.access.connect.clone()),
+            By::Mongodb => Means::Mongodb(self.access.connect.clone()),
         }
     }
 
@@ -150,6 +151,7 @@ impl Target {
                 commands.verify.as_ref().map_or(Reading::Checksum, |text| Reading::Shell(self.command(text)))
             }
             By::Rabbitmq => Reading::Rabbitmq,
+            By::Mongodb => Reading::Mongodb,
         }
     }
 

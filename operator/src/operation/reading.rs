@@ -107,11 +107,10 @@ fn examination(entry: &Entry) -> Option<Task> {
         return Some(Task::DirExamine(DirExamine { engine: engine.runner(), stored }));
     }
     let engine = entry.engine.clone();
-    (engine == Engine::Rabbitmq.as_str()).then_some(Task::CommandExamine(CommandExamine {
-        reading: Reading::Rabbitmq,
-        engine,
-        stored,
-    }))
+    let readings = [(Engine::Rabbitmq, Reading::Rabbitmq), (Engine::Mongodb, Reading::Mongodb)];
+    let reading =
+        readings.into_iter().find_map(|(of, reading)| (engine == of.as_str()).then_some(reading))?;
+    Some(Task::CommandExamine(CommandExamine { reading, engine, stored }))
 }
 
 /// Reads a backup whose checksums are right as its engine does. What that does not take may be a tool's fault, so it spoils

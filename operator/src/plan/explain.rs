@@ -403,6 +403,7 @@ pub(super) fn what(found: &Found) -> String {
             return match data.by {
                 By::Commands(_) => "the data, with its own commands,",
                 By::Rabbitmq => "the definitions of the broker",
+                By::Mongodb => "all databases of the server",
             }
             .to_owned();
         }

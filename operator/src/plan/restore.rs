@@ -276,6 +276,10 @@ fn unknown(draft: &mut Draft<'_>, choice: &Choice<'_>) {
                 "whether the backup is whole (its checksum, and the verify command where there is one)",
                 "what else uses the data, and how much room its load command needs",
             ),
+            By::Mongodb => (
+                "whether the backup is whole (checksum, every document against the checksum of its collection)",
+                "what else uses the data, and how much room loading it needs",
+            ),
             By::Rabbitmq => (
                 "whether the backup is whole (checksum, full read)",
                 "which queues hold messages: one that the backup has otherwise, and that holds any, ends the restore before \
@@ -414,6 +418,13 @@ fn words(step: &str, name: &str, choice: &Choice<'_>, restore: &Restore) -> (Str
         "replace" if matches!(choice.by, Some(By::Commands(_))) => {
             let does = format!("hand {id} to the load command, then run the checks{}", emptied(choice));
             (does, "the safety backup is handed to it")
+        }
+        "replace" if matches!(choice.by, Some(By::Mongodb)) => {
+            let does = format!(
+                "load {id} into {name}, drop what it does not have, count all of it, then run the checks{}",
+                emptied(choice)
+            );
+            (does, "the safety backup is loaded likewise")
         }
         "replace" if choice.by.is_some() => {
             let does =

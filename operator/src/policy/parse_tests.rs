@@ -197,27 +197,27 @@ fn labels_that_this_version_does_not_do_yet_are_never_ignored() {
         assert!(problem.is_some(), "{key}: {:?}", parsed.problems);
         assert!(parsed.is_off(spec.section), "{key}");
     }
-    let parsed = enabled(&[("skep.data", Engine::Mongodb.as_str())]);
-    assert_eq!(codes(&parsed), [("skep.data", Code::NotYet)]);
-    assert!(parsed.policy.data.is_none());
 }
 
 #[test]
-fn definitions_of_a_broker_go_in_place_and_are_asked_nothing() {
-    let with = |more: &[(&str, &str)]| enabled(&[&[("skep.data", "rabbitmq")], more].concat());
-    let parsed = with(&[("skep.check.answers.tcp", "5672")]);
-    assert_eq!(parsed.problems, []);
-    assert_eq!(parsed.policy.restore.unwrap().strategy, Strategy::InPlace);
-    for (label, code) in [
-        (("skep.data.dump.command", "x"), Code::Conflict),
-        (("skep.data.volumes", "mq"), Code::Conflict),
-        (("skep.data.database", "x"), Code::Conflict),
-        (("skep.restore.strategy", "beside"), Code::Conflict),
-        (("skep.restore.quiesce", "false"), Code::Conflict),
-        (("skep.restore.mode", "auto"), Code::AutoWithoutCheck),
-        (("skep.check.a.sql", "SELECT 1"), Code::Conflict),
-    ] {
-        assert_eq!(codes(&with(&[label])), [(label.0, code)]);
+fn what_a_running_server_alone_tells_goes_in_place_and_is_asked_nothing() {
+    for engine in [Engine::Rabbitmq, Engine::Mongodb] {
+        let with = |more: &[(&str, &str)]| enabled(&[&[("skep.data", engine.as_str())], more].concat());
+        let parsed = with(&[("skep.check.answers.tcp", "5672")]);
+        assert_eq!(parsed.problems, []);
+        assert_eq!(parsed.policy.restore.unwrap().strategy, Strategy::InPlace);
+        for (label, code) in [
+            (("skep.data.dump.command", "x"), Code::Conflict),
+            (("skep.data.volumes", "mq"), Code::Conflict),
+            (("skep.data.database", "x"), Code::Conflict),
+            (("skep.restore.strategy", "beside"), Code::Conflict),
+            (("skep.restore.quiesce", "false"), Code::Conflict),
+            (("skep.restore.mode", "auto"), Code::AutoWithoutCheck),
+            (("skep.drill.schedule", "@daily"), Code::Conflict),
+            (("skep.check.a.sql", "SELECT 1"), Code::Conflict),
+        ] {
+            assert_eq!(codes(&with(&[label])), [(label.0, code)]);
+        }
     }
 }
 

@@ -192,7 +192,9 @@ fn auto_has_a_data_check(read: &Read<'_>) -> Vec<Problem> {
     if read.draft.restore.mode != Some(RestoreMode::Auto) || has_check {
         return Vec::new();
     }
-    if let Some(engine @ (Engine::Volume | Engine::Command | Engine::Rabbitmq)) = read.draft.data.engine {
+    if let Some(engine @ (Engine::Volume | Engine::Command | Engine::Rabbitmq | Engine::Mongodb)) =
+        read.draft.data.engine
+    {
         let want = match engine {
             Engine::Volume => {
                 "`approve` or `observe`: nothing can tell whether files are sound before they are live"

@@ -135,18 +135,7 @@ pub fn strategy(text: &str) -> Result<Strategy, Fault> {
 /// A data engine that this version knows how to handle.
 pub fn engine(text: &str) -> Result<Engine, Fault> {
     let text = if text == "postgresql" { "postgres" } else { text };
-    match choice(text, &Engine::ALL)? {
-        done @ (Engine::Postgres
-        | Engine::Mysql
-        | Engine::Mariadb
-        | Engine::Redis
-        | Engine::Rabbitmq
-        | Engine::Volume
-        | Engine::Command) => Ok(done),
-        later @ Engine::Mongodb => Err(Fault::new(Code::NotYet)
-            .because(format!("`{later}` is known, but this version of Skep does not do it yet"))
-            .hint("`skep.data=command` dumps and loads anything by commands of your own".to_owned())),
-    }
+    choice(text, &Engine::ALL)
 }
 
 /// How the maintenance page gets in front of users, as far as this version can do it.

@@ -40,7 +40,7 @@ fn words_of_a_closed_set_are_taken_and_near_ones_named() {
         assert_eq!(code(maintenance_mode(later)), Some(Code::NotYet), "{later}");
     }
     assert_eq!(engine("postgresql"), Ok(Engine::Postgres));
-    assert_eq!(code(engine("mongodb")), Some(Code::NotYet));
+    assert_eq!(engine("mongodb"), Ok(Engine::Mongodb));
     assert_eq!(hint(engine("postgers")).as_deref(), Some("did you mean `postgres`?"));
 }
 

@@ -88,7 +88,7 @@ impl Default for ShopOptions {
 
 impl ShopOptions {
     /// A shop whose `shop_db` keeps files: `mariadb` (with a server on them) or `volume`, or what only a `command`
-    /// dumps, or a `rabbitmq`.
+    /// dumps, or a `rabbitmq` or a `mongodb`.
     pub fn files(word: &'static str) -> ShopOptions {
         let mut options = ShopOptions { files: Some(word), ..ShopOptions::default() };
         let of_volume = ["skep.data", "skep.restore.on-alert"];
@@ -223,6 +223,7 @@ impl Shop {
                 db["TaskTemplate"]["ContainerSpec"]["Hostname"] = json!("db");
                 "/var/lib/rabbitmq"
             }
+            Some("mongodb") => "/data/db",
             Some(_) => "/var/lib/mysql",
             None => "/var/lib/postgresql/data",
         };

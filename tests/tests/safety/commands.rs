@@ -28,7 +28,7 @@ fn loads(shop: &Shop) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_command_dumped_its_load_command_brings_back_while_clients_are_stopped() {
-    for word in ["command", "rabbitmq"] {
+    for word in ["command", "rabbitmq", "mongodb"] {
         let scene = Scene::restore(ShopOptions::files(word), asked()).await;
         let op = driven(&scene).await;
         assert_eq!(scene.check("a restore into the running service").await, State::Succeeded);
@@ -146,6 +146,35 @@ async fn s15_the_secret_part_of_the_environment_reaches_commands_and_nobody_else
     tokio::time::sleep(Duration::from_secs(30)).await;
     let shop = Scene::back_up(shop).await;
     let scene = Scene::ask(shop, asked()).await;
+    keeps_secret(&scene, SECRET).await;
+    assert_eq!(scene.check("s15 command").await, State::Succeeded);
+    let given = scene.shop.data.with(|world| {
+        world.tasks.iter().any(|t| matches!(t, Task::CommandLoad(l) if l.means.reaches().1.is_some()))
+    });
+    assert!(given, "the command did not get it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s15_the_password_of_a_mongodb_is_in_nothing_that_can_be_read() {
+    let shop = Shop::start(ShopOptions::files("mongodb")).await;
+    update(&shop, "shop_db", |s| {
+        let env = json!(["MONGO_INITDB_ROOT_USERNAME=root", format!("MONGO_INITDB_ROOT_PASSWORD={SECRET}")]);
+        s["TaskTemplate"]["ContainerSpec"]["Env"] = env;
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let shop = Scene::back_up(shop).await;
+    let scene = Scene::ask(shop, asked()).await;
+    keeps_secret(&scene, SECRET).await;
+    assert_eq!(scene.check("s15 mongodb").await, State::Succeeded);
+    let given = scene.shop.data.with(|world| {
+        world.tasks.iter().any(|t| matches!(t, Task::CommandLoad(l) if l.means.reaches().1.is_some()))
+    });
+    assert!(given, "the tools did not get it");
+}
+
+/// Drives to rest, and looks all the time at what can be read.
+async fn keeps_secret(scene: &Scene, secret: &str) {
     let env = scene.driver("driver").await;
     let drive = scene.drive(&env);
     tokio::pin!(drive);
@@ -156,17 +185,28 @@ async fn s15_the_secret_part_of_the_environment_reaches_commands_and_nobody_else
             _ = &mut drive => break,
             text = readable(&scene.shop) => {
                 secrets += usize::from(text.contains("skep-job-"));
-                assert!(!text.contains(SECRET), "the secret can be read");
+                assert!(!text.contains(secret), "the secret can be read");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
     }
     assert!(secrets > 0, "no job was looked at");
-    assert_eq!(scene.check("s15 command").await, State::Succeeded);
-    let given = scene.shop.data.with(|world| {
-        world.tasks.iter().any(|t| matches!(t, Task::CommandLoad(l) if l.means.reaches().1.is_some()))
-    });
-    assert!(given, "the command did not get it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s10_what_fails_its_checks_once_a_mongodb_holds_it_gives_way_to_the_safety_backup() {
+    let (shop, _) = Scene::broken(ShopOptions::files("mongodb")).await;
+    let before = held(&shop);
+    update(&shop, "shop_db", |s| {
+        s["Labels"]["skep.check.gone.http"] = json!("http://:8080/");
+        s["Labels"]["skep.check.gone.status"] = json!("204");
+    })
+    .await;
+    let scene = Scene::ask(shop, asked()).await;
+    let op = driven(&scene).await;
+    assert_eq!(step(&op, "replace"), Some(StepState::Undone), "{:#?}", op.journal);
+    assert_eq!(scene.check("s10 mongodb back").await, State::RolledBack);
+    assert_eq!((held(&scene.shop), loads(&scene.shop)), (before, 2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -191,24 +191,26 @@ async fn an_import_never_registers_what_it_has_not_read_and_found_whole() {
 /// That the checksums of files are right does not show that their engine can read them.
 #[tokio::test(start_paused = true)]
 async fn an_import_reads_files_as_their_engine_does() {
-    let shop = Scene::backed_up_twice(ShopOptions::files("volume")).await;
-    Scene::forget_catalogue(&shop).await;
-    let dir = shop.data.with(|world| {
-        let dir = world.store.backups().remove(0);
-        world.store.misdump(&dir);
-        dir
-    });
-    let scene = Scene::ask(shop, import()).await;
-    let op = driven(&scene).await;
-    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
-    let taken = catalogue(&scene.shop).await;
-    assert_eq!(taken.len(), 1, "{taken:#?}");
-    assert_ne!(taken[0].entry.dir, dir);
-    assert!(remarks(&op, "not taken in"), "{:#?}", op.journal.remarks);
-    // A verification reads in the same way, and finds the other one whole.
-    let scene = Scene::ask(scene.shop, Work::Verify { backup: None }).await;
-    let op = driven(&scene).await;
-    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    for word in ["volume", "rabbitmq", "mongodb"] {
+        let shop = Scene::backed_up_twice(ShopOptions::files(word)).await;
+        Scene::forget_catalogue(&shop).await;
+        let dir = shop.data.with(|world| {
+            let dir = world.store.backups().remove(0);
+            world.store.misdump(&dir);
+            dir
+        });
+        let scene = Scene::ask(shop, import()).await;
+        let op = driven(&scene).await;
+        assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+        let taken = catalogue(&scene.shop).await;
+        assert_eq!(taken.len(), 1, "{taken:#?}");
+        assert_ne!(taken[0].entry.dir, dir);
+        assert!(remarks(&op, "not taken in"), "{:#?}", op.journal.remarks);
+        // A verification reads in the same way, and finds the other one whole.
+        let scene = Scene::ask(scene.shop, Work::Verify { backup: None }).await;
+        let op = driven(&scene).await;
+        assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    }
 }
 
 #[tokio::test(start_paused = true)]

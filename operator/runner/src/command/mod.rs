@@ -7,6 +7,7 @@ mod shell;
 
 use crate::error::{Error, Result};
 use crate::job::{self, Job};
+use crate::mongodb;
 use crate::rabbitmq;
 use crate::store::{self, Backup, Whole};
 use crate::task::{CommandDump, CommandExamine, CommandLoad, CommandSeal, Means, Reading, Report, Stored};
@@ -19,6 +20,7 @@ pub(crate) fn dump(job: &Job, task: &CommandDump) -> Result<Report> {
     let mut dumped = match means {
         Means::Shell(command) => shell::dump(job, command, &folder)?,
         Means::Rabbitmq(connect) => rabbitmq::dump(job, connect, &folder)?,
+        Means::Mongodb(connect) => mongodb::dump(job, connect, &folder)?,
     };
     (dumped.started, dumped.ended) = (started, job::now());
     Ok(Report::DirDump(Box::new(dumped)))
@@ -50,6 +52,7 @@ pub(crate) fn load(job: &Job, task: &CommandLoad) -> Result<Report> {
     let left = match means {
         Means::Shell(command) => shell::load(job, command, whole).map(|()| Vec::new())?,
         Means::Rabbitmq(connect) => rabbitmq::load(job, connect, whole)?,
+        Means::Mongodb(connect) => mongodb::load(job, connect, whole).map(|()| Vec::new())?,
     };
     Ok(Report::CommandLoad { left })
 }
@@ -68,5 +71,6 @@ fn read(job: &Job, reading: &Reading, whole: &Whole) -> Result<()> {
         Reading::Checksum => Ok(()),
         Reading::Shell(command) => shell::verify(job, command, whole),
         Reading::Rabbitmq => rabbitmq::read(whole),
+        Reading::Mongodb => mongodb::read(job, whole),
     }
 }

@@ -3,10 +3,7 @@
 //! Invariants: what a command prints is either the artefact or goes to standard error, never among the lines of the job;
 //! no secret of the service is in a message.
 
-use std::io::{Seek as _, SeekFrom};
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::job::Job;
@@ -22,8 +19,6 @@ const TO_STDERR: &str = "exec >&2\n";
 /// Where Swarm puts secrets that name no other place, and the largest that is looked for in messages, in bytes.
 const SECRETS: &str = "/run/secrets";
 const LARGEST_SECRET: u64 = 4096;
-/// Longest pause between two looks at a running command.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Dumps into a directory of the store; what comes back lacks the times.
 pub(super) fn dump(job: &Job, command: &ShellCommand, folder: &Folder) -> Result<DirDumped> {
@@ -63,23 +58,10 @@ pub(super) fn load(job: &Job, command: &ShellCommand, whole: &Whole) -> Result<(
     whole.is_untouched()
 }
 
-/// Runs a command on an artefact. It is handed the file itself, so that it may read it in any order.
+/// Runs a command on an artefact.
 fn feed(job: &Job, command: &ShellCommand, what: &'static str, whole: &Whole) -> Result<()> {
-    let cannot = || Error::io("cannot hand the dump over");
-    let mut stdin = whole.file.try_clone().map_err(cannot())?;
-    stdin.seek(SeekFrom::Start(0)).map_err(cannot())?;
-    let mut place = stdin.try_clone().map_err(cannot())?;
     let mut shell = shell(job, command, TO_STDERR)?;
-    let mut tool = Tool::start(shell.stdin(Stdio::from(stdin)).stdout(Stdio::null()))?;
-    let mut pause = Duration::from_millis(1);
-    while !tool.has_ended()? {
-        // The command's own place in the file: descriptors of one opening share it.
-        let done = place.stream_position().map_err(cannot())?;
-        job.out.progress(what, done.min(whole.size), Some(whole.size));
-        thread::sleep(pause);
-        pause = (pause * 2).min(LOOK_EVERY);
-    }
-    tool.finish().map_err(named(what))
+    Tool::feed(job, what, &mut shell, whole).map_err(named(what))
 }
 
 /// A command with the environment of its service.

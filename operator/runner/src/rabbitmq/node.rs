@@ -1,16 +1,13 @@
 //! A running node, asked through its own `rabbitmqctl` with its cookie.
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::error::{Error, Result};
+use crate::home::Home;
 use crate::job::{Job, read_secret};
 use crate::net;
 use crate::task::Connect;
@@ -18,17 +15,12 @@ use crate::tool;
 
 const TOOL: &str = "rabbitmqctl";
 const COOKIE: &str = ".erlang.cookie";
-/// Where a directory of the job's own is made: in memory, where there is such a place.
-const PLACES: [&str; 2] = ["/dev/shm", "/tmp"];
 
 /// A node, and a home for the programs that speak to it.
 pub(super) struct Node {
     name: String,
     home: Home,
 }
-
-/// A directory that nobody else can read, removed when dropped.
-struct Home(PathBuf);
 
 // === impl Node ===
 
@@ -77,48 +69,13 @@ impl Node {
             command.arg("-l");
         }
         command.args(args);
-        let home = &self.home.0;
+        let home = self.home.path();
         command.env("HOME", home).env("ERL_INETRC", home.join("inetrc")).env("LC_ALL", "C.UTF-8");
         for variable in ["RABBITMQ_ERLANG_COOKIE", "RABBITMQ_CTL_ERL_ARGS"] {
             command.env_remove(variable);
         }
         command.current_dir(home);
         command
-    }
-}
-
-// === impl Home ===
-
-impl Home {
-    fn make() -> Result<Home> {
-        let name = format!("skep-{}", std::process::id());
-        let mut last = None;
-        for place in PLACES {
-            let path = Path::new(place).join(&name);
-            match DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Ok(Home(path)),
-                Err(error) => last = Some(error),
-            }
-        }
-        let error = last.unwrap_or_else(|| std::io::Error::other("no such place"));
-        Err(Error::io("cannot make a directory of the job's own")(error))
-    }
-
-    /// Writes a file that only the job can read; the cookie must not be anybody else's to be taken.
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
-        let path = self.0.join(name);
-        let cannot = || Error::io(format!("cannot write {name}"));
-        // One that an earlier question left.
-        let _absent = std::fs::remove_file(&path);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        file.map_err(cannot())?.write_all(bytes).map_err(cannot())?;
-        Ok(path)
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        let _gone = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -4,6 +4,8 @@
 //! ```text
 //! dump command ─ stdout ─▶ data.dump ─ stdin ─▶ load command          node ─ rabbitmqctl ─▶ definitions.json ─▶ node
 //!                              └─ stdin ─▶ verify command
+//!
+//! server ─ mongodump ─▶ mongodb.archive ─ mongorestore ─▶ server
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,8 @@ pub enum Means {
     /// The definitions of a RabbitMQ, in `definitions.json`. The user is the name of the node, and its cookie is the
     /// password.
     Rabbitmq(Connect),
+    /// All databases of a MongoDB, as an archive of its own tools. Without a user it asks for no login.
+    Mongodb(Connect),
 }
 
 /// What tells whether a dump is whole, besides its checksum.
@@ -47,6 +51,8 @@ pub enum Reading {
     Shell(ShellCommand),
     /// All definitions of a RabbitMQ are looked at.
     Rabbitmq,
+    /// Every document of an archive of mongodump is read, against the checksum of its collection.
+    Mongodb,
 }
 
 /// See [`super::Task::CommandDump`].
@@ -98,7 +104,9 @@ impl Means {
     pub fn reaches(&self) -> (&str, Option<&str>) {
         match self {
             Means::Shell(command) => (&command.host, command.environment.as_deref()),
-            Means::Rabbitmq(connect) => (&connect.host, connect.password_file.as_deref()),
+            Means::Rabbitmq(connect) | Means::Mongodb(connect) => {
+                (&connect.host, connect.password_file.as_deref())
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 mod bench;
 mod cluster;
+pub mod mongo;
 mod run;
 mod tree;
 

@@ -104,6 +104,9 @@ async fn of_commands(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, Fault
         By::Rabbitmq => format!(
             "what else uses {name} Skep cannot know; {name} itself keeps running, and its messages stay in their queues"
         ),
+        By::Mongodb => format!(
+            "what else uses {name}, and how much room loading needs, Skep cannot know; {name} itself keeps running, and its accounts stay as they are"
+        ),
     });
     done(cx, &Preflight { usable: ids, ..Preflight::default() })
 }

@@ -49,7 +49,6 @@ impl Store {
         }
     }
 
-    /// Empties the directory of an unfinished backup.
     /// Leaves a backup as a dump that went wrong does: its checksums are right, and nobody can read what it holds.
     pub fn misdump(&mut self, dir: &str) {
         let bytes = self.file(dir, MANIFEST).expect("the test names a backup");
@@ -62,6 +61,7 @@ impl Store {
         self.write(dir, MANIFEST, serde_json::to_vec(&manifest).expect("a manifest is JSON"));
     }
 
+    /// Empties the directory of an unfinished backup.
     pub(super) fn empty(&mut self, dir: &str) -> Result<(), String> {
         if self.is_sealed(dir) {
             return Err(format!("{dir} holds a finished backup"));

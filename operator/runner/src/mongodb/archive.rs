@@ -1,0 +1,309 @@
+//! The archive of `mongodump --archive`, read in full without a server.
+//!
+//! ```text
+//! magic  header  collection…  FF FF FF FF  ( namespace document… FF FF FF FF | end-of-namespace FF FF FF FF )…
+//! ```
+//! All parts are BSON documents, each with its length before it. A collection's documents may come in several pieces
+//! among those of others; its end holds the CRC-64 (ECMA) of all of them.
+//!
+//! Invariants: an archive is whole only if each collection that it announces has ended, with the checksum of what was
+//! read; memory is that of one document.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use crate::error::{Error, Result};
+
+const MAGIC: [u8; 4] = 0x8199_e26d_u32.to_le_bytes();
+const TERMINATOR: i32 = -1;
+/// Largest document that is read, in bytes: 16 MiB, and what the server's own wrapping of one may add.
+const LARGEST: i32 = (16 << 20) + (16 << 10);
+/// The ECMA polynomial, its bits reversed.
+const POLYNOMIAL: u64 = 0xC96C_5795_D787_0F42;
+
+/// What an archive holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Archive {
+    /// Version of the server that was dumped.
+    pub(super) server_version: String,
+    /// Version of the tool.
+    pub(super) tool_version: String,
+    /// Its collections, with the number of documents in each.
+    pub(super) collections: BTreeMap<(String, String), u64>,
+}
+
+/// Fields of a document that says what others are.
+#[derive(Default)]
+struct Fields {
+    texts: BTreeMap<String, String>,
+    numbers: BTreeMap<String, i64>,
+}
+
+struct Collection {
+    documents: u64,
+    crc: u64,
+    has_ended: bool,
+}
+
+/// Reads all of it; refuses what is cut, altered, or no archive.
+pub(super) fn read(mut from: impl Read) -> Result<Archive> {
+    let mut magic = [0; 4];
+    from.read_exact(&mut magic).map_err(cut)?;
+    if magic != MAGIC {
+        return Err(no("it does not begin as one"));
+    }
+    let mut document = Vec::new();
+    let header = match next(&mut from, &mut document)? {
+        Some(true) => Fields::of(&document)?,
+        _ => return Err(no("it has no header")),
+    };
+    let mut found = BTreeMap::new();
+    while expected(next(&mut from, &mut document)?)? {
+        let name = Fields::of(&document)?.name()?;
+        let new = Collection { documents: 0, crc: 0, has_ended: false };
+        if found.insert(name, new).is_some() {
+            return Err(no("it announces a collection twice"));
+        }
+    }
+    let table = table();
+    while let Some(is_document) = next(&mut from, &mut document)? {
+        if !is_document {
+            return Err(no("a part of it has no name"));
+        }
+        let head = Fields::of(&document)?;
+        let name = head.name()?;
+        // What is not announced has no metadata, and is restored all the same.
+        let new = || Collection { documents: 0, crc: 0, has_ended: false };
+        let collection = found.entry(name).or_insert_with(new);
+        if collection.has_ended {
+            return Err(no("a collection goes on after its end"));
+        }
+        let ends = head.numbers.get("EOF").is_some_and(|is| *is != 0);
+        while expected(next(&mut from, &mut document)?)? {
+            if ends {
+                return Err(no("the end of a collection holds documents"));
+            }
+            collection.documents += 1;
+            collection.crc = crc(&table, collection.crc, &document);
+        }
+        if ends {
+            collection.has_ended = true;
+            if head.numbers.get("CRC").copied() != Some(collection.crc.cast_signed()) {
+                return Err(no("the checksum of a collection is another one"));
+            }
+        }
+    }
+    if let Some(((database, name), _)) = found.iter().find(|(_, collection)| !collection.has_ended) {
+        return Err(no(&format!("it is cut short: {database}.{name} does not end")));
+    }
+    let text = |name: &str| header.texts.get(name).cloned().unwrap_or_default();
+    Ok(Archive {
+        server_version: text("server_version"),
+        tool_version: text("tool_version"),
+        collections: found.into_iter().map(|(name, collection)| (name, collection.documents)).collect(),
+    })
+}
+
+/// The next document, whole: whether it is one and no terminator; none at the end of the archive.
+fn next(from: &mut impl Read, into: &mut Vec<u8>) -> Result<Option<bool>> {
+    let mut length = [0; 4];
+    let mut have = 0;
+    while have < length.len() {
+        match from.read(&mut length[have..]).map_err(Error::io("cannot read the archive"))? {
+            0 if have == 0 => return Ok(None),
+            0 => return Err(no("it is cut short")),
+            read => have += read,
+        }
+    }
+    let size = i32::from_le_bytes(length);
+    if size == TERMINATOR {
+        return Ok(Some(false));
+    }
+    if !(5..=LARGEST).contains(&size) {
+        return Err(no("a document has no possible length"));
+    }
+    into.clear();
+    into.extend_from_slice(&length);
+    let rest = u64::from(size.unsigned_abs()) - 4;
+    from.take(rest).read_to_end(into).map_err(Error::io("cannot read the archive"))?;
+    if into.len() as u64 != rest + 4 || into.last() != Some(&0) {
+        return Err(no("it is cut short"));
+    }
+    Ok(Some(true))
+}
+
+fn expected(next: Option<bool>) -> Result<bool> {
+    next.ok_or_else(|| no("it is cut short"))
+}
+
+fn cut(_: std::io::Error) -> Error {
+    no("it is cut short")
+}
+
+fn no(why: &str) -> Error {
+    Error::refused(format!("this is no whole archive of mongodump: {why}"))
+}
+
+// === impl Fields ===
+
+impl Fields {
+    /// Texts, numbers and truths of a document; it may hold nothing else.
+    fn of(document: &[u8]) -> Result<Fields> {
+        let mut fields = Fields::default();
+        let mut rest = document.get(4..document.len().saturating_sub(1)).unwrap_or_default();
+        while let Some((kind, after)) = rest.split_first() {
+            rest = fields.take(*kind, after).ok_or_else(|| no("a header cannot be read"))?;
+        }
+        Ok(fields)
+    }
+
+    fn take<'a>(&mut self, kind: u8, after: &'a [u8]) -> Option<&'a [u8]> {
+        let end = after.iter().position(|byte| *byte == 0)?;
+        let name = std::str::from_utf8(&after[..end]).ok()?.to_owned();
+        let value = &after[end + 1..];
+        let (number, rest) = match kind {
+            0x02 => {
+                let (length, rest) = value.split_first_chunk::<4>()?;
+                let length = usize::try_from(i32::from_le_bytes(*length)).ok()?;
+                let text = rest.get(..length.checked_sub(1)?)?;
+                self.texts.insert(name, std::str::from_utf8(text).ok()?.to_owned());
+                return rest.get(length..);
+            }
+            0x08 => value.split_first().map(|(is, rest)| (i64::from(*is), rest))?,
+            0x10 => {
+                value.split_first_chunk::<4>().map(|(n, rest)| (i64::from(i32::from_le_bytes(*n)), rest))?
+            }
+            0x12 => value.split_first_chunk::<8>().map(|(n, rest)| (i64::from_le_bytes(*n), rest))?,
+            _ => return None,
+        };
+        self.numbers.insert(name, number);
+        Some(rest)
+    }
+
+    fn name(&self) -> Result<(String, String)> {
+        let text = |name: &str| self.texts.get(name).cloned();
+        text("db").zip(text("collection")).ok_or_else(|| no("a part of it has no name"))
+    }
+}
+
+fn table() -> [u64; 256] {
+    std::array::from_fn(|byte| {
+        let step = |crc: u64, _| if crc & 1 == 1 { (crc >> 1) ^ POLYNOMIAL } else { crc >> 1 };
+        (0..8).fold(byte as u64, step)
+    })
+}
+
+/// The checksum of what it was of, and these bytes.
+fn crc(table: &[u64; 256], before: u64, bytes: &[u8]) -> u64 {
+    !bytes.iter().fold(!before, |crc, byte| table[((crc ^ u64::from(*byte)) & 0xff) as usize] ^ (crc >> 8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    enum Field<'a> {
+        Text(&'a str, &'a str),
+        Truth(&'a str, bool),
+        Long(&'a str, i64),
+    }
+
+    fn document(fields: &[Field<'_>]) -> Vec<u8> {
+        let mut body = Vec::new();
+        for field in fields {
+            let (kind, name, value) = match field {
+                Field::Text(name, text) => {
+                    let length = i32::try_from(text.len() + 1).unwrap().to_le_bytes();
+                    (0x02, name, [&length[..], text.as_bytes(), &[0]].concat())
+                }
+                Field::Truth(name, is) => (0x08, name, vec![u8::from(*is)]),
+                Field::Long(name, number) => (0x12, name, number.to_le_bytes().to_vec()),
+            };
+            body.push(kind);
+            body.extend_from_slice(name.as_bytes());
+            body.push(0);
+            body.extend_from_slice(&value);
+        }
+        let length = i32::try_from(body.len() + 5).unwrap().to_le_bytes();
+        [&length[..], &body, &[0]].concat()
+    }
+
+    fn head(collection: &str, ends: bool, crc: u64) -> Vec<u8> {
+        let db = Field::Text("db", "shop");
+        let rest = [Field::Truth("EOF", ends), Field::Long("CRC", crc.cast_signed())];
+        document(&[&[db, Field::Text("collection", collection)], &rest[..]].concat_fields())
+    }
+
+    trait Concat<'a> {
+        fn concat_fields(self) -> Vec<Field<'a>>;
+    }
+
+    impl<'a> Concat<'a> for &[&[Field<'a>]; 2] {
+        fn concat_fields(self) -> Vec<Field<'a>> {
+            let copy = |field: &Field<'a>| match field {
+                Field::Text(name, text) => Field::Text(name, text),
+                Field::Truth(name, is) => Field::Truth(name, *is),
+                Field::Long(name, number) => Field::Long(name, *number),
+            };
+            self.iter().flat_map(|fields| fields.iter().map(copy)).collect()
+        }
+    }
+
+    fn archive() -> Vec<u8> {
+        let order = |n: i64| document(&[Field::Long("_id", n), Field::Text("what", "x")]);
+        let (one, two) = (order(1), order(2));
+        let of_orders = crc(&table(), crc(&table(), 0, &one), &two);
+        let end = TERMINATOR.to_le_bytes().to_vec();
+        let metadata = |name| {
+            document(&[
+                Field::Text("db", "shop"),
+                Field::Text("collection", name),
+                Field::Text("metadata", "{}"),
+            ])
+        };
+        [
+            MAGIC.to_vec(),
+            document(&[Field::Text("version", "0.1"), Field::Text("server_version", "7.0.1")]),
+            metadata("orders"),
+            metadata("users"),
+            end.clone(),
+            head("orders", false, 0),
+            one,
+            end.clone(),
+            head("users", true, 0),
+            end.clone(),
+            head("orders", false, 0),
+            two,
+            end.clone(),
+            head("orders", true, of_orders),
+            end,
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn the_checksum_is_the_one_of_the_format() {
+        assert_eq!(crc(&table(), 0, b"123456789"), 0x995D_C9BB_DF19_39FA);
+    }
+
+    #[test]
+    fn a_whole_archive_tells_what_it_holds() {
+        let read = read(archive().as_slice()).unwrap();
+        assert_eq!(read.server_version, "7.0.1");
+        let counts: Vec<_> =
+            read.collections.iter().map(|((_, name), count)| (name.as_str(), *count)).collect();
+        assert_eq!(counts, [("orders", 2), ("users", 0)]);
+    }
+
+    #[test]
+    fn what_is_cut_anywhere_is_refused_and_so_is_what_is_altered_in_a_document() {
+        let whole = archive();
+        for length in 0..whole.len() {
+            assert!(read(&whole[..length]).is_err(), "cut at {length}");
+        }
+        let at = whole.windows(5).position(|bytes| bytes == b"what\0").unwrap();
+        let mut altered = whole.clone();
+        altered[at + 9] ^= 1;
+        assert!(read(altered.as_slice()).is_err());
+    }
+}

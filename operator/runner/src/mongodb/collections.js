@@ -1,0 +1,20 @@
+// Runs in mongosh and in the older mongo. `given` stands above: what to do, and the address with its login.
+const server = connect(given.address);
+const ours = (name) => !['admin', 'config', 'local'].includes(name);
+const told = [];
+const names = server.adminCommand({ listDatabases: 1, nameOnly: true }).databases.map((one) => one.name).filter(ours);
+for (const name of names) {
+  const database = server.getSiblingDB(name);
+  const found = database.getCollectionInfos().filter((one) => !one.name.startsWith('system.'));
+  const kept = given.keep[name] || [];
+  for (const one of found) {
+    if (given.drop && !kept.includes(one.name)) {
+      database.getCollection(one.name).drop();
+      continue;
+    }
+    const plain = !one.type || one.type === 'collection';
+    const count = plain ? Number(database.runCommand({ count: one.name }).n) : -1;
+    told.push([name, one.name, count]);
+  }
+}
+print('skep:' + JSON.stringify({ version: server.version(), collections: told }));

@@ -1,0 +1,74 @@
+//! An archive out of a running server, and the reading of one.
+
+use std::io::{BufReader, Read, Write as _};
+use std::process::Stdio;
+
+use super::archive::{self, Archive};
+use super::server::{self, Server};
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::store::{Draft, Folder, Whole};
+use crate::task::{Connect, Contents, DirDumped};
+use crate::tool::Tool;
+
+/// What people can restore by hand.
+const FILE: &str = "mongodb.archive";
+
+/// What a tool prints, on its way into the artefact.
+struct Tee<'a, 'b, R> {
+    from: R,
+    draft: &'a mut Draft<'b>,
+}
+
+/// Dumps into a directory of the store; what comes back lacks the times.
+pub(crate) fn dump(job: &Job, connect: &Connect, folder: &Folder) -> Result<DirDumped> {
+    let server = Server::reach(job, connect)?;
+    let mut draft = Draft::new(job, folder, FILE.to_owned())?;
+    let mut command = server.tool("mongodump")?;
+    let mut tool = Tool::start(command.arg("--archive").stdin(Stdio::null()).stdout(Stdio::piped()))?;
+    let from = tool.stdout().expect("standard output was piped");
+    let mut tee = BufReader::new(Tee { from, draft: &mut draft });
+    let read = archive::read(&mut tee);
+    // What the tool says tells more than that its archive is none.
+    let drained = std::io::copy(&mut tee, &mut std::io::sink());
+    drop(tee);
+    tool.finish().map_err(server::told)?;
+    drained.map_err(Error::io("cannot keep what mongodump prints"))?;
+    let Archive { server_version, tool_version, collections } = read?;
+    let artefact = draft.publish()?;
+    let contents = Contents {
+        size: artefact.size,
+        entries: collections.values().sum(),
+        not_held: vec!["one moment: each collection is as it was when its turn came".to_owned()],
+        ..Contents::default()
+    };
+    Ok(DirDumped {
+        artefacts: vec![artefact],
+        server_version,
+        tool_version: format!("mongodump {tool_version}"),
+        started: String::new(),
+        ended: String::new(),
+        contents,
+    })
+}
+
+/// Reads an archive in full.
+pub(crate) fn read(job: &Job, whole: &Whole) -> Result<()> {
+    job.out.progress("read", 0, Some(whole.size));
+    held(whole).map(drop)
+}
+
+/// What an archive holds, once it was read in full.
+pub(super) fn held(whole: &Whole) -> Result<Archive> {
+    let held = archive::read(BufReader::new(whole.reader()))?;
+    whole.is_untouched()?;
+    Ok(held)
+}
+
+impl<R: Read> Read for Tee<'_, '_, R> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.from.read(into)?;
+        self.draft.write_all(&into[..read])?;
+        Ok(read)
+    }
+}

@@ -1,0 +1,237 @@
+//! MongoDB there and back, refused, redacted; against a stand-in of its tools (`support/mongo.rs`): none of it was ever run
+//! with a real MongoDB.
+
+// A helper that cannot go on fails its test.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+
+use skep_runner::manifest::Manifest;
+use skep_runner::task::{
+    CommandDump, CommandExamine, CommandLoad, CommandSeal, Connect, DataEngine, DirDumped, Means, Reading,
+    Report, Stored, Task,
+};
+use support::mongo::{self, Collections, Field, State, document};
+use support::{Bench, Outcome, PASSWORD};
+
+/// What the tools of a test really are.
+#[test]
+#[ignore = "the tools that tests start"]
+fn stand_in() {
+    if let Some(code) = mongo::play() {
+        std::process::exit(code);
+    }
+}
+
+fn documents(count: i64) -> Vec<Vec<u8>> {
+    (0..count).map(|n| document(&[("_id", Field::Long(n)), ("what", Field::Text("planted"))])).collect()
+}
+
+fn bench() -> Bench {
+    let bench = Bench::new(DataEngine::Volume);
+    mongo::install(&bench.dir, &bench.dir.join("bin"));
+    let shop = Collections::from([("orders".into(), documents(500)), ("users".into(), documents(3))]);
+    let more = Collections::from([("empty".into(), Vec::new())]);
+    let accounts = Collections::from([("system.users".into(), documents(2))]);
+    let state = State {
+        version: "6.0.5".into(),
+        password: Some(PASSWORD.into()),
+        databases: [("shop", shop), ("more", more), ("admin", accounts)]
+            .map(|(n, c)| (n.to_owned(), c))
+            .into(),
+        ..State::default()
+    };
+    state.write(&bench.dir);
+    bench
+}
+
+fn change(bench: &Bench, change: impl FnOnce(&mut State)) {
+    let mut state = State::read(&bench.dir);
+    change(&mut state);
+    state.write(&bench.dir);
+}
+
+fn connect(bench: &Bench) -> Connect {
+    bench.connect("root", 27017)
+}
+
+fn dump(bench: &Bench, dir: &str) -> Outcome {
+    let means = Means::Mongodb(connect(bench));
+    bench.run(Task::CommandDump(CommandDump { means, dir: dir.into() }))
+}
+
+fn dumped(bench: &Bench, dir: &str) -> DirDumped {
+    match dump(bench, dir).done() {
+        Report::DirDump(dumped) => *dumped,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn back_up(bench: &Bench, dir: &str) -> Stored {
+    let manifest = Manifest { engine: "mongodb".into(), ..bench.manifest(dir, dumped(bench, dir)) };
+    let seal = CommandSeal { reading: Reading::Mongodb, dir: dir.into(), manifest };
+    match bench.run(Task::CommandSeal(seal)).done() {
+        Report::DirSeal { manifest_sha256, .. } => {
+            Stored { id: dir.into(), dir: dir.into(), manifest_sha256 }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn load(bench: &Bench, stored: &Stored) -> Outcome {
+    let (means, engine) = (Means::Mongodb(connect(bench)), "mongodb".into());
+    bench.run(Task::CommandLoad(CommandLoad { means, engine, stored: stored.clone() }))
+}
+
+fn examine(bench: &Bench, stored: &Stored) -> Outcome {
+    let (reading, engine) = (Reading::Mongodb, "mongodb".into());
+    bench.run(Task::CommandExamine(CommandExamine { reading, engine, stored: stored.clone() }))
+}
+
+/// Loses a collection and documents, and gets others.
+fn spoil(state: &mut State) {
+    let shop = state.databases.get_mut("shop").unwrap();
+    shop.remove("users");
+    shop.get_mut("orders").unwrap().truncate(7);
+    shop.insert("intruder".into(), documents(1));
+    state.databases.remove("more");
+    state.databases.insert("other".into(), Collections::from([("x".into(), documents(9))]));
+}
+
+#[test]
+fn all_databases_come_back_and_nothing_else_is_left_and_accounts_stay_as_they_are() {
+    let bench = bench();
+    let before = State::read(&bench.dir);
+    let dumped = dumped(&bench, "zero");
+    assert_eq!(
+        (dumped.server_version.as_str(), dumped.tool_version.as_str()),
+        ("6.0.5", "mongodump 100.9.4")
+    );
+    assert_eq!(dumped.contents.entries, 505);
+    assert_eq!(fs::read(bench.dir.join("store/zero/mongodb.archive")).unwrap(), mongo::archive(&before));
+    let stored = back_up(&bench, "one");
+    examine(&bench, &stored).done();
+    change(&bench, |state| {
+        spoil(state);
+        state.databases.get_mut("admin").unwrap().insert("system.users".into(), documents(5));
+    });
+    let outcome = load(&bench, &stored);
+    assert!(!outcome.text.contains(PASSWORD), "{}", outcome.text);
+    outcome.done();
+    let mut wanted = before.clone();
+    wanted.databases.get_mut("admin").unwrap().insert("system.users".into(), documents(5));
+    assert_eq!(State::read(&bench.dir), wanted);
+    // Again changes nothing.
+    load(&bench, &stored).done();
+    assert_eq!(State::read(&bench.dir), wanted);
+
+    let calls = mongo::calls(&bench.dir);
+    assert!(calls.iter().all(|call| !call.contains("S3kret")), "{calls:#?}");
+    let plain = |call: &&String| call.replace(|c: char| c.is_ascii_digit(), "");
+    let login =
+        "--host=... --port= --username=root --authenticationDatabase=admin --config=/dev/shm/skep-/tools.yml";
+    let calls: Vec<String> = calls.iter().take(5).map(|call| plain(&call)).collect();
+    assert_eq!(
+        calls,
+        [
+            format!("mongodump {login} --archive"),
+            format!("mongodump {login} --archive"),
+            "mongosh --quiet --norc --nodb /dev/shm/skep-/script.js".to_owned(),
+            format!(
+                "mongorestore {login} --archive --drop --stopOnError --nsExclude=admin.* --nsExclude=config.*"
+            ),
+            "mongosh --quiet --norc --nodb /dev/shm/skep-/script.js".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn without_accounts_no_login_is_given() {
+    let bench = bench();
+    change(&bench, |state| state.password = None);
+    let nobody = Connect { user: String::new(), password_file: None, ..connect(&bench) };
+    let dump = CommandDump { means: Means::Mongodb(nobody), dir: "one".into() };
+    bench.run(Task::CommandDump(dump)).done();
+    assert_eq!(mongo::calls(&bench.dir), ["mongodump --host=127.0.0.1 --port=27017 --archive"]);
+}
+
+#[test]
+fn what_is_cut_or_altered_is_refused_before_the_server_is_touched() {
+    let bench = bench();
+    let stored = back_up(&bench, "one");
+    let path = bench.dir.join("store/one/mongodb.archive");
+    let whole = fs::read(&path).unwrap();
+    let mut altered = whole.clone();
+    altered[whole.len() / 2] ^= 1;
+    let (state, before) = (State::read(&bench.dir), mongo::calls(&bench.dir).len());
+    for bytes in [&altered[..], &whole[..whole.len() - 4], &whole[..whole.len() / 3]] {
+        fs::write(&path, bytes).unwrap();
+        examine(&bench, &stored).refused();
+        load(&bench, &stored).refused();
+    }
+    assert_eq!(
+        (State::read(&bench.dir), mongo::calls(&bench.dir).len()),
+        (state, before),
+        "no tool was started"
+    );
+}
+
+#[test]
+fn a_dump_that_fails_or_is_none_makes_no_backup_and_its_tool_says_why() {
+    let bench = bench();
+    change(&bench, |state| state.dump_fails = true);
+    let why = dump(&bench, "one").refused();
+    assert!(why.contains("mongodump") && why.contains("connection reset by peer"), "{why}");
+    change(&bench, |state| (state.dump_fails, state.is_down) = (false, true));
+    let why = dump(&bench, "one").put_off();
+    assert!(why.contains("cannot be reached"), "{why}");
+    change(&bench, |state| (state.is_down, state.password) = (false, Some("another".into())));
+    let why = dump(&bench, "one").refused();
+    assert!(why.contains("refuses the login"), "{why}");
+    // A tool that says that it is done, and printed something else.
+    fs::write(bench.dir.join("bin/mongodump"), "#!/bin/sh\necho hello\n").unwrap();
+    let why = dump(&bench, "one").refused();
+    assert!(why.contains("no whole archive of mongodump"), "{why}");
+    fs::remove_file(bench.dir.join("bin/mongodump")).unwrap();
+    let why = dump(&bench, "one").refused();
+    assert!(why.contains("this image has no mongodump"), "{why}");
+    let left = fs::read_dir(bench.dir.join("store/one"))
+        .unwrap()
+        .flatten()
+        .map(|f| f.file_name().into_string().unwrap());
+    assert!(left.into_iter().all(|name| name.ends_with(".part")), "half a dump looks whole");
+}
+
+#[test]
+fn a_load_that_fails_half_way_is_told_and_can_be_repeated() {
+    let bench = bench();
+    let before = State::read(&bench.dir);
+    let stored = back_up(&bench, "one");
+    change(&bench, |state| {
+        spoil(state);
+        state.restore_fails = true;
+    });
+    let why = load(&bench, &stored).refused();
+    assert!(why.contains("mongorestore") && why.contains("connection reset by peer"), "{why}");
+    change(&bench, |state| (state.restore_fails, state.restore_loses) = (false, true));
+    let why = load(&bench, &stored).refused();
+    assert!(why.contains("shop.orders has 499 documents instead of 500"), "{why}");
+    change(&bench, |state| state.restore_loses = false);
+    load(&bench, &stored).done();
+    assert_eq!(State::read(&bench.dir), before);
+}
+
+#[test]
+fn without_a_shell_or_on_an_older_server_nothing_is_loaded() {
+    let bench = bench();
+    let stored = back_up(&bench, "one");
+    change(&bench, |state| state.version = "5.0.1".into());
+    let why = load(&bench, &stored).refused();
+    assert!(why.contains("it is of MongoDB 6.0.5, the server is 5.0.1"), "{why}");
+    fs::remove_file(bench.dir.join("bin/mongosh")).unwrap();
+    let why = load(&bench, &stored).refused();
+    assert!(why.contains("this image has no mongosh, no mongo"), "{why}");
+    assert!(mongo::calls(&bench.dir).iter().all(|call| !call.starts_with("mongorestore")));
+}

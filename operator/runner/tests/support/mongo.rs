@@ -1,0 +1,357 @@
+//! A stand-in for a MongoDB and its tools, where the real ones cannot be had: `mongodump`, `mongorestore` and `mongosh` as far as
+//! Skep calls them, with a server that is a file of JSON.
+//!
+//! It takes exactly the options that Skep gives, as the real tools' documentation has them, and refuses any other; it writes
+//! and reads the archive format of mongo-tools 100 (`common/archive`): pieces of several collections among each other, and
+//! each collection's CRC-64 at its end. `mongosh` runs no JavaScript: it takes Skep's own script and does what that says.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+const MAGIC: u32 = 0x8199_e26d;
+const SCRIPT: &str = include_str!("../../src/mongodb/collections.js");
+
+/// The documents of a collection.
+type Documents = Vec<Vec<u8>>;
+/// Collections by name.
+pub type Collections = BTreeMap<String, Documents>;
+
+/// The server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Its version.
+    pub version: String,
+    /// Of the user `root`; none where there are no accounts.
+    pub password: Option<String>,
+    /// Its databases.
+    pub databases: BTreeMap<String, Collections>,
+    /// It does not answer.
+    pub is_down: bool,
+    /// `mongodump` ends after half of the archive, with a failure.
+    pub dump_fails: bool,
+    /// `mongorestore` ends after the first collection, with a failure.
+    pub restore_fails: bool,
+    /// `mongorestore` loses a document without a word.
+    pub restore_loses: bool,
+}
+
+impl State {
+    /// Where a stand-in keeps it.
+    pub fn read(dir: &Path) -> State {
+        serde_json::from_slice(&fs::read(dir.join("mongo.json")).unwrap()).unwrap()
+    }
+
+    /// Keeps it.
+    pub fn write(&self, dir: &Path) {
+        fs::write(dir.join("mongo.json"), serde_json::to_vec(self).unwrap()).unwrap();
+    }
+}
+
+/// Puts the tools into a directory of programs. Each is this very test program, told by the environment what it is: what
+/// it prints goes out by descriptor 3, since the test harness has its own lines to print.
+pub fn install(dir: &Path, bin: &Path) {
+    let program = std::env::current_exe().unwrap();
+    for tool in ["mongodump", "mongorestore", "mongosh"] {
+        let script = format!(
+            "#!/bin/sh\nSTAND_IN={tool} STAND_IN_DIR='{}' STAND_IN_ARGS=\"$(printf '%s\\037' \"$@\")\"\n\
+             export STAND_IN STAND_IN_DIR STAND_IN_ARGS\nexec '{}' stand_in --exact --ignored --nocapture 3>&1 >/dev/null\n",
+            dir.display(),
+            program.display()
+        );
+        fs::write(bin.join(tool), script).unwrap();
+        fs::set_permissions(bin.join(tool), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+/// What the tools were called with, a line a call.
+pub fn calls(dir: &Path) -> Vec<String> {
+    fs::read_to_string(dir.join("calls")).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// Does what the environment says; none where this is no stand-in.
+pub fn play() -> Option<i32> {
+    let tool = std::env::var("STAND_IN").ok()?;
+    let dir = PathBuf::from(std::env::var("STAND_IN_DIR").unwrap());
+    let args = std::env::var("STAND_IN_ARGS").unwrap();
+    let args: Vec<&str> = args.split_terminator('\u{1f}').collect();
+    let line = format!("{tool} {}\n", args.join(" "));
+    fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.join("calls"))
+        .unwrap()
+        .write_all(line.as_bytes())
+        .unwrap();
+    let mut state = State::read(&dir);
+    let done = match tool.as_str() {
+        "mongodump" => options(&args, &["--archive"], &state).and_then(|_| dump(&state)),
+        "mongorestore" => options(&args, &["--archive", "--drop", "--stopOnError"], &state)
+            .and_then(|excluded| restore(&mut state, &excluded, &dir)),
+        "mongosh" => shell(&args, &mut state, &dir),
+        other => Err(format!("unknown tool {other}")),
+    };
+    Some(match done {
+        Ok(()) => 0,
+        Err(said) => {
+            eprintln!("2026-01-01T00:00:00.000+0000\tFailed: {said}");
+            1
+        }
+    })
+}
+
+fn out(bytes: &[u8]) -> Result<(), String> {
+    let mut out = fs::OpenOptions::new().write(true).open("/proc/self/fd/3").map_err(|e| e.to_string())?;
+    out.write_all(bytes).map_err(|error| error.to_string())
+}
+
+/// Takes the options, logs in; which databases are excluded.
+fn options(args: &[&str], flags: &[&str], state: &State) -> Result<Vec<String>, String> {
+    let (mut given, mut excluded) = (BTreeMap::new(), Vec::new());
+    for arg in args {
+        match arg.split_once('=') {
+            Some(("--nsExclude", pattern)) => excluded.push(pattern.strip_suffix(".*").unwrap().to_owned()),
+            Some((name, value)) => drop(given.insert(name, value)),
+            None if flags.contains(arg) => drop(given.insert(arg, "")),
+            None => return Err(format!("error parsing command line options: unknown option {arg}")),
+        }
+    }
+    if flags.iter().any(|flag| !given.contains_key(flag)) {
+        return Err("this stand-in knows archives only".into());
+    }
+    let known = ["--host", "--port", "--username", "--authenticationDatabase", "--config"];
+    if let Some(name) = given.keys().find(|name| !known.contains(name) && !flags.contains(name)) {
+        return Err(format!("error parsing command line options: unknown option {name}"));
+    }
+    if state.is_down || given.get("--host") != Some(&"127.0.0.1") || given.get("--port") != Some(&"27017") {
+        return Err("can't create session: failed to connect to mongodb://127.0.0.1:27017/: server selection error: server \
+                    selection timeout, current topology: { Type: Single }"
+            .into());
+    }
+    let password = given.get("--config").map(|path| {
+        let text = secret(path);
+        let line = text.strip_prefix("password: ").expect("the file says nothing else");
+        serde_json::from_str::<String>(line.trim_end()).expect("YAML in double quotes")
+    });
+    let is_root =
+        given.get("--username") == Some(&"root") && given.get("--authenticationDatabase") == Some(&"admin");
+    match &state.password {
+        Some(wanted) if !is_root || password.as_ref() != Some(wanted) => Err("can't create session: could not connect to \
+            server: connection() error occurred during connection handshake: auth error: sasl conversation error: unable to \
+            authenticate using mechanism \"SCRAM-SHA-256\": (AuthenticationFailed) Authentication failed."
+            .into()),
+        _ => Ok(excluded),
+    }
+}
+
+/// What is in a file with a secret, which only its owner may read.
+fn secret(path: &str) -> String {
+    assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{path}");
+    fs::read_to_string(path).unwrap()
+}
+
+fn dump(state: &State) -> Result<(), String> {
+    let archive = archive(state);
+    if state.dump_fails {
+        out(&archive[..archive.len() / 2])?;
+        return Err("error dumping data: connection reset by peer".into());
+    }
+    out(&archive)
+}
+
+/// An archive of everything but `local`, as mongodump writes it.
+pub fn archive(state: &State) -> Vec<u8> {
+    let terminator = (-1_i32).to_le_bytes();
+    let mut bytes = MAGIC.to_le_bytes().to_vec();
+    bytes.extend(document(&[
+        ("concurrent_collections", Field::Int(4)),
+        ("version", Field::Text("0.1")),
+        ("server_version", Field::Text(&state.version)),
+        ("tool_version", Field::Text("100.9.4")),
+    ]));
+    let all: Vec<(&String, &String, &Documents)> = state
+        .databases
+        .iter()
+        .filter(|(name, _)| *name != "local")
+        .flat_map(|(name, all)| all.iter().map(move |(collection, documents)| (name, collection, documents)))
+        .collect();
+    for (database, collection, documents) in &all {
+        bytes.extend(document(&[
+            ("db", Field::Text(database)),
+            ("collection", Field::Text(collection)),
+            ("metadata", Field::Text("{\"indexes\":[{\"v\":2,\"key\":{\"_id\":1},\"name\":\"_id_\"}]}")),
+            ("size", Field::Int(i32::try_from(documents.len()).unwrap())),
+            ("type", Field::Text("collection")),
+        ]));
+    }
+    bytes.extend(terminator);
+    // The first half of each, then the rest of each and its end.
+    for half in [0, 1] {
+        for (database, collection, documents) in &all {
+            let middle = documents.len() / 2;
+            let part = if half == 0 { &documents[..middle] } else { &documents[middle..] };
+            bytes.extend(head(database, collection, false, 0));
+            part.iter().for_each(|document| bytes.extend(document));
+            bytes.extend(terminator);
+            if half == 1 {
+                bytes.extend(head(database, collection, true, crc(&documents.concat())));
+                bytes.extend(terminator);
+            }
+        }
+    }
+    bytes
+}
+
+fn head(database: &str, collection: &str, ends: bool, crc: u64) -> Vec<u8> {
+    document(&[
+        ("db", Field::Text(database)),
+        ("collection", Field::Text(collection)),
+        ("EOF", Field::Truth(ends)),
+        ("CRC", Field::Long(crc.cast_signed())),
+    ])
+}
+
+/// What a field of a document holds.
+pub enum Field<'a> {
+    /// UTF-8.
+    Text(&'a str),
+    /// 32 bits.
+    Int(i32),
+    /// 64 bits.
+    Long(i64),
+    /// Yes or no.
+    Truth(bool),
+}
+
+/// A BSON document.
+pub fn document(fields: &[(&str, Field<'_>)]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (name, field) in fields {
+        let (kind, value) = match field {
+            Field::Text(text) => {
+                let length = i32::try_from(text.len() + 1).unwrap().to_le_bytes();
+                (0x02, [&length[..], text.as_bytes(), &[0]].concat())
+            }
+            Field::Int(number) => (0x10, number.to_le_bytes().to_vec()),
+            Field::Long(number) => (0x12, number.to_le_bytes().to_vec()),
+            Field::Truth(is) => (0x08, vec![u8::from(*is)]),
+        };
+        body.extend([&[kind], name.as_bytes(), &[0], &value[..]].concat());
+    }
+    let length = i32::try_from(body.len() + 5).unwrap().to_le_bytes();
+    [&length[..], &body, &[0]].concat()
+}
+
+/// CRC-64 with the ECMA polynomial, bit by bit.
+fn crc(bytes: &[u8]) -> u64 {
+    let step = |crc: u64, _| if crc & 1 == 1 { (crc >> 1) ^ 0xC96C_5795_D787_0F42 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc: u64, byte| (0..8).fold(crc ^ u64::from(*byte), step))
+}
+
+fn restore(state: &mut State, excluded: &[String], dir: &Path) -> Result<(), String> {
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    let mut first = true;
+    for ((database, collection), documents) in parse(&bytes)? {
+        if excluded.contains(&database) {
+            continue;
+        }
+        let mut documents = documents;
+        if state.restore_loses {
+            documents.pop();
+        }
+        state.databases.entry(database).or_default().insert(collection, documents);
+        if state.restore_fails && !std::mem::take(&mut first) {
+            state.write(dir);
+            return Err("shop.orders: error restoring from archive on stdin: connection reset by peer".into());
+        }
+    }
+    state.write(dir);
+    Ok(())
+}
+
+/// Collections of an archive; its checksums are checked, as mongorestore does.
+fn parse(bytes: &[u8]) -> Result<BTreeMap<(String, String), Documents>, String> {
+    let corrupt = || "stream or file does not appear to be a mongodump archive".to_owned();
+    let mut rest = bytes.strip_prefix(&MAGIC.to_le_bytes()).ok_or_else(corrupt)?;
+    let mut next = || -> Option<Vec<u8>> {
+        let length = i32::from_le_bytes(*rest.first_chunk()?);
+        let length = if length == -1 { 4 } else { usize::try_from(length).ok()? };
+        let (one, more) = rest.split_at_checked(length)?;
+        rest = more;
+        Some(one.to_vec())
+    };
+    let mut found = BTreeMap::new();
+    next().ok_or_else(corrupt)?;
+    while let Some(one) = next().filter(|one| one.len() > 4) {
+        found.insert(name(&one), Vec::new());
+    }
+    while let Some(head) = next() {
+        let all = found.entry(name(&head)).or_default();
+        while let Some(one) = next().filter(|one| one.len() > 4) {
+            all.push(one);
+        }
+        let eof = head.windows(5).position(|part| part == b"\x08EOF\0").ok_or_else(corrupt)?;
+        let sum = head.windows(5).position(|part| part == b"\x12CRC\0").ok_or_else(corrupt)?;
+        let wanted = u64::from_le_bytes(*head[sum + 5..].first_chunk().ok_or_else(corrupt)?);
+        if head[eof + 5] == 1 && crc(&all.concat()) != wanted {
+            return Err("CRC mismatch for namespace".into());
+        }
+    }
+    Ok(found)
+}
+
+fn name(head: &[u8]) -> (String, String) {
+    let text = |field: &[u8]| {
+        let at = head.windows(field.len()).position(|part| part == field).unwrap() + field.len();
+        let length = usize::try_from(i32::from_le_bytes(*head[at..].first_chunk().unwrap())).unwrap();
+        String::from_utf8(head[at + 4..at + 3 + length].to_vec()).unwrap()
+    };
+    (text(b"\x02db\0"), text(b"\x02collection\0"))
+}
+
+fn shell(args: &[&str], state: &mut State, dir: &Path) -> Result<(), String> {
+    let ["--quiet", "--norc", "--nodb", path] = args else { return Err(format!("unknown options {args:?}")) };
+    let text = secret(path);
+    let (first, script) = text.split_once('\n').unwrap();
+    assert_eq!(script, SCRIPT, "it knows one script");
+    let given = first.strip_prefix("const given = ").unwrap().strip_suffix(';').unwrap();
+    let given: Value = serde_json::from_str(given).unwrap();
+    let login = match &state.password {
+        Some(password) => format!("root:{}@", encoded(password)),
+        None => String::new(),
+    };
+    let wanted = format!("mongodb://{login}127.0.0.1:27017/admin?directConnection=true&authSource=admin");
+    if state.is_down {
+        return Err("MongoNetworkError: connect ECONNREFUSED 127.0.0.1:27017".into());
+    }
+    if given["address"] != wanted {
+        return Err("MongoServerError: Authentication failed.".into());
+    }
+    let mut told = Vec::new();
+    for (name, all) in &mut state.databases {
+        if ["admin", "config", "local"].contains(&name.as_str()) {
+            continue;
+        }
+        let is_kept = |collection: &str| {
+            given["keep"][name].as_array().is_some_and(|kept| kept.iter().any(|one| one == collection))
+        };
+        all.retain(|collection, _| given["drop"] == false || is_kept(collection));
+        told.extend(
+            all.iter().map(|(collection, documents)| serde_json::json!([name, collection, documents.len()])),
+        );
+    }
+    state.databases.retain(|_, all| !all.is_empty());
+    state.write(dir);
+    out(format!("skep:{}\n", serde_json::json!({ "version": state.version, "collections": told })).as_bytes())
+}
+
+fn encoded(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|b| if is_plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
