@@ -29,7 +29,8 @@ bench-backup: setup ## the runner against pg_dump, pg_restore and tar, its memor
 	cargo build --release -p skep-tests --bins
 	target/release/bench_backup target/bench-backup.txt; status=$$?; tests/sandbox/engine.sh down; exit $$status
 
-soak: setup ## an hour and more: a kill at each of the first writes of every step of a restore
+soak: setup ## hours: every write of every operation, and on a real Swarm a kill at the first writes of every step of a restore
+	SKEP_SAGA=all cargo test --workspace --test saga
 	tests/run.sh soak
 
 check: ## formatting and lints

@@ -12,6 +12,7 @@ use skep::operation::frozen::{Kept, KeptForm};
 use skep::operation::points::{self, Head, Member, Part, Point};
 use skep::operation::record::{Intent, Journal, OpId, Operation, SCHEMA, State, Trigger, Work};
 use skep::operation::rollback::Now;
+use skep::operation::sleeper::Sleeper;
 use skep::plan::{World, explain};
 use skep::swarm::object::{Service, Task, TaskState, UpdateState, UpdateStatus};
 
@@ -34,6 +35,9 @@ struct Case {
     operations: Vec<Op>,
     #[serde(default)]
     pages: Vec<String>,
+    /// What sleeps, with the replicas that it goes back to.
+    #[serde(default)]
+    sleepers: BTreeMap<String, Option<u64>>,
     /// Specs of a restore point, whose id is `20260301t020000abcdef`.
     #[serde(default)]
     then: BTreeMap<String, Spec>,
@@ -271,12 +275,24 @@ impl Case {
             services: self.services.iter().map(|(name, spec)| spec.service(name)).collect(),
             tasks: self.services.iter().flat_map(|(name, spec)| spec.tasks(name)).collect(),
             backups: self.backups.iter().map(|b| b.backup(&self.service)).collect(),
+            sleepers: self.sleepers.iter().map(|(name, replicas)| sleeper(name, *replicas)).collect(),
             points: self.point().into_iter().collect(),
             there: Some(self.there()),
             operations: self.operations.iter().map(Op::operation).collect(),
             pages: self.pages.iter().cloned().collect(),
         };
         explain(&world, &self.service, &self.ask, self.accept_problems, self.now).to_string()
+    }
+}
+
+fn sleeper(name: &str, replicas: Option<u64>) -> Sleeper {
+    Sleeper {
+        config: format!("skep-sleep-{name}"),
+        service: name.to_owned(),
+        service_id: format!("{name}-id"),
+        op: OpId::parse("20260301t200000abcdef").expect("an id"),
+        since: "2026-03-01T20:00:00Z".parse().expect("a time"),
+        replicas,
     }
 }
 

@@ -53,7 +53,9 @@ pub fn queries(dashboard: &Value) -> Vec<Query> {
 /// A query as Grafana would send it, with every variable at "All".
 pub fn substituted(expr: &str, rate_interval: &str) -> String {
     let mut expr = expr.to_owned();
-    for (variable, value) in [("$__rate_interval", rate_interval), ("$__interval", rate_interval)] {
+    for (variable, value) in
+        [("$__rate_interval", rate_interval), ("$__range", rate_interval), ("$__interval", rate_interval)]
+    {
         expr = expr.replace(variable, value);
     }
     for variable in ["$job", "$instance", "$service"] {

@@ -13,25 +13,29 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use skep::operation::catalogue::{Backup, Origin, Purpose};
+use skep::operation::client_spec;
 use skep::operation::desk;
 use skep::operation::drive::{self, Again};
 use skep::operation::freeze::kept_by;
 use skep::operation::frozen::{Kept, KeptForm};
 use skep::operation::points::{self, Head, Point};
-use skep::operation::record::{Intent, OpId, Operation, SCHEMA, State, StepState, Trigger, Work, of_stack};
+use skep::operation::record::{
+    Above, Intent, OpId, Operation, SCHEMA, State, StepState, Trigger, Work, of_stack,
+};
 use skep::operation::rollback::{Component, with_data};
 use skep::operation::saga::{Env, Runners};
 use skep::operation::settings::Settings;
+use skep::operation::sleeper;
 use skep::swarm::engine::Engine;
 use skep::swarm::error::Error;
 use skep::swarm::object::Kind;
 use skep::swarm::transport::Endpoint;
 use skep_runner::task::{Binary, SideState};
 
-use crate::sim::Answer;
 use crate::sim::build::{on_network, service_spec};
 use crate::sim::postgres::Content;
 use crate::sim::shop::{DATABASE, PAGE_IMAGE, Shop, ShopOptions, USER};
+use crate::sim::{Answer, Sim};
 
 /// Longest simulated time that an operation may take to come to rest.
 const REST: Duration = Duration::from_secs(1800);
@@ -115,6 +119,32 @@ impl Scene {
         let shop = Shop::start(options).await;
         let work = Work::Maintenance { until: Some(shop.sim.now() + lasts) };
         Scene::ask_for(shop, "shop_app", work, person()).await
+    }
+
+    /// A shop whose database is to fall asleep, and before it what needs it.
+    pub async fn sleep(options: ShopOptions) -> Scene {
+        let shop = Shop::start(options).await;
+        let mut scene = Scene::ask(shop, Work::Sleep { above: Above::Along }).await;
+        scene.back = specs(&scene.shop);
+        for service in ["shop_db", "shop_app"] {
+            let spec = scene.back.get_mut(service).expect("the shop has that service");
+            *spec = client_spec::zero(spec);
+        }
+        scene
+    }
+
+    /// A shop that sleeps, and whose application is to wake, and before it what it needs.
+    pub async fn wake(options: ShopOptions) -> Scene {
+        let shop = Shop::start(options).await;
+        let awake = specs(&shop);
+        let scene = Scene::ask(shop, Work::Sleep { above: Above::Along }).await;
+        let env = scene.driver("bedtime").await;
+        scene.drive(&env).await;
+        let op = scene.operation().await;
+        assert_eq!(op.journal.state, State::Succeeded, "the sleep of the scene: {op:#?}");
+        let mut scene = Scene::ask_for(scene.shop, "shop_app", Work::Wake, person()).await;
+        scene.back = awake;
+        scene
     }
 
     /// A shop with a database that an earlier restore kept and that has expired.
@@ -478,10 +508,7 @@ impl Scene {
         let live = self.shop.data.content_of("shop_db", DATABASE);
         assert_eq!(live.as_ref(), Some(&self.wanted), "the data: {told}");
         let minute = Duration::from_secs(60);
-        let only_page = |timeline: Vec<(Duration, std::collections::BTreeSet<Answer>)>| {
-            timeline.last().is_some_and(|(_, seen)| seen.iter().all(|a| *a == Answer::Page))
-        };
-        self.shop.sim.until(minute, "users see the page", |sim| only_page(sim.timeline())).await;
+        self.shop.sim.until(minute, "users see the page", |sim| only_page(sim)).await;
     }
 
     /// Tries a stuck operation again, as a person does.
@@ -518,18 +545,39 @@ impl Scene {
             assert_eq!(made, succeeded, "the role: {told}");
         }
         self.check_specs(&op, &told);
+        self.check_sleepers(&op, &told).await;
         self.check_leftovers(&op, &told);
         self.check_kept(&op, &told).await;
         self.check_proved(&op, &told).await;
         self.check_catalogue(&op, &told).await;
         self.check_points(&op, &told).await;
         self.check_parts(&op, &told).await;
-        self.check_users(&told).await;
+        self.check_users(&op, &told).await;
         state
+    }
+
+    /// Of each service that sleeps, and of no other, it is written down what it goes back to. A wake that did not end well
+    /// leaves each service either asleep or with its own spec.
+    async fn check_sleepers(&self, op: &Operation, told: &str) {
+        let engine = connect(&self.shop, "looker").await;
+        let sleepers = sleeper::list(&engine).await.expect("the simulated engine answers");
+        let awake = if op.intent.work == Work::Wake { &self.back } else { &self.specs };
+        for (name, spec) in specs(&self.shop) {
+            let written = sleepers.iter().find(|(s, _)| s.service == name).map(|(_, spec)| spec);
+            match client_spec::is_zero(&spec) {
+                true => assert_eq!(written, awake.get(&name), "{name}: {told}"),
+                false if op.journal.state == State::Succeeded => assert_eq!(written, None, "{name}: {told}"),
+                false => assert_eq!(Some(&spec), awake.get(&name), "{name}: {told}"),
+            }
+        }
     }
 
     fn check_specs(&self, op: &Operation, told: &str) {
         let mut found = specs(&self.shop);
+        if op.intent.work == Work::Wake && op.journal.state != State::Succeeded {
+            // See `check_sleepers`.
+            return;
+        }
         if self.back.is_empty() || op.journal.state != State::Succeeded {
             assert_eq!(found, self.specs, "the specs: {told}");
             let made = self.shop.sim.stored_names().into_iter().any(|name| name == "shop_conf_1");
@@ -561,7 +609,9 @@ impl Scene {
             | Work::Maintenance { .. }
             | Work::Verify { .. }
             | Work::Import { .. }
-            | Work::Point { .. } => false,
+            | Work::Point { .. }
+            | Work::Sleep { .. }
+            | Work::Wake => false,
         };
         let held = |service: &str| self.shop.data.databases(service).into_iter();
         let databases = held("shop_db").chain(held("shop_audit"));
@@ -643,6 +693,8 @@ impl Scene {
             | Work::Maintenance { .. }
             | Work::Expire
             | Work::Point { .. }
+            | Work::Sleep { .. }
+            | Work::Wake
             | Work::Rollback { .. } => {}
         }
     }
@@ -694,9 +746,20 @@ impl Scene {
         }
     }
 
-    async fn check_users(&self, told: &str) {
+    async fn check_users(&self, op: &Operation, told: &str) {
         let minute = Duration::from_secs(60);
-        self.shop.sim.until(minute, "users get the application again", |_| self.shop.sees_only_app()).await;
+        let is_asleep = client_spec::is_zero(&specs(&self.shop)["shop_app"]);
+        match is_asleep {
+            true => self.shop.sim.until(minute, "users see the page", |sim| only_page(sim)).await,
+            false => {
+                let shop = &self.shop;
+                shop.sim.until(minute, "users get the application again", |_| shop.sees_only_app()).await;
+            }
+        }
+        if op.intent.work == Work::Wake && op.journal.state != State::Succeeded {
+            // The application may have been started without what it needs: told of, and left to Swarm.
+            return;
+        }
         let wrong = self.shop.wrong_answers(self.since);
         assert!(wrong.is_empty(), "users saw {wrong:?}: {told}");
         assert_eq!(self.shop.data.violations(), [] as [String; 0], "applications saw: {told}");
@@ -709,6 +772,10 @@ pub const LOST_ROLE: &str = "reporting";
 /// Restore beside, and make the roles that are missing.
 pub const RESTORE_WITH_ROLES: Work =
     Work::Restore { backup: None, before: None, in_place: Some(false), quiesce: None, create_roles: true };
+/// Whether users see nothing but the page now.
+fn only_page(sim: &Sim) -> bool {
+    sim.timeline().last().is_some_and(|(_, seen)| seen.iter().all(|a| *a == Answer::Page))
+}
 
 /// The components of [`Scene::rollback_with_data`].
 pub const ROLLED_BACK_WITH_DATA: [Component; 4] =

@@ -338,6 +338,31 @@ async fn release_gives_everything_back_also_when_the_operator_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_sleeps_and_wakes_and_release_wakes_what_sleeps() {
+    let desk = Desk::open().await;
+    let (app, db) = (desk.spec("shop_app"), desk.spec("shop_db"));
+    let operator = desk.operator().await;
+    let refused = desk.say(&["scale", "down", "db"]).await;
+    assert!(refused.exit == Exit::Refused && refused.err.contains("--with-dependents"), "{}", refused.err);
+    assert_eq!(desk.say(&["scale", "down", "db", "--with-dependents"]).await.exit, Exit::Fine);
+    let ps = desk.say(&["ps"]).await.out;
+    let asleep = |name: &str| ps.lines().any(|l| l.starts_with(name) && l.contains("asleep"));
+    assert!(asleep("shop_app") && asleep("shop_db"), "{ps}");
+    assert_eq!(desk.say(&["scale", "up", "app"]).await.exit, Exit::Fine);
+    assert_eq!((desk.spec("shop_app"), desk.spec("shop_db")), (app.clone(), db.clone()));
+    let awake = desk.say(&["scale", "up", "app"]).await;
+    assert!(awake.exit == Exit::Refused && awake.err.contains("does not sleep"), "{}", awake.err);
+    assert_eq!(desk.say(&["scale", "down", "db", "--with-dependents"]).await.exit, Exit::Fine);
+    drop(operator);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let runner = desk.runner.to_str().unwrap();
+    let said = desk.say(&["release", "--all", "--runner", runner]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    assert_eq!((desk.spec("shop_app"), desk.spec("shop_db")), (app, db));
+    desk.app_answers().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_stuck_is_given_back_only_where_that_is_asked_for() {
     let desk = Desk::open_with(("skep.restore.canary", "false")).await;
     let operator = desk.operator().await;

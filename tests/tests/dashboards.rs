@@ -130,7 +130,7 @@ fn counters_are_only_looked_at_as_rates() {
     let counter = Regex::new(r"\b[a-z0-9_]+_(?:total|bucket|sum|count)\b").unwrap();
     for Query { place, expr } in queries(&dashboard()) {
         for found in rate.captures_iter(&expr) {
-            assert_eq!(&found[1], "$__rate_interval", "{place}");
+            assert!(["$__rate_interval", "$__range"].contains(&&found[1]), "{place}");
         }
         assert!(!counter.is_match(&rate.replace_all(&expr, "")), "{place}: {expr}");
     }
@@ -226,6 +226,7 @@ fn service(name: &str, condition: Condition) -> ServiceView {
         paused: false,
         desired: Some(2),
         running: 2,
+        saves: Some(2),
         engine: None,
         backups: None,
         restored: None,
@@ -256,6 +257,8 @@ fn operation(kind: &'static str, state: State) -> OperationView {
 
 /// A Skep that leads and has one of everything; `restore` and `backup` are how far these are.
 fn view(restore: State, backup: State) -> View {
+    // What ended was running before.
+    let wake = backup;
     let data = ServiceView {
         engine: Some("postgres"),
         backups: Some(Backups {
@@ -315,6 +318,7 @@ fn view(restore: State, backup: State) -> View {
             operation("restore", restore),
             operation("maintenance", State::Running),
             operation("backup", backup),
+            operation("wake", wake),
         ],
     }
 }

@@ -1,7 +1,7 @@
 //! Every kind of operation under every single failure: each write of a driver fails, is cut, is its last; two drivers at once.
 //!
-//! Every kind is tried at every write; a restore of a directory or by a command and a staged backup at every third, variants
-//! at every fifth, rollbacks with data at every thirteenth or twenty-ninth, or all at every one with `SKEP_SAGA=all`.
+//! Every kind is tried at every third write, variants at every fifth, rollbacks with data at every thirteenth or twenty-ninth,
+//! and each test of a kind begins at another one; all at every one with `SKEP_SAGA=all`, which `make soak` does.
 
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ enum Kind {
     FilesDrill,
     VolumeDrill,
     Maintenance,
+    Sleep,
+    Wake,
     Expire,
     FilesBackup,
     Files,
@@ -50,16 +52,13 @@ enum Kind {
 
 impl Kind {
     fn stride(self) -> usize {
-        let all = std::env::var("SKEP_SAGA").is_ok_and(|v| v == "all");
+        if std::env::var("SKEP_SAGA").is_ok_and(|v| v == "all") {
+            return 1;
+        }
         match self {
-            Kind::Backup | Kind::Beside | Kind::Drill | Kind::FilesDrill => 1,
-            Kind::Maintenance | Kind::Expire => 1,
-            Kind::Verify | Kind::Import | Kind::Layout | Kind::Point | Kind::Rollback => 1,
-            Kind::Files if !all => 3,
-            Kind::Files => 1,
-            Kind::Command | Kind::Staged if !all => 3,
-            Kind::Staged | Kind::Command => 1,
-            _ if all => 1,
+            Kind::Backup | Kind::Beside | Kind::Drill | Kind::FilesDrill | Kind::Files => 3,
+            Kind::Maintenance | Kind::Sleep | Kind::Wake | Kind::Expire | Kind::Command | Kind::Staged => 3,
+            Kind::Verify | Kind::Import | Kind::Layout | Kind::Point | Kind::Rollback => 3,
             // Each is several operations in one, and has as many writes.
             Kind::DataRollback | Kind::WholeRollback => 13,
             Kind::FilesRollback | Kind::CommandRollback => 29,
@@ -76,7 +75,7 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 34] = [
+const KINDS: [Kind; 36] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -87,6 +86,8 @@ const KINDS: [Kind; 34] = [
     Kind::FilesDrill,
     Kind::VolumeDrill,
     Kind::Maintenance,
+    Kind::Sleep,
+    Kind::Wake,
     Kind::Expire,
     Kind::FilesBackup,
     Kind::Files,
@@ -155,6 +156,8 @@ async fn scene(kind: Kind) -> Scene {
         Kind::FilesDrill => Scene::drill(ShopOptions::files("mariadb")).await,
         Kind::VolumeDrill => Scene::drill(ShopOptions::files("volume")).await,
         Kind::Maintenance => Scene::maintenance(ShopOptions::default(), Duration::from_secs(20)).await,
+        Kind::Sleep => Scene::sleep(proxy_mode()).await,
+        Kind::Wake => Scene::wake(proxy_mode()).await,
         Kind::Expire => Scene::expire(ShopOptions::default()).await,
         Kind::FilesBackup => Scene::backup(ShopOptions::files("mariadb")).await,
         Kind::Files => Scene::restore(ShopOptions::files("mariadb"), restore(false, None)).await,
@@ -183,15 +186,15 @@ async fn writes_of_a_clean_run(kind: Kind) -> usize {
     scene.shop.sim.faults().writes("clean")
 }
 
-/// Runs one case for every write of a clean run.
-async fn for_every_write<F>(kind: Kind, case: impl Fn(usize) -> F)
+/// Runs one case for every write of a clean run, or for so many as its kind says: `start` tells where to begin.
+async fn for_every_write<F>(kind: Kind, start: usize, case: impl Fn(usize) -> F)
 where
     F: Future<Output = State>,
 {
     let writes = Box::pin(writes_of_a_clean_run(kind)).await;
     assert!(writes > 10, "{kind:?} makes only {writes} writes");
     let mut ends = std::collections::BTreeMap::<&str, usize>::new();
-    for write in (1..=writes).step_by(kind.stride()) {
+    for write in (1 + start % kind.stride()..=writes).step_by(kind.stride()) {
         *ends.entry(case(write).await.as_str()).or_default() += 1;
     }
     println!("{kind:?}: {writes} writes, ends {ends:?}");
@@ -232,7 +235,7 @@ macro_rules! for_each_kind {
     ($($name:ident: $kind:expr, $case:expr;)*) => { $(
         #[tokio::test(start_paused = true)]
         async fn $name() {
-            for_every_write($kind, |write| $case($kind, write)).await;
+            for_every_write($kind, stringify!($name).len(), |write| $case($kind, write)).await;
         }
     )* };
 }
@@ -301,6 +304,14 @@ for_each_kind! {
     maintenance_survives_death_after_every_write: Kind::Maintenance, dies_after;
     maintenance_survives_every_write_twice: Kind::Maintenance, repeats;
     maintenance_goes_back_when_any_write_fails: Kind::Maintenance, fails;
+    a_sleep_survives_death_before_every_write: Kind::Sleep, dies_before;
+    a_sleep_survives_death_after_every_write: Kind::Sleep, dies_after;
+    a_sleep_survives_every_write_twice: Kind::Sleep, repeats;
+    a_sleep_goes_back_when_any_write_fails: Kind::Sleep, fails;
+    a_wake_survives_death_before_every_write: Kind::Wake, dies_before;
+    a_wake_survives_death_after_every_write: Kind::Wake, dies_after;
+    a_wake_survives_every_write_twice: Kind::Wake, repeats;
+    a_wake_loses_nothing_when_any_write_fails: Kind::Wake, fails;
     a_backup_of_a_directory_survives_death_after_every_write: Kind::FilesBackup, dies_after;
     a_backup_of_a_directory_goes_back_when_any_write_fails: Kind::FilesBackup, fails;
     a_restore_of_a_directory_survives_death_before_every_write: Kind::Files, dies_before;

@@ -5,8 +5,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use skep::operation::client_spec;
 use skep::operation::desk;
 use skep::operation::record::{Operation, State, Trigger, Work};
+use skep::operation::sleeper;
+use skep::swarm::object::RegistryAuth;
 use skep_tests::farm::Farm;
 use skep_tests::sim::{self, Cut, Fault};
 
@@ -249,4 +252,96 @@ async fn a_drill_that_failed_waits_for_its_next_time() {
     assert_eq!(drills(&farm).await, [failed("02"), failed("03")]);
     assert!(farm.backups().await[0].drill_failed.is_some());
     nothing_is_left(&farm);
+}
+
+/// Down at 20:00 and up at 07:00 on working days, backed up at 02:00.
+const NIGHTS: [(&str, &str); 3] = [
+    ("skep.scale.down", "0 20 * * MON-FRI"),
+    ("skep.scale.up", "0 7 * * MON-FRI"),
+    ("skep.backup.schedule", "0 2 * * *"),
+];
+
+async fn sleeps(farm: &Farm, service: &str) -> bool {
+    let engine = farm.connect("looker").await;
+    let found = engine.service(service).await.unwrap();
+    let written = sleeper::find(&engine, service).await.unwrap();
+    assert_eq!(written.is_some(), client_spec::is_zero(&found.spec), "{service}");
+    written.is_some()
+}
+
+/// A weekend and the nights around it, with two leaders, one of which dies as the service falls asleep.
+#[tokio::test(start_paused = true)]
+async fn a_service_sleeps_by_night_and_is_backed_up_before() {
+    let farm = Farm::start("2026-10-22T12:00:00Z", &[("db", &NIGHTS)]).await;
+    let mut one = farm.leader("one").await;
+    one.looks_every = Duration::from_secs(300);
+    one.lead("2026-10-22T19:58:00Z").await;
+    assert!(!sleeps(&farm, "db").await);
+    one.lead("2026-10-23T06:50:00Z").await;
+    assert!(sleeps(&farm, "db").await, "Thursday night");
+    assert_eq!(farm.backups().await.len(), 1, "before it fell asleep, and none at 02:00");
+    one.lead("2026-10-23T19:58:00Z").await;
+    assert!(!sleeps(&farm, "db").await, "Friday");
+    // It dies in the middle of falling asleep; nobody leads until Saturday.
+    let writes = farm.sim.faults().writes("one");
+    farm.sim.faults().on("one", sim::Trigger::Write(writes + 60), Fault::Kill(Cut::After));
+    one.lead("2026-10-23T20:30:00Z").await;
+    farm.leaderless("2026-10-24T10:00:00Z").await;
+    let mut two = farm.leader("two").await;
+    two.looks_every = Duration::from_secs(300);
+    two.lead("2026-10-26T06:50:00Z").await;
+    assert!(sleeps(&farm, "db").await, "the weekend");
+    two.lead("2026-10-26T12:00:00Z").await;
+    assert!(!sleeps(&farm, "db").await, "Monday");
+    assert_eq!(farm.sim.containers("db").len(), 1);
+    let operations = farm.operations().await;
+    let kinds = |kind: &str| operations.iter().filter(|o| o.intent.work.kind() == kind).count();
+    assert_eq!((kinds("sleep"), kinds("wake")), (2, 2));
+    assert!(operations.iter().all(|o| o.journal.state == State::Succeeded), "{operations:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s12_what_is_deployed_over_a_sleeper_sleeps_and_what_a_person_scales_stays_up() {
+    let farm = Farm::start("2026-10-22T12:00:00Z", &[("db", &NIGHTS[..2])]).await;
+    let mut leader = farm.leader("one").await;
+    leader.looks_every = Duration::from_secs(60);
+    leader.lead("2026-10-22T21:00:00Z").await;
+    assert!(sleeps(&farm, "db").await);
+    let deploy = |spec: &mut serde_json::Value| {
+        spec["TaskTemplate"]["ContainerSpec"]["Labels"] = serde_json::json!({ "release": "2" });
+        spec["Mode"]["Replicated"]["Replicas"] = serde_json::json!(1);
+    };
+    farm.change("db", deploy).await;
+    leader.lead("2026-10-22T21:10:00Z").await;
+    assert!(sleeps(&farm, "db").await, "it was deployed, and nobody asked for it to wake");
+    leader.lead("2026-10-23T08:00:00Z").await;
+    let spec = farm.connect("looker").await.service("db").await.unwrap().spec;
+    assert_eq!(spec["TaskTemplate"]["ContainerSpec"]["Labels"]["release"], "2");
+    assert_eq!(farm.sim.containers("db").len(), 1);
+    leader.lead("2026-10-23T21:00:00Z").await;
+    assert!(sleeps(&farm, "db").await);
+    farm.change("db", |spec| spec["Mode"]["Replicated"]["Replicas"] = serde_json::json!(2)).await;
+    leader.lead("2026-10-24T12:00:00Z").await;
+    assert!(!sleeps(&farm, "db").await, "a person wants it");
+    assert_eq!(farm.sim.containers("db").len(), 2);
+}
+
+/// A service that is removed while it sleeps leaves nothing that could be taken for the next one of its name.
+#[tokio::test(start_paused = true)]
+async fn what_is_written_down_of_a_service_says_nothing_about_another_of_its_name() {
+    let farm = Farm::start("2026-10-22T12:00:00Z", &[("db", &NIGHTS[..2])]).await;
+    let mut leader = farm.leader("one").await;
+    leader.lead("2026-10-22T21:00:00Z").await;
+    let engine = farm.connect("person").await;
+    let old = engine.service("db").await.unwrap();
+    engine.remove_service(&old.id).await.unwrap();
+    let mut spec = old.spec.clone();
+    spec["Mode"]["Replicated"]["Replicas"] = serde_json::json!(3);
+    engine.create_service(&spec, RegistryAuth::Anonymous).await.unwrap();
+    leader.lead("2026-10-23T06:00:00Z").await;
+    assert_eq!(
+        farm.sim.containers("db").len(),
+        3,
+        "it was made in the night, and nobody said when to sleep since"
+    );
 }

@@ -7,12 +7,16 @@ use tokio_util::sync::CancellationToken;
 use super::Parts;
 use super::keeper::Chore;
 use crate::notify::topic::Topic;
+use crate::operation::claim;
+use crate::operation::client_spec::is_zero;
 use crate::operation::drive::{self, Again};
 use crate::operation::record::{OpId, Operation, SERVICE};
 use crate::operation::saga::Env;
+use crate::operation::sleeper::Sleeper;
 use crate::runtime::{Action, Queue, Reconcile, clock};
 use crate::swarm::error::Error;
 use crate::swarm::object::Config;
+use crate::swarm::world::World;
 use crate::triggers::guard::History;
 
 /// Polls operations.
@@ -55,6 +59,9 @@ pub(super) async fn feed(
         let live: Vec<&Operation> = known.iter().filter(|op| !op.journal.state.is_terminal()).collect();
         live.iter().for_each(|op| operations.add(op.id.clone()));
         known.iter().for_each(|op| mail.add(Topic::Operation(op.id.clone())));
+        if was_brought_back(&current, &live) {
+            keeper.add(Chore::Due);
+        }
         let untold = untold(&current.guards);
         untold.iter().for_each(|service| mail.add(Topic::Alerts(service.clone())));
         if let Some(outbox) = &parts.outbox {
@@ -75,6 +82,14 @@ pub(super) async fn feed(
     if let Some(outbox) = &parts.outbox {
         outbox.retain(|_| false);
     }
+}
+
+/// Whether somebody has brought a sleeper back, and nothing sees to it yet.
+fn was_brought_back(world: &World, live: &[&Operation]) -> bool {
+    world.sleepers.iter().filter_map(Sleeper::read).any(|sleeper| {
+        let is_up = world.services.get(&sleeper.service_id).is_some_and(|s| !is_zero(&s.spec));
+        is_up && !live.iter().any(|op| claim::concerns(op, &sleeper.service))
+    })
 }
 
 /// Services with something about their alerts that people are still to be told.

@@ -11,6 +11,7 @@ use crate::http::gather::{Sources, gather};
 use crate::http::view::View;
 use crate::operation::catalogue::Backup;
 use crate::operation::record::Operation;
+use crate::operation::sleeper::Sleeper;
 use crate::plan;
 use crate::policy::Policies;
 use crate::runtime::clock;
@@ -60,6 +61,7 @@ fn view(parts: &Parts, world: &World, leadership: &Leadership) -> View {
     let policies = Policies::of(&services).known_to(&stores, settings.identity.is_some());
     let operations: Vec<_> = world.operations.iter().filter_map(|c| Operation::read(c).ok()).collect();
     let backups: Vec<_> = world.backups.iter().filter_map(Backup::read).collect();
+    let sleepers: Vec<_> = world.sleepers.iter().filter_map(Sleeper::read).collect();
     let now = clock::now();
     let old = now.duration_since(world.taken).unsigned_abs() > STALE;
     let leader = match leadership {
@@ -76,6 +78,7 @@ fn view(parts: &Parts, world: &World, leadership: &Leadership) -> View {
         tasks: &world.tasks,
         operations: &operations,
         backups: &backups,
+        sleepers: &sleepers,
         guards: &world.guards,
         settings: &parts.env.settings,
         steps: plan::step_names,

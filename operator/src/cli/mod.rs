@@ -27,6 +27,7 @@ mod progress;
 mod ps;
 mod release;
 mod rollback;
+mod scale;
 mod schedules;
 mod session;
 pub mod settings;
@@ -104,6 +105,9 @@ pub enum Command {
     /// Put the maintenance page of a service up, or take it down.
     #[command(subcommand)]
     Maintenance(operate::MaintenanceCommand),
+    /// Put a service to sleep, or wake it.
+    #[command(subcommand)]
+    Scale(scale::ScaleCommand),
     /// List, show, approve, cancel or retry operations.
     Ops(Box<ops::OpsArgs>),
     /// Find mistakes in the labels of stack files or services.
@@ -112,7 +116,7 @@ pub enum Command {
     Labels,
     /// Tell what a code of a problem means.
     Explain(check::ExplainArgs),
-    /// Give everything back: end operations, take pages down, put exact specs back. The first step of the uninstall.
+    /// Give everything back: end operations, take pages down, wake what sleeps, put exact specs back. The first step of the uninstall.
     Release(Box<release::ReleaseArgs>),
     /// Ask the operator in this container whether it is ready.
     Healthcheck(health::HealthArgs),
@@ -221,6 +225,7 @@ impl Cli {
             Command::Rollback(args) => rollback::rollback(session, args).await,
             Command::Drill(args) => operate::drill(session, args).await,
             Command::Maintenance(command) => operate::maintenance(session, command).await,
+            Command::Scale(command) => scale::scale(session, command).await,
             Command::Ops(args) => ops::ops(session, args).await,
             Command::Check(args) => {
                 let services = session.engine.services(&[]).await?;

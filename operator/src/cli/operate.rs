@@ -11,6 +11,7 @@ use super::failure::{Exit, Failure};
 use super::follow::{Until, follow, view};
 use super::points::PointWhat;
 use super::rollback::RollbackWhat;
+use super::scale::PlanScale;
 use super::session::Session;
 use super::settings::positive;
 use crate::operation::desk;
@@ -153,6 +154,9 @@ pub enum PlanCommand {
     Rollback(RollbackWhat),
     /// What a drill would do.
     Drill(DrillWhat),
+    /// What putting a service to sleep would do, or waking it.
+    #[command(subcommand)]
+    Scale(PlanScale),
     /// What putting the maintenance page up would do.
     Maintenance {
         /// The service.
@@ -217,6 +221,7 @@ pub(super) async fn plan(session: &Session, command: &PlanCommand) -> Result<Exi
         PlanCommand::Restore(what) => what.wish(session)?,
         PlanCommand::Rollback(what) => what.wish(session).await?,
         PlanCommand::Drill(what) => what.wish(),
+        PlanCommand::Scale(command) => command.wish(),
         PlanCommand::Maintenance { service, lasts } => maintenance_wish(session, service, *lasts),
     };
     let world = session.world_for(&wish.work).await?;

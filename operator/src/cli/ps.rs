@@ -8,6 +8,7 @@ use super::out::Tone;
 use super::progress::{current, title};
 use super::session::Session;
 use super::table::{Cell, Table};
+use crate::http::gather;
 use crate::http::view::{Condition, OperationView};
 use crate::operation::catalogue::Finding;
 use crate::operation::record::{OpId, State};
@@ -117,13 +118,8 @@ fn rows(world: &World, stack: Option<&str>, now: Timestamp) -> Vec<Row> {
 fn condition(world: &World, service: &Service) -> Condition {
     let holder = world.holder(service.name());
     let running = u64::try_from(world.running(service)).unwrap_or(u64::MAX);
-    match holder.map(|op| op.journal.state) {
-        Some(State::Stuck) => Condition::Stuck,
-        _ if has_page(service) => Condition::Maintenance,
-        Some(State::Running) => Condition::Operating,
-        _ if service.replicas().is_some_and(|wanted| running < wanted) => Condition::Degraded,
-        _ => Condition::Healthy,
-    }
+    let holder = holder.filter(|op| matches!(op.journal.state, State::Running | State::Stuck));
+    gather::condition(service, holder, &world.sleepers, service.replicas(), running).0
 }
 
 /// Its task template is a page of Skep's.
@@ -191,7 +187,7 @@ const fn tone(state: Condition) -> Tone {
     match state {
         Condition::Healthy => Tone::Good,
         Condition::Degraded | Condition::Stuck => Tone::Bad,
-        Condition::Operating => Tone::Live,
+        Condition::Operating | Condition::Waking => Tone::Live,
         Condition::Maintenance | Condition::Asleep => Tone::Mind,
     }
 }

@@ -1,7 +1,8 @@
-//! Gives everything back: ends what runs, takes pages down, puts exact specs back. The first step of the uninstall.
+//! Gives everything back: ends what runs, takes pages down, wakes what sleeps, puts exact specs back. The first step of the uninstall.
 //!
 //! ```text
-//! cancel all that is open ─▶ drive what nobody drives ─▶ (stuck, where asked for: put saved specs back) ─▶ report
+//! cancel all that is open ─▶ drive what nobody drives ─▶ (stuck, where asked for: put saved specs back)
+//!     ─▶ wake what sleeps ─▶ report
 //! ```
 
 use std::collections::BTreeMap;
@@ -19,9 +20,9 @@ use super::sweep::still_paged;
 use super::table::{Cell, Table};
 use crate::operation::clients::{self, Start};
 use crate::operation::desk::{self, Refusal};
-use crate::operation::frozen;
-use crate::operation::record::{OpId, Operation, State};
+use crate::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
 use crate::operation::saga::{Cx, Env, Fault};
+use crate::operation::{frozen, sleeper};
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -63,7 +64,36 @@ pub(super) async fn release(session: &Session, args: &ReleaseArgs) -> Result<Exi
         driver.stop().await;
         given_back?;
     }
+    let woken = wake(session, &args.work).await?;
+    let ids: Vec<OpId> = ids.into_iter().chain(woken).collect();
     report(session, &ids).await
+}
+
+/// Wakes everything that sleeps; what another one needs, with that one. Returns the operations that did.
+async fn wake(session: &Session, work: &WorkArgs) -> Result<Vec<OpId>, Failure> {
+    let mut ids = Vec::new();
+    for (sleeper, _) in sleeper::list(&session.engine).await? {
+        let intent = Intent {
+            schema: SCHEMA,
+            service: sleeper.service,
+            service_id: sleeper.service_id,
+            work: Work::Wake,
+            trigger: Trigger::Person { name: session.who.clone() },
+            created: session.now(),
+            approval: false,
+            accept_problems: true,
+        };
+        let id = OpId::new(session.now(), &format!("{:032x}", rand::random::<u128>()));
+        desk::create(&session.engine, &id, intent).await?;
+        ids.push(id);
+    }
+    if !ids.is_empty() {
+        let driver = Driver::start(session, work, &ids)?;
+        let rested = rest(session, &ids).await;
+        driver.stop().await;
+        rested?;
+    }
+    Ok(ids)
 }
 
 /// Waits until every operation has come to rest.
@@ -131,7 +161,7 @@ async fn report(session: &Session, ids: &[OpId]) -> Result<Exit, Failure> {
         let operations: Vec<_> = own.iter().map(|o| view(o)).collect();
         session.out.json_whole(&serde_json::json!({ "operations": operations, "still_paged": paged }));
     } else if own.is_empty() && paged.is_empty() {
-        session.out.say("nothing to give back: no operation is open, no page is on");
+        session.out.say("nothing to give back: no operation is open, no page is on, nothing sleeps");
     } else {
         let mut table = Table::new(&["OPERATION", "OF", "STATE"]);
         for op in &own {

@@ -13,6 +13,7 @@ use crate::operation::points;
 use crate::operation::record::{OpId, Operation, Work};
 use crate::operation::rollback;
 use crate::operation::saga::{Clock, Fault};
+use crate::operation::sleeper;
 use crate::plan::World;
 use crate::policy;
 use crate::swarm::engine::Engine;
@@ -56,7 +57,8 @@ impl Session {
         }
         let backups = backups.iter().filter_map(Backup::read).collect();
         let points = points::list(&self.engine, None).await?;
-        Ok(World { services, tasks, backups, points, there: None, operations, pages })
+        let sleepers = sleeper::list(&self.engine).await?.into_iter().map(|(sleeper, _)| sleeper).collect();
+        Ok(World { services, tasks, backups, points, sleepers, there: None, operations, pages })
     }
 
     /// Reads everything that the plan of this work rests on.

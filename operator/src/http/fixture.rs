@@ -164,6 +164,7 @@ fn service(name: &str, condition: Condition) -> ServiceView {
         paused: false,
         desired: Some(1),
         running: 1,
+        saves: None,
         engine: None,
         backups: None,
         restored: None,
@@ -255,6 +256,7 @@ fn services() -> Vec<ServiceView> {
         since: Some(at(-37_000)),
         desired: Some(0),
         running: 0,
+        saves: Some(2),
         ..service("staging_web", Condition::Asleep)
     };
     let degraded = ServiceView {

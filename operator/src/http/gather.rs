@@ -10,9 +10,11 @@ use super::view::{
 };
 use crate::notify::scrub;
 use crate::operation::catalogue::Backup;
+use crate::operation::client_spec::is_zero;
 use crate::operation::clients;
 use crate::operation::record::{Operation, State, StepState, Work};
 use crate::operation::settings::Settings;
+use crate::operation::sleeper::Sleeper;
 use crate::plan::standing;
 use crate::policy::{Level, Parsed, Policies, Policy, Problem};
 use crate::swarm::object::{Config, ENABLE, OP, Service, Task, TaskState};
@@ -39,6 +41,8 @@ pub struct Sources<'a> {
     pub operations: &'a [Operation],
     /// The catalogue.
     pub backups: &'a [Backup],
+    /// Services that Skep has put to sleep.
+    pub sleepers: &'a [Sleeper],
     /// Configs with the history of alerts.
     pub guards: &'a [Config],
     /// Settings of operations.
@@ -74,9 +78,12 @@ fn operation_view(s: &Sources<'_>, op: &Operation) -> OperationView {
         Work::Maintenance { until } => until,
         // It waits for its neighbours.
         Work::Restore { .. } if op.part_of().is_some() => None,
-        Work::Backup | Work::Restore { .. } | Work::Drill { .. } | Work::Expire => {
-            began.checked_add(limit).ok()
-        }
+        Work::Backup
+        | Work::Restore { .. }
+        | Work::Drill { .. }
+        | Work::Expire
+        | Work::Sleep { .. }
+        | Work::Wake => began.checked_add(limit).ok(),
         // One after the other, and a restore goes first: nobody can tell.
         Work::Verify { .. } | Work::Import { .. } | Work::Point { .. } | Work::Rollback { .. } => None,
     };
@@ -92,7 +99,7 @@ fn service_view(s: &Sources<'_>, service: &Service) -> ServiceView {
     let of_it = |t: &&Task| t.service == service.id && t.desired == TaskState::Running;
     let running = s.tasks.iter().filter(of_it).filter(|t| t.state == TaskState::Running).count();
     let running = u64::try_from(running).unwrap_or(u64::MAX);
-    let (condition, since) = condition(service, holder, desired, running);
+    let (condition, since) = condition(service, holder, s.sleepers, desired, running);
     ServiceView {
         name: scrub::line(name, LONGEST_NAME),
         stack: service.stack().map(|n| scrub::line(n, LONGEST_NAME)),
@@ -102,12 +109,19 @@ fn service_view(s: &Sources<'_>, service: &Service) -> ServiceView {
         paused: parsed.policy.paused,
         desired,
         running,
+        saves: saves(s, service, condition),
         engine: parsed.policy.data.as_ref().map(|d| d.engine.as_str()),
         backups: standing::backups(service, parsed, s.backups, s.operations, s.taken),
         restored: restored(s.operations, name),
         guard: guard(s.guards, name, &parsed.policy),
         problems: parsed.problems.iter().map(problem).collect(),
     }
+}
+
+/// Of a global service as many as there are nodes that it ran on is not known: one.
+fn saves(s: &Sources<'_>, service: &Service, condition: Condition) -> Option<u64> {
+    let sleeper = s.sleepers.iter().find(|sleeper| sleeper.service_id == service.id)?;
+    (condition == Condition::Asleep).then(|| sleeper.replicas.unwrap_or(1))
 }
 
 /// The live operation that works on a service: the one that it is about, or that has claimed it as a client.
@@ -123,9 +137,11 @@ fn holder<'a>(operations: &'a [Operation], service: &str) -> Option<&'a Operatio
         .or_else(|| live.clone().find(claims))
 }
 
-fn condition(
+/// What a service is doing and since when, where known.
+pub fn condition(
     service: &Service,
     holder: Option<&Operation>,
+    sleepers: &[Sleeper],
     desired: Option<u64>,
     running: u64,
 ) -> (Condition, Option<Timestamp>) {
@@ -138,9 +154,13 @@ fn condition(
         let stop = holder.and_then(|op| op.journal.step(clients::STEP)).map(|r| r.began);
         return (Condition::Maintenance, stop);
     }
+    let sleeper = sleepers.iter().find(|s| s.service_id == service.id);
     match desired {
+        _ if holder.is_some_and(|op| op.intent.work == Work::Wake) => (Condition::Waking, began),
         _ if holder.is_some() => (Condition::Operating, began),
-        Some(0) => (Condition::Asleep, None),
+        _ if is_zero(&service.spec) => (Condition::Asleep, sleeper.map(|s| s.since)),
+        // Somebody has brought it back; Skep will see to it.
+        _ if sleeper.is_some() => (Condition::Waking, None),
         Some(wanted) if running < wanted => (Condition::Degraded, None),
         Some(_) | None => (Condition::Healthy, None),
     }

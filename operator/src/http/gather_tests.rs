@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::http::fixture::{RESTORE, at, intent, operation, restore_work, running_restore};
 use crate::operation::catalogue::{Entry, Origin, Purpose};
+use crate::operation::client_spec;
 use crate::operation::record::{OpId, Trigger};
 use crate::triggers::guard::fixture::SERVICE;
 
@@ -86,6 +87,7 @@ struct Swarm {
     tasks: Vec<Task>,
     operations: Vec<Operation>,
     backups: Vec<Backup>,
+    sleepers: Vec<Sleeper>,
     guards: Vec<Config>,
 }
 
@@ -102,6 +104,7 @@ impl Swarm {
             tasks: &self.tasks,
             operations: &self.operations,
             backups: &self.backups,
+            sleepers: &self.sleepers,
             guards: &self.guards,
             settings: &Settings::default(),
             steps: |_| RESTORE.to_vec(),
@@ -128,6 +131,30 @@ fn a_service_is_healthy_degraded_or_asleep_by_its_tasks() {
     assert_eq!(swarm.one().condition, Condition::Healthy);
     swarm.services = vec![service("web", 0, &json!({}))];
     assert_eq!(swarm.one().condition, Condition::Asleep);
+}
+
+#[test]
+fn a_sleeper_is_asleep_since_then_and_waking_once_it_is_brought_back() {
+    let sleeper = Sleeper {
+        config: "c".to_owned(),
+        service: "web".to_owned(),
+        service_id: "id-of-web".to_owned(),
+        op: OpId::new(at(0), "sleep"),
+        since: at(50),
+        replicas: None,
+    };
+    let mut global = service("web", 0, &json!({}));
+    global.spec["Mode"] = json!({ "Global": {} });
+    let down = Service { spec: client_spec::zero(&global.spec), ..global.clone() };
+    let mut swarm = Swarm { services: vec![down], sleepers: vec![sleeper], ..Swarm::default() };
+    assert_eq!((swarm.one().condition, swarm.one().since), (Condition::Asleep, Some(at(50))));
+    let asked = intent(Work::Wake, "web", Trigger::Person { name: String::new() }, at(90));
+    let waking = operation(asked, State::Running, &[("claim", StepState::Started, 91, 91, "")]);
+    swarm.operations = vec![waking];
+    assert_eq!(swarm.one().condition, Condition::Waking);
+    swarm.operations.clear();
+    swarm.services = vec![global];
+    assert_eq!(swarm.one().condition, Condition::Waking, "somebody brought it back; it is being seen to");
 }
 
 #[test]

@@ -9,7 +9,9 @@ use serde::Serialize;
 
 use super::view::{LONGEST, LONGEST_NAME, between};
 use crate::notify::{scrub, words};
-use crate::operation::record::{Journal, OpId, Operation, State, StepRecord, StepState, Trigger, Work};
+use crate::operation::record::{
+    Above, Journal, OpId, Operation, State, StepRecord, StepState, Trigger, Work,
+};
 use crate::operation::rollback;
 
 /// One operation.
@@ -191,6 +193,13 @@ fn what(work: &Work) -> String {
         Work::Rollback { point, .. } => {
             format!("Services of the stack go back to restore point `{point}`; their data stays as it is.")
         }
+        Work::Sleep { above: Above::Along } => {
+            "The service, and what needs it, is scaled to zero; what it goes back to is written down.".to_owned()
+        }
+        Work::Sleep { above: Above::Alone | Above::Refuse } => {
+            "The service is scaled to zero; what it goes back to is written down.".to_owned()
+        }
+        Work::Wake => "The service comes back as it was before it fell asleep, after what it needs.".to_owned(),
         Work::Point { without_data: false } => {
             "Specs, configs and data of the stack are stored as one restore point; nothing is changed.".to_owned()
         }
@@ -206,6 +215,7 @@ fn asked_by(trigger: &Trigger) -> String {
         Trigger::Person { name } => name.clone(),
         Trigger::Alert { name, .. } => format!("alert {name}"),
         Trigger::Schedule { key, .. } => format!("schedule {key}"),
+        Trigger::Found { what } => format!("because {what}"),
         Trigger::Operation { id } => format!("operation {id}"),
     };
     scrub::line(&text, LONGEST_NAME)

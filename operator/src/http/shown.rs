@@ -200,7 +200,7 @@ impl<'a> ShownService<'a> {
             condition_text: condition_text(service.condition),
             tone: match service.condition {
                 Condition::Healthy => Tone::Good,
-                Condition::Operating => Tone::Busy,
+                Condition::Operating | Condition::Waking => Tone::Busy,
                 Condition::Maintenance => Tone::Ask,
                 Condition::Asleep => Tone::Idle,
                 Condition::Degraded | Condition::Stuck => Tone::Bad,
@@ -219,6 +219,7 @@ const fn condition_text(condition: Condition) -> &'static str {
         Condition::Operating => "under operation",
         Condition::Maintenance => "in maintenance",
         Condition::Asleep => "asleep",
+        Condition::Waking => "waking",
         Condition::Stuck => "stuck",
     }
 }

@@ -58,6 +58,8 @@ pub struct ServiceView {
     pub desired: Option<u64>,
     /// Tasks that run.
     pub running: u64,
+    /// Replicas that do not run because Skep has put the service to sleep.
+    pub saves: Option<u64>,
     /// `skep.data`.
     pub engine: Option<&'static str>,
     /// Backups; none where the labels ask for none and there are none.
@@ -82,8 +84,10 @@ pub enum Condition {
     Operating,
     /// Its users see the maintenance page.
     Maintenance,
-    /// Scaled to zero.
+    /// Scaled to zero, by Skep or by a person.
     Asleep,
+    /// Being brought back from its sleep.
+    Waking,
     /// An operation on it is stuck: a person is needed.
     Stuck,
 }
@@ -148,12 +152,13 @@ pub struct ProblemView {
 
 impl Condition {
     /// Every condition.
-    pub const ALL: [Condition; 6] = [
+    pub const ALL: [Condition; 7] = [
         Condition::Healthy,
         Condition::Degraded,
         Condition::Operating,
         Condition::Maintenance,
         Condition::Asleep,
+        Condition::Waking,
         Condition::Stuck,
     ];
 
@@ -165,6 +170,7 @@ impl Condition {
             Condition::Operating => "operating",
             Condition::Maintenance => "maintenance",
             Condition::Asleep => "asleep",
+            Condition::Waking => "waking",
             Condition::Stuck => "stuck",
         }
     }

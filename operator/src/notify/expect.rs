@@ -33,6 +33,8 @@ const fn way(operation: &Operation) -> Option<(Option<bool>, Option<bool>)> {
         | Work::Verify { .. }
         | Work::Import { .. }
         | Work::Point { .. }
+        | Work::Sleep { .. }
+        | Work::Wake
         | Work::Rollback { .. } => None,
     }
 }

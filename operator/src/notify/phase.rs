@@ -154,7 +154,8 @@ fn patience(operation: &Operation, phase: Phase) -> SignedDuration {
             | Work::Expire
             | Work::Verify { .. }
             | Work::Import { .. }
-            | Work::Point { .. },
+            | Work::Point { .. }
+            | Work::Wake,
         ) => LONG,
         _ => SignedDuration::ZERO,
     }
@@ -162,7 +163,7 @@ fn patience(operation: &Operation, phase: Phase) -> SignedDuration {
 
 fn is_routine(operation: &Operation) -> bool {
     match operation.intent.trigger {
-        Trigger::Schedule { .. } | Trigger::Operation { .. } => true,
+        Trigger::Schedule { .. } | Trigger::Found { .. } | Trigger::Operation { .. } => true,
         Trigger::Person { .. } | Trigger::Alert { .. } => false,
     }
 }

@@ -351,6 +351,7 @@ fn why(trigger: &Trigger, zone: &TimeZone) -> String {
         Trigger::Schedule { key, due } => {
             format!("Scheduled by {}, due {}", scrub::line(key, 80), moment(*due, zone))
         }
+        Trigger::Found { what } => format!("Skep, because {}", scrub::line(what, 200)),
         Trigger::Operation { id } => format!("Part of operation {id}"),
     }
 }
@@ -370,6 +371,8 @@ fn backup(work: &Work, zone: &TimeZone) -> Option<String> {
         | Work::Maintenance { .. }
         | Work::Expire
         | Work::Point { .. }
+        | Work::Sleep { .. }
+        | Work::Wake
         | Work::Rollback { .. } => None,
     }
 }
@@ -384,6 +387,8 @@ const fn until(work: &Work) -> Option<Timestamp> {
         | Work::Verify { .. }
         | Work::Import { .. }
         | Work::Point { .. }
+        | Work::Sleep { .. }
+        | Work::Wake
         | Work::Rollback { .. } => None,
     }
 }

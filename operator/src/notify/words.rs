@@ -44,6 +44,8 @@ pub(super) fn title(work: &Work, service: &str) -> String {
         Work::Verify { .. } => "Backup verification",
         Work::Import { .. } => "Backup import",
         Work::Point { .. } => "Restore point",
+        Work::Sleep { .. } => "Sleep",
+        Work::Wake => "Waking",
         Work::Rollback { .. } => "Rollback",
     };
     format!("{kind} of {service}")
@@ -84,6 +86,8 @@ pub(super) fn lead(work: &Work, phase: Phase, service: &str) -> String {
         Work::Verify { .. } => format!("the verification of backups of {service}"),
         Work::Import { .. } => format!("the import of backups of {service}"),
         Work::Point { .. } => format!("the restore point of stack {service}"),
+        Work::Sleep { .. } => format!("scaling {service} to zero"),
+        Work::Wake => format!("waking {service}"),
         Work::Rollback { .. } => format!("the rollback of stack {service} to a restore point"),
     };
     match phase {
@@ -99,6 +103,12 @@ pub(super) fn lead(work: &Work, phase: Phase, service: &str) -> String {
         }
         Phase::Failed if matches!(work, Work::Verify { .. }) => {
             format!("Not every backup of {service} that was to be verified was read back and found whole.")
+        }
+        Phase::Failed if *work == Work::Wake => {
+            format!(
+                "{} did not end well: not everything is up. What was started stays started.",
+                capital(&doing)
+            )
         }
         Phase::Failed => format!("{} ended before anything was changed.", capital(&doing)),
         Phase::RolledBack => format!("{} failed, and everything was put back as it was.", capital(&doing)),
@@ -121,6 +131,8 @@ fn begun(work: &Work, service: &str) -> String {
         Work::Verify { .. } => format!("Backups of {service} are being read back in full."),
         Work::Import { .. } => format!("Backups of {service} that a store holds are being looked through."),
         Work::Point { .. } => format!("A restore point of stack {service} is being taken."),
+        Work::Sleep { .. } => format!("{service} is being scaled to zero."),
+        Work::Wake => format!("{service} is being brought back."),
         Work::Rollback { .. } => format!("Stack {service} is being put back to a restore point."),
     }
 }
@@ -153,6 +165,8 @@ fn ended_well(work: &Work, service: &str) -> String {
         Work::Rollback { .. } => {
             format!("Services of stack {service} were put back to a restore point, and run.")
         }
+        Work::Sleep { .. } => format!("{service} sleeps: it has no tasks until it is woken."),
+        Work::Wake => format!("{service} is awake and up."),
         Work::Point { without_data: true } => {
             format!("A restore point of stack {service} was taken, without data.")
         }
@@ -168,6 +182,9 @@ pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
         (Work::Verify { .. }, Phase::Failed) => format!(
             "None for users. A backup of {service} that is spoilt is marked so, and no restore chooses it."
         ),
+        (Work::Wake, Phase::Failed) => {
+            format!("{service}, or something that it needs, may not answer: please look at its tasks.")
+        }
         (_, Phase::Failed) => "None: nothing was changed.".to_owned(),
         (_, Phase::RolledBack | Phase::Cancelled) => {
             "None any more: everything is as it was before.".to_owned()
@@ -190,6 +207,9 @@ pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
             "None for users. What was removed can no longer be gone back to.".to_owned()
         }
         (Work::Expire | Work::Verify { .. } | Work::Import { .. }, _) => "None for users.".to_owned(),
+        (Work::Sleep { .. }, _) => format!("{service} does not answer while it sleeps."),
+        (Work::Wake, Phase::Finished) => format!("{service} answers users again."),
+        (Work::Wake, _) => format!("{service} does not answer until it is up."),
         (Work::Maintenance { .. }, Phase::Finished) => format!("{service} answers users again."),
         (Work::Maintenance { .. }, Phase::Started) => format!("Users of {service} see the maintenance page."),
         (Work::Maintenance { .. }, _) => {
@@ -243,6 +263,8 @@ pub(super) fn next(operation: &Operation, phase: Phase) -> String {
             | Work::Verify { .. }
             | Work::Import { .. }
             | Work::Point { .. }
+            | Work::Sleep { .. }
+            | Work::Wake
             | Work::Rollback { .. } => {
                 "Nothing to do: another message tells how it ended.".to_owned()
             }
@@ -259,6 +281,8 @@ pub(super) fn next(operation: &Operation, phase: Phase) -> String {
             | Work::Expire
             | Work::Verify { .. }
             | Work::Import { .. }
+            | Work::Sleep { .. }
+            | Work::Wake
             | Work::Point { .. } => "Nothing to do.".to_owned(),
         },
         Phase::Failed if matches!(operation.intent.work, Work::Verify { .. }) => {
@@ -320,6 +344,12 @@ pub(crate) fn step(work: &Work, name: &str) -> String {
         (Work::Drill { .. }, "check") => "Run the checks there",
         (Work::Drill { .. }, "drop") => "Remove what was loaded",
         (Work::Drill { .. }, "record") => "Note on the backup what was shown",
+        (Work::Sleep { .. }, "stop") => "Scale to zero",
+        (Work::Sleep { .. }, "remember") => "Write down what it goes back to",
+        (Work::Wake, "recall") => "Look up what it goes back to",
+        (Work::Wake, "start") => "Bring it back, what it needs first",
+        (Work::Wake, "forget") => "Note that it is awake",
+        (Work::Wake, "settle") => "See that everything is up",
         (Work::Maintenance { .. }, "stop") => "Page on",
         (Work::Maintenance { .. }, "hold") => "Hold until told, or until its time is over",
         (Work::Maintenance { .. }, "start") => "Page off",

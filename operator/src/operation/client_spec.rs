@@ -214,6 +214,20 @@ pub fn zero(base: &Value) -> Value {
     spec
 }
 
+/// Whether a spec is one at zero, whoever put it there.
+pub fn is_zero(spec: &Value) -> bool {
+    replicas(spec) == Some(0) || is_nowhere(spec)
+}
+
+/// Whether two specs differ in nothing but how many tasks they ask for.
+pub fn same_but_count(one: &Value, other: &Value) -> bool {
+    let mut counted = one.clone();
+    if replicas(one).is_some() && replicas(other).is_some() {
+        counted["Mode"] = other["Mode"].clone();
+    }
+    counted == *other
+}
+
 /// The spec with the page in place of the application: same name, mode, ports, networks and labels.
 pub fn swapped(base: &Value, page: &Value, stop_first: bool) -> Value {
     let mut spec = base.clone();

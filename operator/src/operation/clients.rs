@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use saved::{Base, ClientsOut, load_base, load_base_of_other};
+pub use saved::{Base, ClientsOut, adopt_base, load_base, load_base_of_other};
 use saved::{Stopper, clients_out, keep, load_base_of, save_base, save_wanted};
 
 use super::client_spec::{self as spec, StartMove, StopMove};
@@ -23,6 +23,8 @@ use crate::swarm::object::{Service, Task, TaskState, UpdateState};
 
 /// The step under which the state of all clients is journaled.
 pub const STEP: &str = "stop";
+/// The same of an operation that starts what another one has stopped.
+pub const RECALL: &str = "recall";
 
 /// How long a rollout that somebody else began may delay a write of ours.
 const FOREIGN_ROLLOUT: Duration = Duration::from_secs(15);
@@ -69,16 +71,37 @@ pub async fn stopped(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
 /// # Errors
 /// When a client does not stop, or what the engine says.
 pub async fn all_stopped(cx: &mut Cx<'_>, clients: &[Client]) -> Result<Progress, Fault> {
-    let Some(wait) = stop(cx, clients).await? else {
-        let out = clients_out(cx)?;
-        let out = serde_json::to_value(&out);
-        return out.map(Progress::Done).map_err(|source| Fault::Journal { step: STEP.to_owned(), source });
-    };
+    let Some(wait) = stop(cx, clients).await? else { return journaled(cx) };
     let since = cx.record().began;
     if cx.since(since) > cx.env.settings.stop_deadline {
         return Err(Fault::failed(format!("clients do not stop: {}", wait.why)));
     }
     Ok(Progress::Wait(wait))
+}
+
+/// The step is done, and what it has journaled about clients stays.
+///
+/// # Errors
+/// When the journal is of another shape.
+pub fn journaled(cx: &Cx<'_>) -> Result<Progress, Fault> {
+    let out = serde_json::to_value(clients_out(cx)?);
+    out.map(Progress::Done).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })
+}
+
+/// Which of the clients is not up, and why; one that was removed has nothing to bring up.
+///
+/// # Errors
+/// What the engine says.
+pub async fn not_up(cx: &mut Cx<'_>, clients: &[Client]) -> Result<Option<String>, Fault> {
+    for client in clients.iter().rev() {
+        let Some(service) = find(cx, client).await? else { continue };
+        let up = up(cx, &service).await?;
+        if !up.enough {
+            let Up { running, wanted, error, .. } = up;
+            return Ok(Some(format!("{}: {running} of {wanted} task(s) running: {error}", client.name)));
+        }
+    }
+    Ok(None)
 }
 
 /// For the steps after that one: a deploy in the middle may bring clients back (S12), and they have to be stopped again.

@@ -20,7 +20,9 @@ use super::restore::part::{self, Part};
 use super::restore::{Restore, Way};
 use super::rollback::{self, Rollback};
 use super::saga::{Cx, Env, Fault, Progress, Saga, Unwound, Wait, save};
+use super::sleep::Sleep;
 use super::verify::Verify;
+use super::wake::Wake;
 use crate::swarm::error::Error;
 
 /// When to look at the operation again.
@@ -145,6 +147,8 @@ async fn advance_kind(env: &Env, op: &mut Operation) -> Result<Again, Error> {
         Work::Verify { .. } => advance(env, op, &Verify).await,
         Work::Import { .. } => advance(env, op, &Import).await,
         Work::Point { .. } => advance(env, op, &Point).await,
+        Work::Sleep { .. } => advance(env, op, &Sleep).await,
+        Work::Wake => advance(env, op, &Wake).await,
         Work::Rollback { only, .. } => {
             advance(env, op, &Rollback { with_data: rollback::with_data(&only) }).await
         }

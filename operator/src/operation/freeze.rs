@@ -8,7 +8,7 @@ use super::reading::{Flaw, named};
 use super::record::{OpId, Work};
 use super::restore::part;
 use super::saga::{Cx, Fault};
-use super::{rollback, whereabouts};
+use super::{client_spec, rollback, whereabouts};
 use crate::engines::found::{self, Found};
 use crate::engines::{Data, Directory, Volume, redis};
 use crate::policy::graph::Graph;
@@ -59,6 +59,20 @@ impl Seen {
     /// Full names of what a label of `of` names.
     fn names(&self, of: &Service, names: &[String]) -> Vec<String> {
         names_in(self.graph(), of, names)
+    }
+
+    /// What needs this service directly and is awake, in the order of stopping. What only reaches it through them, as a proxy
+    /// does, can be without it when they are.
+    pub fn awake_above(&self, name: &str) -> Vec<Service> {
+        let above = self.graph().dependents_of(name);
+        let above = self.graph().stop_order(above.iter().map(String::as_str));
+        let found = above.iter().filter_map(|n| self.find(n));
+        found.filter(|s| !client_spec::is_zero(&s.spec)).cloned().collect()
+    }
+
+    /// Names of everything that this service needs, through any number of others, in the order of stopping.
+    pub fn needed_below(&self, name: &str) -> Vec<String> {
+        self.graph().all_dependencies_of(name)
     }
 
     fn client_names(&self, of: &Service, restore: &Restore) -> Result<Vec<String>, Fault> {
@@ -277,6 +291,8 @@ fn policy_of(cx: &Cx<'_>, seen: &Seen, service: &Service) -> Result<Policy, Faul
 fn is_destructive(work: &Work) -> bool {
     match work {
         Work::Restore { .. } | Work::Maintenance { .. } | Work::Expire => true,
+        // Labels that are wrong must not keep an application down.
+        Work::Sleep { .. } | Work::Wake => false,
         Work::Rollback { only, .. } => rollback::with_data(only),
         Work::Backup
         | Work::Drill { .. }

@@ -33,6 +33,8 @@ pub async fn template(cx: &mut Cx<'_>, client: &Client, base: &Value) -> Result<
             | Work::Verify { .. }
             | Work::Import { .. }
             | Work::Point { .. }
+            | Work::Sleep { .. }
+            | Work::Wake
             | Work::Rollback { .. } => None,
         },
         retry_after: *retry_after,

@@ -146,6 +146,8 @@ pub async fn give_way(cx: &mut Cx<'_>) -> Result<First, Fault> {
         | Work::Expire
         | Work::Verify { .. }
         | Work::Point { .. }
+        | Work::Sleep { .. }
+        | Work::Wake
         | Work::Rollback { .. } => false,
     };
     let mut open = operations.iter().filter_map(|c| Operation::read(c).ok()).filter(goes_first);

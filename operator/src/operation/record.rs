@@ -119,6 +119,14 @@ pub enum Work {
         #[serde(default)]
         without_data: bool,
     },
+    /// Scale the service to zero, and write down what it goes back to.
+    Sleep {
+        /// What becomes of what needs it and is awake.
+        #[serde(default)]
+        above: Above,
+    },
+    /// Bring a service that sleeps back, and before it what it needs.
+    Wake,
     /// Put a stack back to a restore point: the intent's service is the stack.
     Rollback {
         /// The point.
@@ -127,6 +135,19 @@ pub enum Work {
         #[serde(default)]
         only: Vec<Component>,
     },
+}
+
+/// What becomes of the services that need one which is to fall asleep, directly, and that are awake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Above {
+    /// Nothing falls asleep under them.
+    #[default]
+    Refuse,
+    /// They fall asleep as well, before it.
+    Along,
+    /// They stay awake: a proxy, or whatever can do without.
+    Alone,
 }
 
 /// Who or what asked for an operation.
@@ -153,6 +174,11 @@ pub enum Trigger {
         key: String,
         /// The time at which it was due.
         due: Timestamp,
+    },
+    /// What Skep found a service to be.
+    Found {
+        /// What that was, as the end of `because …`.
+        what: String,
     },
     /// Another operation.
     Operation {
@@ -280,6 +306,8 @@ impl Work {
             Work::Import { .. } => "import",
             Work::Point { .. } => "point",
             Work::Rollback { .. } => "rollback",
+            Work::Sleep { .. } => "sleep",
+            Work::Wake => "wake",
         }
     }
 
@@ -293,6 +321,8 @@ impl Work {
             | Work::Maintenance { .. }
             | Work::Expire
             | Work::Point { .. }
+            | Work::Sleep { .. }
+            | Work::Wake
             | Work::Rollback { .. } => true,
             Work::Verify { .. } | Work::Import { .. } => false,
         }
@@ -308,7 +338,9 @@ impl Work {
             | Work::Maintenance { .. }
             | Work::Expire
             | Work::Verify { .. }
-            | Work::Import { .. } => false,
+            | Work::Import { .. }
+            | Work::Sleep { .. }
+            | Work::Wake => false,
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::steps::steps;
 use super::words::list;
 use super::world::World;
-use super::{drill, point, restore, retention, rollback, store};
+use super::{drill, point, restore, retention, rollback, scale, store};
 use crate::engines::found::{self, Found};
 use crate::engines::{Access, By, Data, DirectoryEngine};
 use crate::operation::frozen::Method;
@@ -115,6 +115,8 @@ pub fn explain(world: &World, service: &str, work: &Work, accept_problems: bool,
         Work::Expire => expire(&mut draft),
         Work::Verify { backup } => store::verify(&mut draft, work, backup.as_deref()),
         Work::Import { .. } => store::import(&mut draft, work),
+        Work::Sleep { above } => scale::sleep(&mut draft, *above),
+        Work::Wake => scale::wake(&mut draft),
         // About a stack: see above.
         Work::Point { .. } | Work::Rollback { .. } => {}
     }

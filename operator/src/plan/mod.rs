@@ -4,6 +4,7 @@
 //! World, Work ──▶ explain ──▶ Plan        what would be done, undone, refused, and what users would notice
 //! operations  ──▶ due                     kept data whose time is over
 //! labels, operations, catalogue ──▶ scheduled    backups that are to begin
+//! labels, operations, sleepers ──▶ sleepers   what is to fall asleep, to wake, or was brought back
 //! operations  ──▶ prune                   records that nobody needs any more
 //! objects     ──▶ sweep                   objects that no living operation owns
 //! ```
@@ -19,7 +20,9 @@ pub mod prune;
 mod restore;
 mod retention;
 mod rollback;
+mod scale;
 pub mod scheduled;
+pub mod sleepers;
 pub mod standing;
 pub mod steps;
 mod store;

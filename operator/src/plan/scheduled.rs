@@ -25,6 +25,7 @@ use sha2::{Digest as _, Sha256};
 use super::world::holder;
 use crate::operation::catalogue::{Backup, Purpose};
 use crate::operation::claim;
+use crate::operation::client_spec::is_zero;
 use crate::operation::points::{Head, Point, Purpose as PointPurpose};
 use crate::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work, of_stack};
 use crate::policy::{Policies, Policy, Schedule};
@@ -249,6 +250,10 @@ pub fn missed(
     backups: &[Backup],
     now: Timestamp,
 ) -> Option<Timestamp> {
+    // Nothing runs that could be asked for its data, which does not change either.
+    if is_zero(&service.spec) {
+        return None;
+    }
     let due = newest_due(errand, service, policy, now)?;
     let is_own = |b: &&Backup| b.entry.service == service.name() && b.entry.purpose == Purpose::Regular;
     let own: Vec<&Backup> = backups.iter().filter(is_own).collect();
@@ -286,7 +291,11 @@ fn run<'a>(
     let is_open = |op: &&Operation| !op.journal.state.is_terminal() && op.intent.service_id == subject.id;
     let is_busy = holder(seen.operations, service.name()).is_some()
         || errand == Errand::Point && seen.operations.iter().any(|op| is_open(&op));
-    if policy.paused || is_busy {
+    // Nothing could be asked for the data of what sleeps; the point is taken once it is awake.
+    let sleeps = |s: &Service| is_zero(&s.spec) && s.spec["Labels"].get("skep.data").is_some();
+    let is_asleep =
+        errand == Errand::Point && seen.services.iter().any(|s| s.stack() == service.stack() && sleeps(s));
+    if policy.paused || is_busy || is_asleep {
         return None;
     }
     let due = match errand {
@@ -332,7 +341,10 @@ fn attempts<'a>(
         Trigger::Schedule { key, due: d } => {
             key == errand.key() && o.intent.service_id == subject_id && (due..=now).contains(d)
         }
-        Trigger::Person { .. } | Trigger::Alert { .. } | Trigger::Operation { .. } => false,
+        Trigger::Person { .. }
+        | Trigger::Alert { .. }
+        | Trigger::Found { .. }
+        | Trigger::Operation { .. } => false,
     };
     let mut attempts: Vec<&Operation> = operations.iter().filter(is_one).collect();
     attempts.sort_by_key(|o| (ended(o), o.id.clone()));

@@ -13,7 +13,9 @@ use crate::operation::restore::part::Part;
 use crate::operation::restore::{Restore, Way};
 use crate::operation::rollback::{self, Rollback};
 use crate::operation::saga::Saga;
+use crate::operation::sleep::Sleep;
 use crate::operation::verify::Verify;
+use crate::operation::wake::Wake;
 
 /// Names of the steps of a kind of work, in order, and how each is taken back. `way` is that of a restore.
 pub fn steps(work: &Work, way: Way) -> Vec<(&'static str, Compensation)> {
@@ -30,6 +32,8 @@ pub fn steps(work: &Work, way: Way) -> Vec<(&'static str, Compensation)> {
         Work::Verify { .. } => of(&Verify),
         Work::Import { .. } => of(&Import),
         Work::Point { .. } => of(&Point),
+        Work::Sleep { .. } => of(&Sleep),
+        Work::Wake => of(&Wake),
         Work::Rollback { only, .. } => of(&Rollback { with_data: rollback::with_data(only) }),
     }
 }

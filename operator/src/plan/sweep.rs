@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::operation::record::{Operation, PREFIX};
+use crate::operation::sleeper::{self, Sleeper};
 use crate::swarm::object::{Config, KIND, Kind, OP, Secret, Service};
 
 /// One reading of everything that Skep makes.
@@ -26,7 +27,7 @@ pub struct Objects {
 }
 
 /// The kinds of config that are swept. Operations are pruned; guards, backups and the lease have owners of their own.
-pub const SWEPT: [Kind; 5] = [Kind::Ticket, Kind::Claim, Kind::Plan, Kind::Page, Kind::Runner];
+pub const SWEPT: [Kind; 6] = [Kind::Ticket, Kind::Claim, Kind::Plan, Kind::Page, Kind::Runner, Kind::Sleep];
 
 /// What the names of services that Skep makes begin with.
 const MADE: [&str; 4] = ["skep-job-", "skep-canary-", "skep-page-", "skep-wake-"];
@@ -111,13 +112,33 @@ pub fn sweep(objects: &Objects) -> Vec<Orphan> {
         let why = owners.orphaned(s.labels.get(OP)?)?;
         Some(Orphan { what: What::Secret, name: s.name.clone(), id: s.id.clone(), why })
     }));
-    orphans.extend(objects.configs.iter().filter_map(|c| {
+    orphans.extend(objects.configs.iter().filter(|c| !is_of(c, Kind::Sleep)).filter_map(|c| {
         let why = owners.orphaned(c.labels.get(OP)?)?;
         Some(Orphan { what: What::Config, name: c.name.clone(), id: c.id.clone(), why })
     }));
+    orphans.extend(sleepers_of_nothing(objects, &owners));
     orphans.extend(old_runners(objects));
     orphans.sort();
     orphans
+}
+
+/// What was written down of sleeping services that are gone. It outlives the operation that wrote it.
+fn sleepers_of_nothing(objects: &Objects, owners: &Owners<'_>) -> Vec<Orphan> {
+    let there: BTreeSet<&str> = objects.services.iter().map(|s| s.id.as_str()).collect();
+    let sleepers = objects.configs.iter().filter(|c| is_of(c, Kind::Sleep)).filter_map(Sleeper::read);
+    let gone = sleepers
+        .filter(|s| !there.contains(s.service_id.as_str()) && owners.orphaned(s.op.as_str()).is_some());
+    let orphan = |s: Sleeper| Orphan {
+        what: What::Config,
+        name: sleeper::name(&s.service),
+        id: s.config,
+        why: format!("{} was removed while it slept", s.service),
+    };
+    gone.map(orphan).collect()
+}
+
+fn is_of(config: &Config, kind: Kind) -> bool {
+    config.labels.get(KIND).is_some_and(|k| k == kind.as_str())
 }
 
 /// Runners that no service uses, but for the newest: jobs to come use that one.
@@ -128,7 +149,7 @@ fn old_runners(objects: &Objects) -> Vec<Orphan> {
         .flat_map(|s| s.spec["TaskTemplate"]["ContainerSpec"]["Configs"].as_array().into_iter().flatten())
         .filter_map(|c| c["ConfigID"].as_str())
         .collect();
-    let is_runner = |c: &&Config| c.labels.get(KIND).is_some_and(|k| k == Kind::Runner.as_str());
+    let is_runner = |c: &&Config| is_of(c, Kind::Runner);
     let by_age: BTreeMap<(Timestamp, &str), &Config> =
         objects.configs.iter().filter(is_runner).map(|c| ((c.created, c.id.as_str()), c)).collect();
     let older = by_age.values().rev().skip(1).filter(|c| !used.contains(c.id.as_str()));
@@ -243,6 +264,26 @@ mod tests {
         job.spec["TaskTemplate"]["ContainerSpec"]["Configs"] = json!([{ "ConfigID": "used-id" }]);
         objects.services.push(job);
         assert_eq!(names(&objects), ["old"]);
+    }
+
+    #[test]
+    fn what_is_written_down_of_a_sleeper_stays_as_long_as_the_service() {
+        let (id, ended) = stored(State::Succeeded);
+        let mut sleep = config("skep-sleep-x", Kind::Sleep, Some(&id));
+        let labels = [
+            ("skep.service", "shop_db"),
+            ("skep.service-id", "shop_db-id"),
+            ("skep.since", "2026-03-01T00:00:00Z"),
+        ];
+        sleep.labels.extend(labels.map(|(k, v)| (k.to_owned(), v.to_owned())));
+        let services = vec![testing::service("shop_db")];
+        let mut objects =
+            Objects { services, configs: vec![sleep], operations: vec![ended], ..Objects::default() };
+        assert!(sweep(&objects).is_empty());
+        objects.operations.clear();
+        assert!(sweep(&objects).is_empty(), "nor when the operation was pruned");
+        objects.services.clear();
+        assert_eq!(sweep(&objects).len(), 1);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::operation::claim::concerns;
 use crate::operation::points::Point;
 use crate::operation::record::Operation;
 use crate::operation::rollback::Now;
+use crate::operation::sleeper::Sleeper;
 use crate::swarm::object::{Service, Task, TaskState};
 
 /// One reading of everything that decisions about operations rest on.
@@ -20,6 +21,8 @@ pub struct World {
     pub backups: Vec<Backup>,
     /// Restore points, the oldest first.
     pub points: Vec<Point>,
+    /// Services that Skep has put to sleep.
+    pub sleepers: Vec<Sleeper>,
     /// What there is now of what the point holds to which a rollback would go.
     pub there: Option<Now>,
     /// All operations that can be read, oldest first.

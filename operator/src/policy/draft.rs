@@ -12,7 +12,7 @@ use super::probe::{Body, Url};
 use super::schedule::Schedule;
 use super::types::{
     Backup, Check, CheckProbe, Commands, Data, Drill, Engine, Keep, Limit, Maintenance, MaintenanceMode,
-    Points, Restore, RestoreMode, Strategy,
+    OnDeploy, Points, Restore, RestoreMode, Scale, Strategy,
 };
 
 /// All labels of one service that were understood.
@@ -22,6 +22,7 @@ pub struct Draft {
     pub(super) paused: Option<bool>,
     pub(super) depends_on: Option<Vec<String>>,
     pub(super) notify: Option<Vec<String>>,
+    pub(super) scale: ScaleDraft,
     pub(super) maintenance: MaintenanceDraft,
     pub(super) data: DataDraft,
     pub(super) backup: BackupDraft,
@@ -29,6 +30,13 @@ pub struct Draft {
     pub(super) point: PointDraft,
     pub(super) restore: RestoreDraft,
     pub(super) checks: BTreeMap<String, CheckDraft>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct ScaleDraft {
+    pub(super) down: Option<Vec<Schedule>>,
+    pub(super) up: Option<Vec<Schedule>>,
+    pub(super) on_deploy: Option<OnDeploy>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -106,6 +114,12 @@ impl Draft {
 }
 
 // === building ===
+
+impl ScaleDraft {
+    pub(super) fn build(self) -> Option<Scale> {
+        Some(Scale { down: self.down?, up: self.up?, on_deploy: self.on_deploy? })
+    }
+}
 
 impl MaintenanceDraft {
     pub(super) fn build(self) -> Option<Maintenance> {

@@ -107,6 +107,27 @@ impl Graph {
         self.nodes.get(service).map(|n| n.problems.as_slice()).unwrap_or_default()
     }
 
+    /// Full names of the services that need this one, through any number of others, in the order of stopping. Never itself,
+    /// not even on a circle.
+    pub fn all_dependents_of(&self, service: &str) -> Vec<String> {
+        self.stop_order(self.all_from(service, |n| &n.needed_by))
+    }
+
+    /// Full names of what a service needs, through any number of others, in the order of stopping. Never itself.
+    pub fn all_dependencies_of(&self, service: &str) -> Vec<String> {
+        self.stop_order(self.all_from(service, |n| &n.needs))
+    }
+
+    fn all_from<'a>(&'a self, service: &'a str, next: fn(&Node) -> &BTreeSet<String>) -> BTreeSet<&'a str> {
+        let mut found = BTreeSet::new();
+        let mut queue = vec![service];
+        while let Some(name) = queue.pop() {
+            let names = self.nodes.get(name).into_iter().flat_map(next).map(String::as_str);
+            queue.extend(names.filter(|n| *n != service && found.insert(*n)));
+        }
+        found
+    }
+
     /// These services in the order of starting: what is needed comes first, also when it is needed through
     /// services that are not among them. Names that are not in the graph are left out.
     pub fn start_order<'a>(&self, services: impl IntoIterator<Item = &'a str>) -> Vec<String> {

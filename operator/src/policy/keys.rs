@@ -113,8 +113,13 @@ pub static KEYS: &[KeySpec] = &[
     key("skep.notify", Section::Common, Kind::Addresses, "dba@example.org, ops@example.org", "Who is told about operations on the service, besides the recipients of the configuration.")
         .into(|d, _, t| put(&mut d.notify, t, value::addresses)),
     // --- scale
-    key("skep.scale.down", Section::Scale, Kind::Schedules, "0 20 * * MON-FRI", "When to scale to `skep.scale.min`.").later(),
-    key("skep.scale.up", Section::Scale, Kind::Schedules, "0 7 * * MON-FRI", "When to scale back.").later(),
+    key("skep.scale.down", Section::Scale, Kind::Schedules, "CRON_TZ=Europe/Paris 0 20 * * MON-FRI", "When the service falls asleep: it is scaled to zero (a global one is taken off all nodes), and what it goes back to is written down. What needs it (`skep.depends-on`) and has such labels as well falls asleep first: until then it is put off. What needs it and has none, as a proxy, stays awake. Of this and `skep.scale.up` the newest time counts, so one that was missed is made up once. A change of the number of replicas alone, by anybody, wakes it: it then stays up until the next time. With `skep.scale.up`.")
+        .into(|d, _, t| put(&mut d.scale.down, t, value::schedules)),
+    key("skep.scale.up", Section::Scale, Kind::Schedules, "CRON_TZ=Europe/Paris 0 7 * * MON-FRI", "When it wakes, with the replicas that it had. What it needs and what sleeps as well is woken first, and is up before it.")
+        .into(|d, _, t| put(&mut d.scale.up, t, value::schedules)),
+    key("skep.scale.on-deploy", Section::Scale, Kind::Choice("`sleep` or `wake`"), "wake", "What becomes of a service that is deployed while it sleeps: `sleep` puts it back to sleep, and it wakes as it was deployed; `wake` lets it stay up.")
+        .default("sleep")
+        .into(|d, _, t| put(&mut d.scale.on_deploy, t, value::on_deploy)),
     key("skep.scale.min", Section::Scale, Kind::Count, "0", "Replicas that are left while scaled down.").later(),
     key("skep.scale.idle.after", Section::Scale, Kind::Duration, "15m", "Scale down after this long without use.").later(),
     key("skep.scale.idle.query", Section::Scale, Kind::Query, "sum(rate(http_requests_total[5m]))", "How use is measured.").later(),

@@ -196,6 +196,7 @@ fn build(draft: Draft, works: impl Fn(Section) -> bool) -> Policy {
         paused: draft.paused.unwrap_or(true),
         depends_on: draft.depends_on.unwrap_or_default(),
         notify: draft.notify.unwrap_or_default(),
+        scale: draft.scale.build().filter(|_| works(Section::Scale)),
         maintenance: draft.maintenance.build().filter(|_| works(Section::Maintenance)),
         backup: draft.backup.build().filter(|_| has_data && works(Section::Backup)),
         drill: Some(draft.drill.build()).filter(|_| has_data && works(Section::Drill)),

@@ -22,6 +22,7 @@ const CHECK_SETTINGS: [(&str, &[&str]); 4] = [
 pub(super) fn apply(read: &mut Read<'_>) {
     for rule in [
         enabled,
+        scale,
         maintenance,
         needs_data,
         commands,
@@ -43,6 +44,18 @@ fn enabled(read: &Read<'_>) -> Vec<Problem> {
     }
     let want = format!("`true` (or `false`) beside `{other}`: without it no label has an effect");
     vec![Problem::new(Code::NotEnabled, Section::Common, ENABLE).want(want).hint(keys::example(ENABLE))]
+}
+
+/// What falls asleep by the clock has to wake by it, and the other way round.
+fn scale(read: &Read<'_>) -> Vec<Problem> {
+    let pair = [("skep.scale.down", "skep.scale.up"), ("skep.scale.up", "skep.scale.down")];
+    let lone = pair.into_iter().filter(|(one, other)| read.has(one) && !read.has(other));
+    let problem = |(one, other): (&str, &str)| {
+        Problem::new(Code::MissingKey, Section::Scale, other)
+            .want(format!("a schedule beside `{one}`: alone it would be done once and never undone"))
+            .hint(keys::example(other))
+    };
+    lone.map(problem).collect()
 }
 
 fn maintenance(read: &Read<'_>) -> Vec<Problem> {

@@ -19,6 +19,8 @@ pub struct Policy {
     pub depends_on: Vec<String>,
     /// `skep.notify`.
     pub notify: Vec<String>,
+    /// Sleep; none where no label asks for it.
+    pub scale: Option<Scale>,
     /// Maintenance page.
     pub maintenance: Option<Maintenance>,
     /// Data engine.
@@ -33,6 +35,26 @@ pub struct Policy {
     pub restore: Option<Restore>,
     /// Checks by name.
     pub checks: Vec<Check>,
+}
+
+/// The `scale` section.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scale {
+    /// When the service falls asleep.
+    pub down: Vec<Schedule>,
+    /// When it wakes.
+    pub up: Vec<Schedule>,
+    /// What becomes of a service that is deployed while it sleeps.
+    pub on_deploy: OnDeploy,
+}
+
+/// What becomes of a service that is deployed while it sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDeploy {
+    /// It goes back to sleep, and wakes as it was deployed.
+    Sleep,
+    /// It stays up.
+    Wake,
 }
 
 /// The `maintenance` section.
@@ -265,6 +287,27 @@ impl Policy {
     /// The checks that look into the data.
     pub fn data_checks(&self) -> impl Iterator<Item = &Check> {
         self.checks.iter().filter(|check| matches!(check.probe, CheckProbe::Sql { .. }))
+    }
+}
+
+// === impl OnDeploy ===
+
+impl OnDeploy {
+    /// Every choice.
+    pub const ALL: [OnDeploy; 2] = [OnDeploy::Sleep, OnDeploy::Wake];
+
+    /// The word in the label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            OnDeploy::Sleep => "sleep",
+            OnDeploy::Wake => "wake",
+        }
+    }
+}
+
+impl fmt::Display for OnDeploy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::duration;
 use super::problem::Code;
 use super::schedule::Schedule;
-use super::types::{Engine, Keep, Limit, MaintenanceMode, Period, RestoreMode, Strategy};
+use super::types::{Engine, Keep, Limit, MaintenanceMode, OnDeploy, Period, RestoreMode, Strategy};
 
 /// Why a text is not a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,19 @@ macro_rules! show_by_display {
     })* };
 }
 
-show_by_display!(bool, u16, u32, String, Keep, Limit, MaintenanceMode, RestoreMode, Strategy, Engine);
+show_by_display!(
+    bool,
+    u16,
+    u32,
+    String,
+    Keep,
+    Limit,
+    MaintenanceMode,
+    OnDeploy,
+    RestoreMode,
+    Strategy,
+    Engine
+);
 
 impl Show for Duration {
     fn show(&self) -> String {
@@ -130,6 +142,11 @@ pub fn restore_mode(text: &str) -> Result<RestoreMode, Fault> {
 /// Where a restore builds.
 pub fn strategy(text: &str) -> Result<Strategy, Fault> {
     choice(text, &Strategy::ALL)
+}
+
+/// What becomes of a sleeper that is deployed.
+pub fn on_deploy(text: &str) -> Result<OnDeploy, Fault> {
+    choice(text, &OnDeploy::ALL)
 }
 
 /// A data engine that this version knows how to handle.

@@ -43,6 +43,8 @@ pub enum Kind {
     Page,
     /// What the weekly mail has told.
     Digest,
+    /// What a service that sleeps goes back to.
+    Sleep,
     /// A client's task that tries restored data, out of reach of users. A service, not a config.
     Canary,
 }
@@ -290,7 +292,7 @@ pub fn short_hash(text: &str) -> String {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Operation,
         Kind::Plan,
         Kind::Ticket,
@@ -303,6 +305,7 @@ impl Kind {
         Kind::Lease,
         Kind::Page,
         Kind::Digest,
+        Kind::Sleep,
         Kind::Canary,
     ];
 
@@ -321,6 +324,7 @@ impl Kind {
             Kind::Lease => "lease",
             Kind::Page => "page",
             Kind::Digest => "digest",
+            Kind::Sleep => "sleep",
             Kind::Canary => "canary",
         }
     }

@@ -1,6 +1,6 @@
 //! All that Skep needs to know of a swarm, at one time: immutable and comparable.
 //!
-//! Invariants: a world is complete or it is not made; it holds no plan's data (specs can hold secrets, S15) and no
+//! Invariants: a world is complete or it is not made; it holds no data of plans and sleepers (specs can hold secrets, S15) and no
 //! runner; two worlds are equal when they say the same, whenever they were taken. The parts are read one after
 //! another, so they are of slightly different moments: whoever acts reads the object that he acts on again.
 
@@ -54,6 +54,8 @@ pub struct World {
     pub guards: Vec<Config>,
     /// Pages, by name.
     pub pages: Vec<Config>,
+    /// What sleeps, by name, without the specs that it goes back to.
+    pub sleepers: Vec<Config>,
 }
 
 /// Reads worlds for a [`crate::runtime::Watcher`].
@@ -88,7 +90,7 @@ impl World {
             Box::pin(engine.nodes()),
             Box::pin(engine.networks()),
         )?;
-        let (operations, plans, tickets, backups, claims, guards, pages) = try_join!(
+        let (operations, plans, tickets, backups, claims, guards, pages, sleepers) = try_join!(
             kind(Kind::Operation),
             kind(Kind::Plan),
             kind(Kind::Ticket),
@@ -96,6 +98,7 @@ impl World {
             kind(Kind::Claim),
             kind(Kind::Guard),
             kind(Kind::Page),
+            kind(Kind::Sleep),
         )?;
         let mut world = World {
             taken: now,
@@ -112,6 +115,7 @@ impl World {
             claims: by_name(claims),
             guards: by_name(guards),
             pages: by_name(pages),
+            sleepers: without_data(by_name(sleepers)),
         };
         world.read_tasks(engine).await?;
         Ok(world)
@@ -178,6 +182,7 @@ impl World {
             Kind::Claim => &self.claims,
             Kind::Guard => &self.guards,
             Kind::Page => &self.pages,
+            Kind::Sleep => &self.sleepers,
             Kind::Runner | Kind::Lease | Kind::Digest | Kind::Canary | Kind::Point | Kind::PointPart => &[],
         }
     }
@@ -208,7 +213,7 @@ impl World {
             let fresh = config.filter(|_| kind == Some(of)).cloned();
             list.retain(|c| c.id != id);
             if let Some(mut fresh) = fresh {
-                if of == Kind::Plan {
+                if matches!(of, Kind::Plan | Kind::Sleep) {
                     fresh.data.clear();
                 }
                 let place = list.partition_point(|c| c.name < fresh.name);
@@ -217,7 +222,7 @@ impl World {
         }
     }
 
-    fn lists_mut(&mut self) -> [(Kind, &mut Vec<Config>); 7] {
+    fn lists_mut(&mut self) -> [(Kind, &mut Vec<Config>); 8] {
         [
             (Kind::Operation, &mut self.operations),
             (Kind::Plan, &mut self.plans),
@@ -226,6 +231,7 @@ impl World {
             (Kind::Claim, &mut self.claims),
             (Kind::Guard, &mut self.guards),
             (Kind::Page, &mut self.pages),
+            (Kind::Sleep, &mut self.sleepers),
         ]
     }
 }
@@ -248,6 +254,7 @@ impl PartialEq for World {
             claims,
             guards,
             pages,
+            sleepers,
         } = self;
         *info == other.info
             && *services == other.services
@@ -262,6 +269,7 @@ impl PartialEq for World {
             && *claims == other.claims
             && *guards == other.guards
             && *pages == other.pages
+            && *sleepers == other.sleepers
     }
 }
 

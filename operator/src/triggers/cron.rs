@@ -1,4 +1,5 @@
-//! Asks for the operations that time itself asks for: scheduled backups, drills and restore points, and dropping what restores kept.
+//! Asks for the operations that time itself asks for: scheduled backups, drills and restore points, sleeping and waking, and
+//! dropping what restores kept.
 //!
 //! Everything is read anew, so the leader that does this needs to know nothing of what another one did before.
 
@@ -9,7 +10,9 @@ use crate::operation::desk::{self, Refusal};
 use crate::operation::points;
 use crate::operation::record::{Intent, OpId, Operation};
 use crate::operation::saga::Env;
+use crate::operation::sleeper;
 use crate::plan::scheduled::{Rules, Seen};
+use crate::plan::sleepers::{self, sleepers};
 use crate::plan::{due, scheduled};
 use crate::swarm::error::Error;
 use crate::swarm::object::{ENABLE, Kind};
@@ -32,6 +35,11 @@ pub async fn ask(env: &Env, rules: &Rules) -> Result<Vec<Operation>, Error> {
         (seen.backups, seen.points) = (&backups, &points);
         wanted.extend(scheduled(&seen, rules, now));
     }
+    let asleep = sleeper::list(engine).await?;
+    wanted.extend(sleepers(
+        &sleepers::Seen { services: &services, operations: &operations, sleepers: &asleep },
+        now,
+    ));
     let mut created = Vec::new();
     for (id, intent) in wanted {
         created.extend(create(env, &id, intent).await?);

@@ -184,7 +184,8 @@ impl Stage {
         self.ask_of(self.name(), &of_stack(self.name()), work).await
     }
 
-    async fn ask_of(&self, service: &str, service_id: &str, work: Work) -> OpId {
+    /// Asks for an operation on any service as a person does.
+    pub async fn ask_of(&self, service: &str, service_id: &str, work: Work) -> OpId {
         let now = clock::now();
         let id = OpId::new(now, &now.to_string());
         let intent = Intent {

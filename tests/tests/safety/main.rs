@@ -20,6 +20,7 @@ mod points;
 mod rescue;
 mod rollback;
 mod room;
+mod sleep;
 mod store;
 mod stores;
 mod suspended;

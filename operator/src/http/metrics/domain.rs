@@ -1,22 +1,31 @@
 //! Metrics of services and operations, derived from a view.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, Registry};
+use prometheus::{CounterVec, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 
-use super::{counters, gauges, histograms, int_gauges, seconds};
-use crate::http::view::{Backups, Condition, OperationView, ServiceView, View};
-use crate::operation::record::{OpId, State};
+use super::{counters, float_counters, gauges, histograms, int_gauges, seconds};
+use crate::http::view::{Backups, Condition, OperationView, ServiceView, View, between};
+use crate::operation::record::{OpId, State, Work};
 
 const OPERATION: [f64; 12] =
     [1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 14_400.0];
+
+const WAKE: [f64; 10] = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0];
+/// What is saved is counted from view to view, which are never longer apart than this while Skep works.
+const LONGEST_VIEW: Duration = Duration::from_secs(60);
 
 /// Metrics of services and operations.
 pub(super) struct Domain {
     gauges: Gauges,
     operations: IntCounterVec,
     durations: HistogramVec,
+    wakes: HistogramVec,
+    saved: CounterVec,
+    /// When the last view was taken.
+    last: Option<Timestamp>,
     /// Operations whose end was counted, or was before this process led.
     counted: BTreeSet<OpId>,
     /// Services with counters.
@@ -83,6 +92,20 @@ impl Domain {
                 &["operation", "result"],
                 &OPERATION,
             ),
+            wakes: histograms(
+                r,
+                "wake_duration_seconds",
+                "Time from when a sleeping service was asked for until it was up.",
+                &["service"],
+                &WAKE,
+            ),
+            saved: float_counters(
+                r,
+                "saved_replica_seconds_total",
+                "Seconds times replicas that a service did not run because Skep has put it to sleep.",
+                &["service"],
+            ),
+            last: None,
             counted: BTreeSet::new(),
             known: BTreeSet::new(),
             led: false,
@@ -92,10 +115,12 @@ impl Domain {
     pub(super) fn observe(&mut self, view: &View) {
         self.gauges.reset();
         self.count(view);
-        self.led = view.leads;
         if !view.leads {
+            self.led = false;
             return;
         }
+        self.save(view);
+        self.led = true;
         for service in &view.services {
             self.gauges.service(service);
         }
@@ -120,12 +145,28 @@ impl Domain {
         self.counted.retain(|id| listed.contains(id));
     }
 
+    /// What sleeping services have saved since the last view.
+    fn save(&mut self, view: &View) {
+        let since = self.last.replace(view.taken).filter(|_| self.led);
+        let passed = since.map_or(Duration::ZERO, |last| between(last, view.taken)).min(LONGEST_VIEW);
+        for service in &view.services {
+            let Some(replicas) = service.saves else { continue };
+            #[expect(clippy::cast_precision_loss, reason = "a measure, not an id")]
+            let saved = passed.as_secs_f64() * replicas as f64;
+            self.saved.with_label_values(&[service.name.as_str()]).inc_by(saved);
+        }
+    }
+
     fn count_one(&mut self, operation: &OperationView) {
         let (Some(result), Some(ended)) = (result(operation.state), operation.ended) else { return };
         self.operations.with_label_values(&[operation.kind, operation.service.as_str(), result]).inc();
         self.known.insert(operation.service.clone());
         if let Some(ran) = operation.ran(ended) {
             self.durations.with_label_values(&[operation.kind, result]).observe(ran.as_secs_f64());
+        }
+        if (operation.kind, operation.state) == (Work::Wake.kind(), State::Succeeded) {
+            let took = between(operation.created, ended).as_secs_f64();
+            self.wakes.with_label_values(&[operation.service.as_str()]).observe(took);
         }
     }
 
@@ -149,6 +190,9 @@ impl Domain {
             }
         }
         for gone in self.known.difference(&now) {
+            // Absent where it never slept.
+            let _ = self.wakes.remove_label_values(&[gone.as_str()]);
+            let _ = self.saved.remove_label_values(&[gone.as_str()]);
             for kind in KINDS.into_iter().chain(OF_STACKS) {
                 for result in RESULTS {
                     // Absent where the service never had such an operation.
@@ -160,14 +204,15 @@ impl Domain {
     }
 }
 
-const KINDS: [&str; 7] = ["backup", "restore", "drill", "maintenance", "expire", "verify", "import"];
+const KINDS: [&str; 9] =
+    ["backup", "restore", "drill", "maintenance", "expire", "verify", "import", "sleep", "wake"];
 /// Kinds of operation that are about a whole stack, whose name then is in the label `service`.
 const OF_STACKS: [&str; 2] = ["point", "rollback"];
 const RESULTS: [&str; 5] = ["success", "rolled_back", "failure", "cancelled", "stuck"];
 
 /// The kinds of operation that a service's labels can lead to.
 fn kinds(service: &ServiceView) -> &'static [&'static str] {
-    if service.engine.is_some() { &KINDS } else { &["maintenance"] }
+    if service.engine.is_some() { &KINDS } else { &["maintenance", "sleep", "wake"] }
 }
 
 fn result(state: State) -> Option<&'static str> {

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use super::view::View;
@@ -325,6 +325,10 @@ fn gauges(r: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
 
 fn counters(r: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     add(r, IntCounterVec::new(opts(name, help), labels))
+}
+
+fn float_counters(r: &Registry, name: &str, help: &str, labels: &[&str]) -> CounterVec {
+    add(r, CounterVec::new(opts(name, help), labels))
 }
 
 fn histograms(r: &Registry, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {

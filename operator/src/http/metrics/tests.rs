@@ -75,6 +75,21 @@ fn promtool_finds_nothing_to_say() {
 }
 
 #[test]
+fn what_sleeping_services_save_is_counted_from_view_to_view_while_leading() {
+    let metrics = metrics();
+    let saved = "skep_saved_replica_seconds_total{service=\"staging_web\"}";
+    let shown = |seconds: i64, leads: bool| View { taken: at(seconds), leads, ..view() };
+    metrics.observe(&shown(0, true));
+    assert_eq!(value(&metrics.render(), saved), Some(0.0), "what was before is not known");
+    metrics.observe(&shown(30, true));
+    assert_eq!(value(&metrics.render(), saved), Some(60.0), "two replicas for half a minute");
+    // Another one leads for a while, and counts.
+    metrics.observe(&shown(40, false));
+    metrics.observe(&shown(90, true));
+    assert_eq!(value(&metrics.render(), saved), Some(60.0));
+}
+
+#[test]
 fn a_fresh_process_knows_when_the_last_backup_was() {
     let text = full().render();
     let last = "skep_backup_last_success_timestamp_seconds{service=\"shop_db\"}";

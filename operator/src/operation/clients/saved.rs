@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::STEP;
+use super::{RECALL, STEP};
 use crate::operation::frozen::Client;
-use crate::operation::record::{OpId, Operation};
+use crate::operation::record::{OpId, Operation, Work};
 use crate::operation::saga::{Cx, Fault};
 use crate::swarm::error::Error;
 use crate::swarm::object::{Kind, Service, short_hash};
@@ -40,6 +40,12 @@ pub struct Base {
     pub spec: Value,
 }
 
+/// The step under which an operation journals its clients: that in which it stops them, or in which it takes over what
+/// another one has stopped.
+fn step_of(op: &Operation) -> &'static str {
+    if op.intent.work == Work::Wake { RECALL } else { STEP }
+}
+
 /// The operation that stops a client, with what it has journaled about that.
 pub(super) struct Stopper {
     pub id: OpId,
@@ -53,9 +59,10 @@ impl Stopper {
     }
 
     pub(super) fn of(op: &Operation) -> Result<Stopper, Fault> {
-        let out = op.journal.step(STEP).map(|record| record.out.clone()).filter(|out| !out.is_null());
+        let step = step_of(op);
+        let out = op.journal.step(step).map(|record| record.out.clone()).filter(|out| !out.is_null());
         let out = out.map(serde_json::from_value).transpose();
-        let out = out.map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
+        let out = out.map_err(|source| Fault::Journal { step: step.to_owned(), source })?;
         Ok(Stopper { id: op.id.clone(), out: out.unwrap_or_default() })
     }
 }
@@ -129,6 +136,15 @@ pub(super) async fn save_base(
     save(cx, client, base, out).await
 }
 
+/// Takes over the spec of a client that another operation has stopped: it is what this one goes back to.
+///
+/// # Errors
+/// What the engine says.
+pub async fn adopt_base(cx: &mut Cx<'_>, client: &Client, spec: &Value) -> Result<(), Fault> {
+    let out = clients_out(cx)?;
+    save(cx, client, spec, out).await
+}
+
 /// Saves a spec that Skep itself has begun to write: from now on it is the one to go back to.
 pub(super) async fn save_wanted(cx: &mut Cx<'_>, client: &Client, wanted: &Value) -> Result<(), Fault> {
     let out = clients_out(cx)?;
@@ -151,8 +167,8 @@ async fn save(cx: &mut Cx<'_>, client: &Client, base: &Value, mut out: ClientsOu
 
 /// Journals what is known about clients.
 pub(super) async fn keep(cx: &mut Cx<'_>, out: &ClientsOut) -> Result<(), Fault> {
-    let now = cx.now();
-    cx.op.journal.step_mut(STEP, now).out =
-        serde_json::to_value(out).map_err(|source| Fault::Journal { step: STEP.to_owned(), source })?;
+    let (now, step) = (cx.now(), step_of(cx.op));
+    cx.op.journal.step_mut(step, now).out =
+        serde_json::to_value(out).map_err(|source| Fault::Journal { step: step.to_owned(), source })?;
     cx.save().await
 }

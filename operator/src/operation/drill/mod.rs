@@ -205,6 +205,8 @@ async fn rival(cx: &Cx<'_>) -> Result<Option<Operation>, Fault> {
                 | Work::Maintenance { .. }
                 | Work::Expire
                 | Work::Point { .. }
+                | Work::Sleep { .. }
+                | Work::Wake
                 | Work::Rollback { .. } => true,
                 // These hold no service.
                 Work::Verify { .. } | Work::Import { .. } => false,

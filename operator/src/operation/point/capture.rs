@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::operation::client_spec;
 use crate::operation::points::{Copied, Data, Head, Member, Named, Network, Part, Purpose, Volume};
 use crate::operation::saga::{Cx, Fault};
+use crate::operation::sleeper;
 use crate::policy::graph::Graph;
 use crate::swarm::error::Error;
 use crate::swarm::object::{KIND, Service, TaskState};
@@ -48,7 +50,7 @@ pub(super) async fn capture(
     let tasks = cx.engine().tasks(&ids).await?;
     let mut members = Vec::new();
     for service in services {
-        let bytes = serde_json::to_vec(&service.spec)
+        let bytes = serde_json::to_vec(&awake(cx, service).await?)
             .map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
         let running = tasks.iter().filter(|t| t.service == service.id && t.state == TaskState::Running);
         let mut nodes: Vec<String> = running.filter_map(|t| t.node.clone()).collect();
@@ -91,6 +93,16 @@ pub(super) async fn capture(
         volumes: volumes(services),
     };
     Ok(Captured { head, parts })
+}
+
+/// The spec of a service, and of one that sleeps that to which it goes back: a point is gone back to in order to work.
+pub(super) async fn awake(cx: &Cx<'_>, service: &Service) -> Result<Value, Fault> {
+    if !client_spec::is_zero(&service.spec) {
+        return Ok(service.spec.clone());
+    }
+    let slept = sleeper::find(cx.engine(), service.name()).await?;
+    let slept = slept.filter(|(sleeper, _)| sleeper.service_id == service.id);
+    Ok(slept.map_or_else(|| service.spec.clone(), |(_, spec)| spec))
 }
 
 /// The configs or secrets that specs name, each once.

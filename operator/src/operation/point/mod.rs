@@ -436,7 +436,8 @@ async fn changed(cx: &Cx<'_>, head: &Head) -> Result<Option<String>, Fault> {
     }
     for service in &services {
         let member = head.services.iter().find(|m| m.name == service.name());
-        let spec = serde_json::to_vec(&service.spec).map_err(|source| journal(cx, source))?;
+        let spec = capture::awake(cx, service).await?;
+        let spec = serde_json::to_vec(&spec).map_err(|source| journal(cx, source))?;
         if member.is_none_or(|m| m.id != service.id || m.spec != points::Part::of(&head.id, &spec)) {
             return Ok(Some(format!(
                 "{} was changed while the data was being dumped: its spec is not that of the data; ask for it again",

@@ -81,7 +81,7 @@ impl Engine {
         let what = format!("listing configs of kind {}", kind.as_str());
         let mut wanted = vec![format!("{KIND}={}", kind.as_str())];
         wanted.extend(labels.iter().map(|(k, v)| format!("{k}={v}")));
-        if matches!(kind, Kind::Plan | Kind::Point | Kind::PointPart) {
+        if matches!(kind, Kind::Plan | Kind::Point | Kind::PointPart | Kind::Sleep) {
             // Bollard writes what it decodes into its debug log, and these hold whole specs (S15).
             let path = format!("/configs?{}", filters(&json!({"label": wanted})));
             let value = self.read(&what, Call::get(path)).await?;

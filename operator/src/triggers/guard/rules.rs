@@ -59,7 +59,14 @@ fn settles(incident: &Incident, s: &Situation) -> Option<Timestamp> {
 fn disturbing(s: &Situation) -> impl Iterator<Item = &Operation> {
     let all = s.operations.iter().chain(&s.neighbours);
     let disturbs = |o: &&Operation| {
-        matches!(o.intent.work, Work::Restore { .. } | Work::Maintenance { .. } | Work::Rollback { .. })
+        matches!(
+            o.intent.work,
+            Work::Restore { .. }
+                | Work::Maintenance { .. }
+                | Work::Rollback { .. }
+                | Work::Sleep { .. }
+                | Work::Wake
+        )
     };
     all.filter(disturbs)
 }

@@ -1,0 +1,159 @@
+//! Sleep: claim ↩ · plan ↩ · stop ↩ (to zero) · remember ↩ · release. The way back is [`super::wake`].
+//!
+//! Invariants: nothing falls asleep under something that needs it and is awake, unless that was asked for; what is remembered is what was found when it
+//! stopped, or what somebody deployed while it did.
+
+use serde_json::Value;
+
+use super::clients::{self, Start};
+use super::freeze::{self, Seen};
+use super::frozen::{Client, Frozen, Method, Target};
+use super::journal::Compensation;
+use super::record::{Above, Work};
+use super::saga::{Cx, Fault, Progress, Saga};
+use super::{backup, claim, client_spec, frozen, sleeper};
+use crate::swarm::object::Service;
+
+/// The saga.
+pub struct Sleep;
+
+/// Its steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// One operation holds the services.
+    Claim,
+    /// What stops is frozen.
+    Plan,
+    /// Everything is at zero.
+    Stop,
+    /// What it goes back to is written down.
+    Remember,
+    /// The services are given back.
+    Release,
+}
+
+const STEPS: [Step; 5] = [Step::Claim, Step::Plan, Step::Stop, Step::Remember, Step::Release];
+
+impl super::journal::Step for Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Claim => "claim",
+            Step::Plan => "plan",
+            Step::Stop => clients::STEP,
+            Step::Remember => "remember",
+            Step::Release => "release",
+        }
+    }
+
+    fn compensation(self) -> Compensation {
+        match self {
+            Step::Claim | Step::Plan | Step::Stop | Step::Remember => Compensation::Undo,
+            Step::Release => Compensation::Nothing,
+        }
+    }
+
+    fn touches_live(self) -> bool {
+        matches!(self, Step::Stop)
+    }
+}
+
+impl Saga for Sleep {
+    type Step = Step;
+
+    fn steps(&self) -> &'static [Step] {
+        &STEPS
+    }
+
+    async fn run(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        match step {
+            Step::Claim => {
+                let seen = Seen::load(cx).await?;
+                let names: Vec<String> =
+                    sleepy(cx, &seen).await?.iter().map(|s| s.name().to_owned()).collect();
+                claim::take(cx, &names).await
+            }
+            Step::Plan => plan(cx).await,
+            Step::Stop => clients::stopped(cx).await,
+            Step::Remember => {
+                for client in frozen::load(cx).await?.clients {
+                    // One that was removed while it stopped goes back to nothing.
+                    if let Some(base) = clients::load_base(cx, &client).await? {
+                        sleeper::remember(cx, &client, &base.spec).await?;
+                    }
+                }
+                Ok(Progress::done())
+            }
+            Step::Release => backup::release(cx).await,
+        }
+    }
+
+    async fn undo(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        match step {
+            Step::Claim => claim::release(cx).await,
+            Step::Plan => {
+                frozen::remove(cx).await?;
+                Ok(Progress::done())
+            }
+            Step::Stop => {
+                let frozen = frozen::load(cx).await?;
+                let left = clients::start(cx, &frozen.clients, Start::BestEffort).await?;
+                Ok(left.map_or_else(Progress::done, Progress::Wait))
+            }
+            Step::Remember => {
+                for client in frozen::load(cx).await?.clients {
+                    sleeper::forget(cx.engine(), &client.name).await?;
+                }
+                Ok(Progress::done())
+            }
+            Step::Release => Ok(Progress::done()),
+        }
+    }
+
+    async fn make_safe(&self, _cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        Ok(Progress::done())
+    }
+}
+
+/// What falls asleep: the service and, where that was asked for, what needs it and is awake, dependents first.
+async fn sleepy(cx: &Cx<'_>, seen: &Seen) -> Result<Vec<Service>, Fault> {
+    let service = freeze::service(cx).await?;
+    let Work::Sleep { above: wanted } = cx.op.intent.work else {
+        return Err(Fault::failed("this is not a sleep"));
+    };
+    let mut above = match wanted {
+        Above::Refuse | Above::Along => seen.awake_above(service.name()),
+        Above::Alone => Vec::new(),
+    };
+    if !above.is_empty() && wanted == Above::Refuse {
+        let names: Vec<&str> = above.iter().map(Service::name).collect();
+        return Err(Fault::failed(format!(
+            "{} is needed by what is awake: {}",
+            service.name(),
+            names.join(", ")
+        )));
+    }
+    above.push(service);
+    Ok(above)
+}
+
+async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    let seen = Seen::load(cx).await?;
+    let services = sleepy(cx, &seen).await?;
+    let claimed: Value = cx.out("claim")?;
+    let is_claimed =
+        |s: &Service| claimed["services"].as_array().into_iter().flatten().any(|n| n == s.name());
+    if let Some(late) = services.iter().find(|s| !is_claimed(s)) {
+        return Err(Fault::failed(format!("{} came to need it meanwhile", late.name())));
+    }
+    let name = cx.op.intent.service.clone();
+    let mut frozen = Frozen::of(Target::without_data(&name, &cx.op.intent.service_id, &Value::Null));
+    for service in services.iter().filter(|s| !client_spec::is_zero(&s.spec)) {
+        let client = freeze::client_of(cx, &seen, service).await?;
+        frozen.clients.push(Client { method: Method::Zero, ..client });
+    }
+    if frozen.clients.is_empty() {
+        return Err(Fault::failed(format!("{name} is at zero already")));
+    }
+    frozen::store(cx, &frozen).await?;
+    Ok(Progress::done())
+}

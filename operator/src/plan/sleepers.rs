@@ -1,0 +1,221 @@
+//! What is to fall asleep now, what is to wake, and what somebody brought back while it slept. Pure.
+//!
+//! Of the times of `skep.scale.down` and `skep.scale.up` the newest counts, and no older one: a time that was missed is made up
+//! once, whatever kept it from being met. What it asks for is asked for once: a service that a person wakes afterwards stays
+//! up until the next time.
+//!
+//! A sleeper with tasks was brought back by somebody (S12): where nothing but the number of its replicas changed, they want it
+//! up; anything else is a deploy, which says nothing about sleep.
+//!
+//! A service with data whose backup would come due while it sleeps is backed up before it falls asleep: afterwards nothing
+//! runs that could be asked for the data.
+//!
+//! Invariants: the id of an operation follows from service, label and time alone (S13); a service that any operation has is
+//! left alone; of a service and what needs it, where both have labels of sleep, the latter falls asleep first (what has none,
+//! as a proxy, is meant to stay awake); of what wakes at the same time, what another one needs
+//! is left to that one.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::world::holder;
+use crate::operation::client_spec::{is_zero, same_but_count};
+use crate::operation::record::{Above, Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
+use crate::operation::sleeper::Sleeper;
+use crate::policy::{OnDeploy, Policies, Policy, Scale, Schedule};
+use crate::swarm::object::Service;
+
+/// The label by which a service falls asleep.
+pub const DOWN: &str = "skep.scale.down";
+/// The label by which it wakes.
+pub const UP: &str = "skep.scale.up";
+/// A time that is longer past than this is met no more: the records of what was asked for then may be gone.
+const OLDEST: SignedDuration = SignedDuration::from_hours(28 * 24);
+/// How long after each attempt that failed another one begins; the last of them from then on.
+const RETRIES: [Duration; 4] = [
+    Duration::from_secs(60),
+    Duration::from_secs(5 * 60),
+    Duration::from_secs(15 * 60),
+    Duration::from_secs(3600),
+];
+
+/// What is decided on.
+#[derive(Clone, Copy)]
+pub struct Seen<'a> {
+    /// The services that opted in.
+    pub services: &'a [Service],
+    /// All operations that can be read.
+    pub operations: &'a [Operation],
+    /// What sleeps, with what it goes back to.
+    pub sleepers: &'a [(Sleeper, Value)],
+}
+
+/// What the schedules want of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Asleep { since: Timestamp },
+    Awake { since: Timestamp },
+}
+
+/// What to ask for now.
+pub fn sleepers(seen: &Seen<'_>, now: Timestamp) -> Vec<(OpId, Intent)> {
+    let policies = Policies::of(seen.services);
+    let mut asked: Vec<(OpId, Intent)> = seen
+        .services
+        .iter()
+        .filter_map(|service| {
+            let policy = &policies.get(service.name())?.policy;
+            let is_left_alone = policy.paused || holder(seen.operations, service.name()).is_some();
+            if is_left_alone { None } else { one(seen, &policies, service, policy, now) }
+        })
+        .collect();
+    let waking = asked.iter().filter(|(_, intent)| intent.work == Work::Wake);
+    let needed: BTreeSet<String> =
+        waking.flat_map(|(_, intent)| policies.graph().all_dependencies_of(&intent.service)).collect();
+    asked.retain(|(_, intent)| intent.work != Work::Wake || !needed.contains(&intent.service));
+    asked
+}
+
+fn one(
+    seen: &Seen<'_>,
+    policies: &Policies,
+    service: &Service,
+    policy: &Policy,
+    now: Timestamp,
+) -> Option<(OpId, Intent)> {
+    let wanted = policy.scale.as_ref().and_then(|scale| wanted(scale, service, now));
+    let sleeper = seen.sleepers.iter().find(|(sleeper, _)| sleeper.service_id == service.id);
+    match (sleeper, is_zero(&service.spec)) {
+        (Some((sleeper, base)), false) => Some(brought_back(service, policy, sleeper, base, wanted, now)),
+        (Some((sleeper, _)), true) => match wanted? {
+            Wanted::Awake { since } if since > sleeper.since => {
+                attempt(seen, service, Work::Wake, UP, since, now)
+            }
+            Wanted::Awake { .. } | Wanted::Asleep { .. } => None,
+        },
+        (None, false) => match wanted? {
+            Wanted::Asleep { since } => fall_asleep(seen, policies, service, policy, since, now),
+            Wanted::Awake { .. } => None,
+        },
+        // Whoever scaled it to zero was not Skep.
+        (None, true) => None,
+    }
+}
+
+/// What the newest time of a service's schedules asks for. Nothing that was due before the service was there, or too long ago.
+fn wanted(scale: &Scale, service: &Service, now: Timestamp) -> Option<Wanted> {
+    let newest = |schedules: &[Schedule]| {
+        let due = schedules.iter().filter_map(|s| s.last_at(now)).max();
+        due.filter(|due| *due >= service.created && now.duration_since(*due) < OLDEST)
+    };
+    match (newest(&scale.down), newest(&scale.up)) {
+        (Some(down), up) if up.is_none_or(|up| up < down) => Some(Wanted::Asleep { since: down }),
+        (_, Some(up)) => Some(Wanted::Awake { since: up }),
+        (Some(_) | None, None) => None,
+    }
+}
+
+/// Somebody brought a sleeper back.
+fn brought_back(
+    service: &Service,
+    policy: &Policy,
+    sleeper: &Sleeper,
+    base: &Value,
+    wanted: Option<Wanted>,
+    now: Timestamp,
+) -> (OpId, Intent) {
+    let by_count = same_but_count(&service.spec, base);
+    // Where no label would ever wake it again, what somebody deployed stays up.
+    let sleeps_on = policy.scale.as_ref().is_some_and(|scale| scale.on_deploy == OnDeploy::Sleep)
+        && !matches!(wanted, Some(Wanted::Awake { since }) if since > sleeper.since);
+    let (work, what) = match (by_count, sleeps_on) {
+        (true, _) => (Work::Wake, "its replicas were changed while it slept"),
+        (false, true) => (Work::Sleep { above: Above::Alone }, "it was deployed while it slept"),
+        (false, false) => (Work::Wake, "it was deployed while it slept, and is to stay up then"),
+    };
+    let id = OpId::new(now, &format!("{} {} {}", service.name(), sleeper.config, service.version));
+    (id, intent(service, work, Trigger::Found { what: what.to_owned() }, now))
+}
+
+fn fall_asleep(
+    seen: &Seen<'_>,
+    policies: &Policies,
+    service: &Service,
+    policy: &Policy,
+    due: Timestamp,
+    now: Timestamp,
+) -> Option<(OpId, Intent)> {
+    let above = policies.graph().all_dependents_of(service.name());
+    let sleeps = |name: &str| policies.get(name).is_some_and(|parsed| parsed.policy.scale.is_some());
+    let is_awaited =
+        |s: &Service| above.iter().any(|n| n == s.name()) && sleeps(s.name()) && !is_zero(&s.spec);
+    if seen.services.iter().any(is_awaited) {
+        return None;
+    }
+    let sleep = attempt(seen, service, Work::Sleep { above: Above::Alone }, DOWN, due, now)?;
+    if !misses_a_backup(policy, due) {
+        return Some(sleep);
+    }
+    let what = "its next backup would come due while it sleeps".to_owned();
+    let id = OpId::new(due, &format!("backup before sleep {} {due}", service.name()));
+    let is_asked_for = seen.operations.iter().any(|op| op.id == id);
+    let backup = || (id, intent(service, Work::Backup, Trigger::Found { what }, now));
+    Some(if is_asked_for { sleep } else { backup() })
+}
+
+/// Whether a backup would come due between falling asleep and waking.
+fn misses_a_backup(policy: &Policy, due: Timestamp) -> bool {
+    let next = |schedules: &[Schedule]| schedules.iter().filter_map(|s| s.next_after(due)).min();
+    let backups = policy.backup.as_ref().filter(|_| policy.data.is_some()).map(|b| b.schedules.as_slice());
+    let Some(backup) = backups.and_then(next) else { return false };
+    let up = policy.scale.as_ref().and_then(|scale| next(&scale.up));
+    up.is_none_or(|up| backup < up)
+}
+
+/// The operation that a time of a label asks for: a first attempt, or another one after one that failed.
+fn attempt(
+    seen: &Seen<'_>,
+    service: &Service,
+    work: Work,
+    key: &str,
+    due: Timestamp,
+    now: Timestamp,
+) -> Option<(OpId, Intent)> {
+    let is_one = |op: &&Operation| {
+        op.intent.service_id == service.id
+            && matches!(&op.intent.trigger, Trigger::Schedule { key: k, due: d } if k == key && *d == due)
+    };
+    let mut attempts: Vec<&Operation> = seen.operations.iter().filter(is_one).collect();
+    let ended = |op: &Operation| op.journal.ended.unwrap_or(op.intent.created);
+    attempts.sort_by_key(|op| (ended(op), op.id.clone()));
+    let (at, before) = match attempts.last() {
+        None => (due, ""),
+        Some(last) if matches!(last.journal.state, State::Failed | State::RolledBack) => {
+            (ended(last) + RETRIES[(attempts.len() - 1).min(RETRIES.len() - 1)], last.id.as_str())
+        }
+        Some(_) => return None,
+    };
+    let id = OpId::new(at, &format!("{key} {} {at} {before}", service.name()));
+    let trigger = Trigger::Schedule { key: key.to_owned(), due };
+    (at <= now).then(|| (id, intent(service, work, trigger, now)))
+}
+
+fn intent(service: &Service, work: Work, trigger: Trigger, now: Timestamp) -> Intent {
+    Intent {
+        schema: SCHEMA,
+        service: service.name().to_owned(),
+        service_id: service.id.clone(),
+        work,
+        trigger,
+        created: now,
+        approval: false,
+        accept_problems: false,
+    }
+}
+
+#[cfg(test)]
+#[path = "sleepers_tests.rs"]
+mod tests;

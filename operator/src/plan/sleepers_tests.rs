@@ -1,0 +1,189 @@
+use serde_json::json;
+
+use super::super::testing::{op, service};
+use super::*;
+use crate::operation::client_spec::zero;
+
+/// Down at 20:00, up at 07:00, UTC.
+fn app(name: &str) -> Service {
+    let mut app = service(name);
+    app.spec["Mode"] = json!({ "Replicated": { "Replicas": 3 } });
+    app.spec["Labels"][DOWN] = json!("0 20 * * *");
+    app.spec["Labels"][UP] = json!("0 7 * * *");
+    app
+}
+
+fn at(text: &str) -> Timestamp {
+    format!("2026-03-{text}:00Z").parse().unwrap()
+}
+
+/// The service asleep, and what was written down of it.
+fn asleep(service: &Service, since: &str) -> (Service, (Sleeper, Value)) {
+    let sleeper = Sleeper {
+        config: "sleep-config".to_owned(),
+        service: service.name().to_owned(),
+        service_id: service.id.clone(),
+        op: OpId::parse("20260301t200000abcdef").unwrap(),
+        since: at(since),
+        replicas: service.replicas(),
+    };
+    let base = service.spec.clone();
+    (Service { spec: zero(&service.spec), version: 2, ..service.clone() }, (sleeper, base))
+}
+
+fn asked(
+    services: &[Service],
+    operations: &[Operation],
+    sleepers: &[(Sleeper, Value)],
+    now: &str,
+) -> Vec<(String, Work, Trigger)> {
+    let asked = super::sleepers(&Seen { services, operations, sleepers }, at(now));
+    asked.into_iter().map(|(_, i)| (i.service, i.work, i.trigger)).collect()
+}
+
+fn works(services: &[Service], sleepers: &[(Sleeper, Value)], now: &str) -> Vec<(String, Work)> {
+    asked(services, &[], sleepers, now).into_iter().map(|(service, work, _)| (service, work)).collect()
+}
+
+const SLEEP: Work = Work::Sleep { above: Above::Alone };
+
+fn scheduled(key: &str, due: &str) -> Trigger {
+    Trigger::Schedule { key: key.to_owned(), due: at(due) }
+}
+
+#[test]
+fn a_service_falls_asleep_and_wakes_by_its_schedules() {
+    let app = app("shop_app");
+    let up = [app.clone()];
+    assert_eq!(asked(&up, &[], &[], "02T19:59"), []);
+    assert_eq!(
+        asked(&up, &[], &[], "02T20:00"),
+        [("shop_app".to_owned(), SLEEP, scheduled(DOWN, "02T20:00"))]
+    );
+    let (down, sleeper) = asleep(&app, "02T20:01");
+    let (down, sleepers) = ([down], [sleeper]);
+    assert_eq!(asked(&down, &[], &sleepers, "03T06:59"), []);
+    let woken = [("shop_app".to_owned(), Work::Wake, scheduled(UP, "03T07:00"))];
+    assert_eq!(asked(&down, &[], &sleepers, "03T07:00"), woken);
+}
+
+#[test]
+fn of_times_that_were_missed_the_newest_counts() {
+    let app = app("shop_app");
+    // Three nights without anybody to look: by day it stays up, at night it sleeps.
+    assert_eq!(works(&[app.clone()], &[], "05T12:00"), []);
+    assert_eq!(works(&[app.clone()], &[], "05T23:00"), [("shop_app".to_owned(), SLEEP)]);
+    let (down, sleeper) = asleep(&app, "02T20:01");
+    assert_eq!(
+        works(&[down.clone()], std::slice::from_ref(&sleeper), "05T12:00"),
+        [("shop_app".to_owned(), Work::Wake)]
+    );
+    assert_eq!(works(&[down], &[sleeper], "05T23:00"), [], "it sleeps, and is to sleep");
+}
+
+#[test]
+fn a_time_is_met_once_and_never_for_a_service_that_came_after_it() {
+    let mut app = app("shop_app");
+    let mut slept = op("shop_app", SLEEP, "2026-03-02T20:00:00Z", State::Succeeded);
+    slept.intent.trigger = scheduled(DOWN, "02T20:00");
+    // A person has woken it since: it stays up until tomorrow.
+    assert_eq!(asked(&[app.clone()], std::slice::from_ref(&slept), &[], "02T23:00"), []);
+    assert_eq!(asked(&[app.clone()], &[slept], &[], "03T20:00").len(), 1);
+    app.created = at("02T20:30");
+    assert_eq!(asked(&[app], &[], &[], "02T23:00"), []);
+}
+
+#[test]
+fn what_failed_is_tried_again_later_and_later_and_what_a_person_ended_is_not() {
+    let (app, sleeper) = asleep(&app("shop_app"), "02T20:01");
+    let (app, sleepers) = ([app], [sleeper]);
+    let mut failed = op("shop_app", Work::Wake, "2026-03-03T07:00:00Z", State::Failed);
+    failed.intent.trigger = scheduled(UP, "03T07:00");
+    failed.journal.ended = Some(at("03T07:02"));
+    assert_eq!(asked(&app, std::slice::from_ref(&failed), &sleepers, "03T07:02"), []);
+    assert_eq!(asked(&app, std::slice::from_ref(&failed), &sleepers, "03T07:03").len(), 1);
+    let mut again = failed.clone();
+    again.id = OpId::new(at("03T07:03"), "again");
+    again.journal.ended = Some(at("03T07:05"));
+    let both = [failed.clone(), again];
+    assert_eq!(asked(&app, &both, &sleepers, "03T07:09"), []);
+    assert_eq!(asked(&app, &both, &sleepers, "03T07:10").len(), 1);
+    failed.journal.state = State::Cancelled;
+    assert_eq!(asked(&app, &[failed], &sleepers, "03T12:00"), []);
+}
+
+#[test]
+fn a_change_of_replicas_alone_wakes_and_a_deploy_does_not() {
+    let up = app("shop_app");
+    let (_, sleeper) = asleep(&up, "02T20:01");
+    let sleepers = [sleeper];
+    let mut by_hand = up.clone();
+    by_hand.spec["Mode"]["Replicated"]["Replicas"] = json!(1);
+    assert_eq!(works(&[by_hand], &sleepers, "02T22:00"), [("shop_app".to_owned(), Work::Wake)]);
+    let mut deployed = up.clone();
+    deployed.spec["TaskTemplate"] = json!({ "ContainerSpec": { "Image": "app:2" } });
+    assert_eq!(works(&[deployed.clone()], &sleepers, "02T22:00"), [("shop_app".to_owned(), SLEEP)]);
+    // In the morning it is to be up anyway.
+    assert_eq!(works(&[deployed.clone()], &sleepers, "03T07:30"), [("shop_app".to_owned(), Work::Wake)]);
+    deployed.spec["Labels"]["skep.scale.on-deploy"] = json!("wake");
+    assert_eq!(works(&[deployed.clone()], &sleepers, "02T22:00"), [("shop_app".to_owned(), Work::Wake)]);
+    // Nothing would wake it again.
+    for label in [UP, DOWN, "skep.scale.on-deploy"] {
+        deployed.spec["Labels"].as_object_mut().unwrap().remove(label);
+    }
+    assert_eq!(works(&[deployed], &sleepers, "02T22:00"), [("shop_app".to_owned(), Work::Wake)]);
+}
+
+#[test]
+fn a_proxy_that_has_no_labels_of_sleep_keeps_nothing_awake() {
+    let mut proxy = service("proxy");
+    proxy.spec["Labels"]["skep.depends-on"] = json!("app");
+    proxy.spec["Mode"] = json!({ "Replicated": { "Replicas": 1 } });
+    assert_eq!(works(&[proxy, app("app")], &[], "02T20:00"), [("app".to_owned(), SLEEP)]);
+}
+
+#[test]
+fn nothing_falls_asleep_under_what_needs_it_and_what_is_needed_wakes_with_what_needs_it() {
+    let mut web = app("web");
+    web.spec["Labels"]["skep.depends-on"] = json!("app");
+    let mut app_ = app("app");
+    app_.spec["Labels"]["skep.depends-on"] = json!("db");
+    let db = app("db");
+    let all = [web.clone(), app_.clone(), db.clone()];
+    assert_eq!(works(&all, &[], "02T20:00"), [("web".to_owned(), SLEEP)]);
+    let (web, first) = asleep(&web, "02T20:01");
+    assert_eq!(works(&[web.clone(), app_.clone(), db.clone()], &[], "02T20:01"), [("app".to_owned(), SLEEP)]);
+    let (app_, second) = asleep(&app_, "02T20:02");
+    let (db, third) = asleep(&db, "02T20:03");
+    let woken = works(&[web, app_, db], &[first, second, third], "03T07:00");
+    assert_eq!(woken, [("web".to_owned(), Work::Wake)]);
+}
+
+#[test]
+fn a_service_whose_backup_would_come_due_in_its_sleep_is_backed_up_before() {
+    let mut db = app("db");
+    db.spec["Labels"]["skep.data"] = json!("postgres");
+    db.spec["Labels"]["skep.backup.schedule"] = json!("0 2 * * *");
+    let services = [db.clone()];
+    assert_eq!(works(&services, &[], "02T20:00"), [("db".to_owned(), Work::Backup)]);
+    let asked_for = sleepers(&Seen { services: &services, operations: &[], sleepers: &[] }, at("02T20:00"));
+    let mut backup = op("db", Work::Backup, "2026-03-02T20:00:00Z", State::Running);
+    backup.id = asked_for[0].0.clone();
+    assert_eq!(asked(&services, std::slice::from_ref(&backup), &[], "02T20:05"), [], "it has the service");
+    // It falls asleep all the same when the backup failed: that is told by the backup.
+    backup.journal.state = State::Failed;
+    assert_eq!(asked(&services, &[backup], &[], "02T20:06").first().map(|a| a.1.clone()), Some(SLEEP));
+    db.spec["Labels"]["skep.backup.schedule"] = json!("0 12 * * *");
+    assert_eq!(works(&[db], &[], "02T20:00"), [("db".to_owned(), SLEEP)]);
+}
+
+#[test]
+fn a_service_that_is_paused_held_or_scaled_to_zero_by_a_person_is_left_alone() {
+    let mut paused = app("shop_app");
+    paused.spec["Labels"]["skep.paused"] = json!("true");
+    assert_eq!(works(&[paused], &[], "02T20:00"), []);
+    let held = op("shop_app", Work::Maintenance { until: None }, "2026-03-02T19:00:00Z", State::Running);
+    assert_eq!(asked(&[app("shop_app")], &[held], &[], "02T20:00"), []);
+    let zero = Service { spec: zero(&app("shop_app").spec), ..app("shop_app") };
+    assert_eq!(works(&[zero], &[], "02T20:00"), []);
+}

@@ -1,0 +1,116 @@
+//! Sleep: what sleeps comes back as it was, whatever happens meanwhile; nothing falls asleep under what needs it.
+
+use std::time::Duration;
+
+use serde_json::json;
+use skep::operation::client_spec::is_zero;
+use skep::operation::points;
+use skep::operation::record::{Above, Operation, State, Trigger, Work};
+use skep::operation::sleeper;
+use skep_tests::saga::{Scene, connect, update};
+use skep_tests::sim::Unhealthy;
+use skep_tests::sim::shop::{Shop, ShopOptions};
+
+use super::{beside, driven, failed_with, once, spec, step};
+
+fn person() -> Trigger {
+    Trigger::Person { name: "somebody".to_owned() }
+}
+
+/// One more operation on a service, driven to rest.
+async fn done(shop: Shop, service: &str, work: Work) -> (Shop, Operation) {
+    let scene = Scene::ask_for(shop, service, work, person()).await;
+    let op = driven(&scene).await;
+    (scene.shop, op)
+}
+
+async fn asleep(service: &str, above: Above) -> Shop {
+    let shop = Shop::start(ShopOptions { own_page: true, ..ShopOptions::default() }).await;
+    let (shop, op) = done(shop, service, Work::Sleep { above }).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    assert!(is_zero(&spec(&shop, service)));
+    shop
+}
+
+async fn sleeps(shop: &Shop, service: &str) -> bool {
+    sleeper::find(&connect(shop, "looker").await, service).await.unwrap().is_some()
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_falls_asleep_under_what_needs_it_unless_that_was_asked_for() {
+    let shop = Shop::start(ShopOptions::default()).await;
+    let before = spec(&shop, "shop_db");
+    let (shop, op) = done(shop, "shop_db", Work::Sleep { above: Above::Refuse }).await;
+    assert!(failed_with(&op, "shop_app"), "{:#?}", op.journal);
+    assert_eq!(step(&op, "stop"), None);
+    assert_eq!(spec(&shop, "shop_db"), before);
+    assert!(!sleeps(&shop, "shop_db").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s2_a_restore_leaves_a_client_asleep_that_it_finds_asleep() {
+    let shop = asleep("shop_app", Above::Refuse).await;
+    let before = spec(&shop, "shop_app");
+    let shop = Scene::back_up(shop).await;
+    let (shop, op) = done(shop, "shop_db", beside()).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    assert_eq!(spec(&shop, "shop_app"), before);
+    assert!(sleeps(&shop, "shop_app").await);
+    let (shop, op) = done(shop, "shop_app", Work::Wake).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    assert_eq!(spec(&shop, "shop_app")["Mode"]["Replicated"]["Replicas"], 2);
+    once(&shop, "users reach the application", Shop::sees_only_app).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restore_point_of_a_sleeper_holds_what_it_goes_back_to() {
+    let awake = spec(&Shop::start(ShopOptions::default()).await, "shop_app");
+    let shop = asleep("shop_app", Above::Refuse).await;
+    let scene = Scene::ask_stack(shop, Work::Point { without_data: true }).await;
+    let op = driven(&scene).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    let engine = connect(&scene.shop, "looker").await;
+    let point = points::list(&engine, None).await.unwrap().pop().unwrap().head;
+    let app = point.services.iter().find(|s| s.name == "shop_app").unwrap();
+    let held = app.spec.load(&engine, &point.id).await.unwrap();
+    let held: serde_json::Value = serde_json::from_slice(&held).unwrap();
+    assert_eq!(held["Mode"], awake["Mode"]);
+    assert!(is_zero(&spec(&scene.shop, "shop_app")), "it sleeps on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s12_what_is_changed_of_a_sleeper_is_there_when_it_wakes() {
+    let shop = asleep("shop_app", Above::Refuse).await;
+    update(&shop, "shop_app", |spec| {
+        spec["TaskTemplate"]["ContainerSpec"]["Env"] = json!(["RELEASE=2"]);
+    })
+    .await;
+    let (shop, op) = done(shop, "shop_app", Work::Wake).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    let app = spec(&shop, "shop_app");
+    assert_eq!(app["TaskTemplate"]["ContainerSpec"]["Env"], json!(["RELEASE=2"]));
+    assert_eq!(app["Mode"]["Replicated"]["Replicas"], 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_that_does_not_come_up_says_so_and_leaves_the_service_to_the_swarm() {
+    let before = spec(&Shop::start(ShopOptions::default()).await, "shop_app");
+    let shop = asleep("shop_app", Above::Refuse).await;
+    shop.sim.workload("shop-app:1", Unhealthy);
+    let (shop, op) = done(shop, "shop_app", Work::Wake).await;
+    assert_eq!(op.journal.state, State::Failed, "{:#?}", op.journal);
+    assert!(failed_with(&op, "0 of 2 task(s) running"), "{:#?}", op.journal);
+    assert_eq!(spec(&shop, "shop_app")["Mode"], before["Mode"], "it is not put back to sleep");
+    assert!(!sleeps(&shop, "shop_app").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_person_has_scaled_to_zero_is_not_woken() {
+    let shop = Shop::start(ShopOptions { own_page: true, ..ShopOptions::default() }).await;
+    update(&shop, "shop_app", |spec| spec["Mode"]["Replicated"]["Replicas"] = json!(0)).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let (shop, op) = done(shop, "shop_app", Work::Sleep { above: Above::Refuse }).await;
+    assert!(failed_with(&op, "at zero already"), "{:#?}", op.journal);
+    let (shop, _) = done(shop, "shop_app", Work::Wake).await;
+    assert!(is_zero(&spec(&shop, "shop_app")));
+}
