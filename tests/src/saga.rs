@@ -508,7 +508,7 @@ impl Scene {
         let live = self.shop.data.content_of("shop_db", DATABASE);
         assert_eq!(live.as_ref(), Some(&self.wanted), "the data: {told}");
         let minute = Duration::from_secs(60);
-        self.shop.sim.until(minute, "users see the page", |sim| only_page(sim)).await;
+        self.shop.sim.until(minute, "users see the page", only_page).await;
     }
 
     /// Tries a stuck operation again, as a person does.
@@ -750,7 +750,7 @@ impl Scene {
         let minute = Duration::from_secs(60);
         let is_asleep = client_spec::is_zero(&specs(&self.shop)["shop_app"]);
         match is_asleep {
-            true => self.shop.sim.until(minute, "users see the page", |sim| only_page(sim)).await,
+            true => self.shop.sim.until(minute, "users see the page", only_page).await,
             false => {
                 let shop = &self.shop;
                 shop.sim.until(minute, "users get the application again", |_| shop.sees_only_app()).await;

@@ -19,7 +19,7 @@ const OPERATOR: &str = env!("CARGO_BIN_EXE_operator");
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The stack file with labels of sleep on everything but the proxy, which come due in no test.
-fn sleepy(text: String) -> String {
+fn sleepy(text: &str) -> String {
     let labels = "        skep.scale.down: \"0 0 1 1 *\"\n        skep.scale.up: \"0 0 2 1 *\"\n";
     let mut file = String::new();
     let mut service = String::new();
@@ -33,14 +33,14 @@ fn sleepy(text: String) -> String {
             file += labels;
         }
     }
-    assert_ne!(text, file, "the stack file is as this suite knows it");
+    assert_ne!(text, file.as_str(), "the stack file is as this suite knows it");
     file
 }
 
 /// Another release with three replicas.
-fn second(text: String) -> String {
+fn second(text: &str) -> String {
     let changed = text.replace("CACHE_HOST: cache", "CACHE_HOST: cache\n      RELEASE: \"2\"");
-    sleepy(changed.replace("replicas: 2", "replicas: 3"))
+    sleepy(&changed.replace("replicas: 2", "replicas: 3"))
 }
 
 /// How many tasks of a service have not ended.
@@ -88,7 +88,7 @@ async fn sleepers(stage: &Stage) -> Vec<String> {
 #[ignore = "needs the sandbox"]
 async fn a_shop_sleeps_wakes_and_keeps_what_was_deployed_meanwhile() {
     let stage = Stage::set(Setting { mode: "proxy", ..Setting::default() }).await;
-    stage.redeploy(sleepy).await;
+    stage.redeploy(|text| sleepy(&text)).await;
     stage.settled().await;
     let mut operator = stage.operator(OPERATOR, &[]).await;
     let awake = stage.shop().specs().await;
@@ -122,7 +122,7 @@ async fn a_shop_sleeps_wakes_and_keeps_what_was_deployed_meanwhile() {
 
     // Deployed over in its sleep: it sleeps on, and wakes as it was deployed.
     succeeded(&stage, Work::Sleep { above: Above::Along }).await;
-    stage.redeploy(second).await;
+    stage.redeploy(|text| second(&text)).await;
     let again = found(&stage, "sleep", 0).await;
     assert_eq!(again.journal.state, State::Succeeded, "{:#?}", again.journal);
     assert_eq!(tasks(&stage, "app").await, 0);

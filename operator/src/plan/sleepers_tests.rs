@@ -71,11 +71,11 @@ fn a_service_falls_asleep_and_wakes_by_its_schedules() {
 fn of_times_that_were_missed_the_newest_counts() {
     let app = app("shop_app");
     // Three nights without anybody to look: by day it stays up, at night it sleeps.
-    assert_eq!(works(&[app.clone()], &[], "05T12:00"), []);
-    assert_eq!(works(&[app.clone()], &[], "05T23:00"), [("shop_app".to_owned(), SLEEP)]);
+    assert_eq!(works(std::slice::from_ref(&app), &[], "05T12:00"), []);
+    assert_eq!(works(std::slice::from_ref(&app), &[], "05T23:00"), [("shop_app".to_owned(), SLEEP)]);
     let (down, sleeper) = asleep(&app, "02T20:01");
     assert_eq!(
-        works(&[down.clone()], std::slice::from_ref(&sleeper), "05T12:00"),
+        works(std::slice::from_ref(&down), std::slice::from_ref(&sleeper), "05T12:00"),
         [("shop_app".to_owned(), Work::Wake)]
     );
     assert_eq!(works(&[down], &[sleeper], "05T23:00"), [], "it sleeps, and is to sleep");
