@@ -60,8 +60,8 @@ impl Kind {
             Kind::Maintenance | Kind::Sleep | Kind::Wake | Kind::Expire | Kind::Command | Kind::Staged => 3,
             Kind::Verify | Kind::Import | Kind::Layout | Kind::Point | Kind::Rollback => 3,
             // Each is several operations in one, and has as many writes.
-            Kind::DataRollback | Kind::WholeRollback => 13,
-            Kind::FilesRollback | Kind::CommandRollback => 29,
+            Kind::DataRollback => 13,
+            Kind::FilesRollback | Kind::CommandRollback | Kind::WholeRollback => 29,
             Kind::BesideZero | Kind::Roles | Kind::Hot | Kind::InPlace => 5,
             Kind::Broker
             | Kind::Mongodb
