@@ -94,6 +94,8 @@ struct Parts {
     outbox: Option<Arc<Outbox>>,
     port: AlertPort,
     rules: Rules,
+    /// When this process began.
+    started: jiff::Timestamp,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -102,6 +104,7 @@ struct Parts {
 /// When it cannot begin; what happens later is tried again.
 pub async fn run(args: OperatorArgs, endpoint: &str, stop: CancellationToken) -> Result<(), Error> {
     let endpoint = Endpoint::parse(endpoint).ok_or_else(|| Error::Endpoint(endpoint.to_owned()))?;
+    let started = clock::now();
     let instance = args.instance.clone().unwrap_or_else(instance_name);
     let metrics = Arc::new(Metrics::new(
         env!("CARGO_PKG_VERSION"),
@@ -129,7 +132,8 @@ pub async fn run(args: OperatorArgs, endpoint: &str, stop: CancellationToken) ->
     };
     let env = Env { engine: engine.with_fence(fence), settings, runners, clock: Arc::new(clock::now) };
     let rules = args.schedules.rules();
-    let parts = Arc::new(Parts { engine, env, snapshots, leadership, metrics, meter, outbox, port, rules });
+    let parts =
+        Arc::new(Parts { engine, env, snapshots, leadership, metrics, meter, outbox, port, rules, started });
     info!(instance, listen = %args.listen, "skep {} is here", env!("CARGO_PKG_VERSION"));
 
     let last = CancellationToken::new();

@@ -84,7 +84,7 @@ fn a_sound_file_has_no_problem_and_warnings_alone_do_not_fail() {
     assert_eq!((sound.problems(), sound.warnings(), sound.exit_code()), (0, 0, 0), "{sound}");
     let warnings = check("warnings");
     assert_eq!((warnings.problems(), warnings.exit_code()), (0, 0), "{warnings}");
-    assert_eq!(warnings.warnings(), 8);
+    assert_eq!(warnings.warnings(), 9);
 }
 
 #[test]

@@ -10,11 +10,13 @@ use serde_json::{Value, json};
 use skep::operation::catalogue::{Backup, Entry, Finding, Origin, Purpose};
 use skep::operation::frozen::{Kept, KeptForm};
 use skep::operation::points::{self, Head, Member, Part, Point};
+use skep::operation::receiver::Standing;
 use skep::operation::record::{Intent, Journal, OpId, Operation, SCHEMA, State, Trigger, Work};
 use skep::operation::rollback::Now;
 use skep::operation::sleeper::Sleeper;
 use skep::plan::{World, explain};
 use skep::swarm::object::{Service, Task, TaskState, UpdateState, UpdateStatus};
+use skep_runner::task::PgBase;
 
 /// Stands between the question and the answer.
 const LINE: &str = "\n------------------------------------------------------------\n";
@@ -38,6 +40,9 @@ struct Case {
     /// What sleeps, with the replicas that it goes back to.
     #[serde(default)]
     sleepers: BTreeMap<String, Option<u64>>,
+    /// How far the receiver of the service is.
+    #[serde(default)]
+    received: Option<Timestamp>,
     /// Specs of a restore point, whose id is `20260301t020000abcdef`.
     #[serde(default)]
     then: BTreeMap<String, Spec>,
@@ -81,6 +86,9 @@ struct Stored {
     drill_failed: Option<Timestamp>,
     #[serde(default)]
     spoilt: Option<String>,
+    /// When its base backup had ended.
+    #[serde(default)]
+    base: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]
@@ -195,6 +203,15 @@ impl Stored {
                 node: None,
                 origin: Origin::Made,
                 inner: None,
+                base: self.base.map(|ended| PgBase {
+                    dir: format!("v1/shop/{service}/wal"),
+                    system: "7".to_owned(),
+                    segment_size: 16 << 20,
+                    start: "0/1".to_owned(),
+                    end: "0/2".to_owned(),
+                    ended: ended.to_string(),
+                    size: 52_428_800,
+                }),
             },
         }
     }
@@ -278,6 +295,12 @@ impl Case {
             sleepers: self.sleepers.iter().map(|(name, replicas)| sleeper(name, *replicas)).collect(),
             points: self.point().into_iter().collect(),
             there: Some(self.there()),
+            received: self
+                .received
+                .map(|until| Standing { service: self.service.clone(), until: Some(until), fault: None })
+                .map(|standing| (self.service.clone(), standing))
+                .into_iter()
+                .collect(),
             operations: self.operations.iter().map(Op::operation).collect(),
             pages: self.pages.iter().cloned().collect(),
         };

@@ -65,6 +65,7 @@ pub async fn by_skep(stage: &Stage, run: Run) -> f64 {
     let users = stage.users(RATE);
     let began = Instant::now();
     let work = Work::Restore {
+        to: None,
         backup: None,
         before: None,
         in_place: None,

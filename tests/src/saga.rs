@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use skep::operation::catalogue::{Backup, Origin, Purpose};
 use skep::operation::client_spec;
@@ -19,6 +20,7 @@ use skep::operation::drive::{self, Again};
 use skep::operation::freeze::kept_by;
 use skep::operation::frozen::{Kept, KeptForm};
 use skep::operation::points::{self, Head, Point};
+use skep::operation::receiver;
 use skep::operation::record::{
     Above, Intent, OpId, Operation, SCHEMA, State, StepState, Trigger, Work, of_stack,
 };
@@ -108,6 +110,45 @@ impl Scene {
         (shop, wanted)
     }
 
+    /// A shop whose write-ahead log is received, with the receiver at work.
+    ///
+    /// # Panics
+    /// When the engine refuses it.
+    pub async fn receiving(mut options: ShopOptions) -> Shop {
+        options.db_labels.push(("skep.backup.wal".to_owned(), "true".to_owned()));
+        let shop = Shop::start(options).await;
+        let keeper = env(&shop, "keeper").await;
+        receiver::reconcile(&keeper, false).await.expect("the simulated engine answers");
+        let received = |shop: &Shop| shop.data.with(|w| w.logs.values().any(|log| log.until().is_some()));
+        shop.sim.until(Duration::from_secs(60), "the log is received", |_| received(&shop)).await;
+        shop
+    }
+
+    /// A shop whose log is received, and of which a backup with a base is to be taken.
+    pub async fn based(options: ShopOptions) -> Scene {
+        Scene::ask(Scene::receiving(options).await, Work::Backup).await
+    }
+
+    /// A shop whose log is received and that was backed up; orders were written, and a table was lost later. It is to come back
+    /// as it was between the two.
+    pub async fn moment(options: ShopOptions) -> Scene {
+        let (shop, to, wanted) = Scene::lost_later(options).await;
+        Scene::ask(shop, to_moment(to)).await.wanting(wanted)
+    }
+
+    /// The shop of [`Scene::moment`], the moment, and what it held then.
+    pub async fn lost_later(options: ShopOptions) -> (Shop, Timestamp, Content) {
+        let shop = Scene::back_up(Scene::receiving(options).await).await;
+        shop.data.insert("shop_db", DATABASE, "orders", 7);
+        let wanted = live(&shop);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let to = shop.sim.now();
+        shop.data.insert("shop_db", DATABASE, "orders", 5);
+        shop.data.drop_table("shop_db", DATABASE, "users");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        (shop, to, wanted)
+    }
+
     /// A shop that was backed up, and whose backup is to be proved.
     pub async fn drill(options: ShopOptions) -> Scene {
         let shop = Scene::back_up(Shop::start(options).await).await;
@@ -153,7 +194,14 @@ impl Scene {
         let engine = connect(&shop, "asker").await;
         let restored = Scene::ask(
             shop,
-            Work::Restore { backup: None, before: None, in_place: None, quiesce: None, create_roles: false },
+            Work::Restore {
+                to: None,
+                backup: None,
+                before: None,
+                in_place: None,
+                quiesce: None,
+                create_roles: false,
+            },
         );
         let Scene { shop, op, .. } = restored.await;
         let name = format!("skep_{op}_old");
@@ -550,6 +598,7 @@ impl Scene {
         self.check_kept(&op, &told).await;
         self.check_proved(&op, &told).await;
         self.check_catalogue(&op, &told).await;
+        self.check_recovered(&op, &told).await;
         self.check_points(&op, &told).await;
         self.check_parts(&op, &told).await;
         self.check_users(&op, &told).await;
@@ -699,6 +748,19 @@ impl Scene {
         }
     }
 
+    /// What was recovered is a registered backup, or nothing of it is left.
+    async fn check_recovered(&self, op: &Operation, told: &str) {
+        let id = format!("{}r", op.id);
+        let engine = connect(&self.shop, "looker").await;
+        let configs = engine.configs(Kind::Backup, &[]).await.expect("the simulated engine answers");
+        let registered = configs.iter().filter_map(Backup::read).any(|b| b.entry.id == id);
+        let dirs = self.shop.data.with(|w| w.store.dirs.keys().cloned().collect::<Vec<_>>());
+        assert_eq!(dirs.iter().any(|dir| dir.ends_with(&id)), registered, "what was recovered: {told}");
+        let is_moment = matches!(op.intent.work, Work::Restore { to: Some(_), .. });
+        let has_to_be = is_moment && op.journal.state == State::Succeeded;
+        assert!(registered || !has_to_be, "a restore to a moment recovers it: {told}");
+    }
+
     /// A point that is listed is whole; what was not registered left neither parts nor backups.
     async fn check_points(&self, op: &Operation, told: &str) {
         let engine = connect(&self.shop, "looker").await;
@@ -770,8 +832,15 @@ impl Scene {
 pub const LOST_ROLE: &str = "reporting";
 
 /// Restore beside, and make the roles that are missing.
-pub const RESTORE_WITH_ROLES: Work =
-    Work::Restore { backup: None, before: None, in_place: Some(false), quiesce: None, create_roles: true };
+pub const RESTORE_WITH_ROLES: Work = Work::Restore {
+    to: None,
+    backup: None,
+    before: None,
+    in_place: Some(false),
+    quiesce: None,
+    create_roles: true,
+};
+
 /// Whether users see nothing but the page now.
 fn only_page(sim: &Sim) -> bool {
     sim.timeline().last().is_some_and(|(_, seen)| seen.iter().all(|a| *a == Answer::Page))
@@ -797,6 +866,19 @@ pub async fn update(shop: &Shop, service: &str, change: impl FnOnce(&mut Value))
     let mut found = engine.service(service).await.expect("it is there");
     change(&mut found.spec);
     engine.update_service(&found.id, found.version, &found.spec).await.expect("nobody else writes it");
+}
+
+/// A restore to a moment.
+pub fn to_moment(to: Timestamp) -> Work {
+    let to = Some(to);
+    Work::Restore {
+        to,
+        backup: None,
+        before: None,
+        in_place: Some(false),
+        quiesce: None,
+        create_roles: false,
+    }
 }
 
 /// The import of everything that the store holds of the service.
@@ -826,7 +908,8 @@ pub async fn connect(shop: &Shop, name: &str) -> Engine {
     Engine::connect(endpoint).await.expect("the simulated engine answers")
 }
 
-async fn env(shop: &Shop, name: &str) -> Env {
+/// What a driver of this name works with.
+pub async fn env(shop: &Shop, name: &str) -> Env {
     let sim = shop.sim.clone();
     let mut settings =
         Settings { instance: name.to_owned(), page_image: PAGE_IMAGE.to_owned(), ..Settings::default() };

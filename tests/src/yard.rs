@@ -34,8 +34,14 @@ pub struct Yard {
 }
 
 /// Restore the newest backup, as the labels say.
-pub const RESTORE: Work =
-    Work::Restore { backup: None, before: None, in_place: None, quiesce: None, create_roles: false };
+pub const RESTORE: Work = Work::Restore {
+    to: None,
+    backup: None,
+    before: None,
+    in_place: None,
+    quiesce: None,
+    create_roles: false,
+};
 
 // === impl Yard ===
 
@@ -76,7 +82,11 @@ impl Yard {
         .await
     }
 
-    fn env(&self, settings: Settings) -> Env {
+    /// What drivers of operations work with.
+    ///
+    /// # Panics
+    /// When the runners were not built.
+    pub fn env(&self, settings: Settings) -> Env {
         Env {
             engine: self.engine.clone(),
             settings: Arc::new(settings),

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use skep::cli::{self, Exit, Out};
 use skep::operation::desk;
 use skep::operation::drive::{self, Again};
+use skep::operation::receiver;
 use skep::operation::record::{Intent, OpId, SCHEMA, Trigger, Work};
 use skep::operation::saga::Env;
 use skep::operation::settings::Settings;
@@ -616,5 +617,54 @@ async fn a_stack_goes_back_with_its_data_driven_from_the_command_line() {
     let said = desk.drive(&["rollback", "shop", "--to", &id]).await;
     assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
     assert_eq!(desk.shop.data.content_of("shop_db", DATABASE).unwrap(), then);
+    desk.kept_the_secret();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_goes_back_to_a_moment_and_a_release_leaves_no_slot() {
+    let desk = Desk::open_with(("skep.backup.wal", "true")).await;
+    let env = skep_tests::saga::env(&desk.shop, "operator").await;
+    receiver::reconcile(&env, false).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(desk.drive(&["backup", "db"]).await.exit, Exit::Fine);
+    desk.shop.data.insert("shop_db", DATABASE, "orders", 7);
+    let wanted = desk.shop.data.content_of("shop_db", DATABASE);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let to = desk.shop.sim.now().strftime("%Y-%m-%d %H:%M:%S%.6f").to_string();
+    desk.shop.data.drop_table("shop_db", DATABASE, "users");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+
+    let listed = desk.say(&["backups"]).await;
+    assert!(listed.out.contains("shop_db can be restored as it was at any moment from "), "{}", listed.out);
+    let listed: Value = serde_json::from_str(&desk.say(&["backups", "--output", "json"]).await.out).unwrap();
+    assert!(
+        listed[0]["moments"]["from"].is_string() && listed[0]["moments"]["until"].is_string(),
+        "{listed}"
+    );
+    for (text, why) in [
+        ("2020-01-01 00:00:00", "before the oldest base backup"),
+        ("2126-01-01T00:00:00Z", "still to come"),
+        ("2026-03-29 02:30:00 Europe/Paris", "does not exist in Europe/Paris"),
+        ("noon", "is no moment"),
+    ] {
+        let said = desk.say(&["restore", "db", "--to", text]).await;
+        assert_eq!(said.exit, Exit::Refused, "{text}: {}{}", said.out, said.err);
+        assert!(said.err.contains(why), "{text}: {}", said.err);
+    }
+    let plan = desk.say(&["plan", "restore", "db", "--to", &to]).await;
+    assert_eq!(plan.exit, Exit::Fine, "{}{}", plan.out, plan.err);
+    assert!(plan.out.contains("recover") && plan.out.contains("replay the log up to"), "{}", plan.out);
+    let said = desk.drive(&["restore", "db", "--to", &to]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    assert_eq!(desk.shop.data.content_of("shop_db", DATABASE), wanted);
+    desk.app_answers().await;
+
+    let runner = desk.runner.to_str().unwrap();
+    let said = desk.say(&["release", "--all", "--runner", runner]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    assert!(said.err.contains("dropping replication slot skep_"), "{}", said.err);
+    assert_eq!(desk.shop.data.with(|world| world.servers["shop_db"].slots.len()), 0);
+    let own = |name: &String| name.starts_with("skep-wal") || name.starts_with("skep-unwal");
+    assert!(!desk.shop.sim.services().iter().any(own) && !desk.shop.sim.stored_names().iter().any(own));
     desk.kept_the_secret();
 }

@@ -58,6 +58,7 @@ impl Book {
             service: "shop_db".to_owned(),
             service_id: "x1".to_owned(),
             work: Work::Restore {
+                to: None,
                 backup: None,
                 before: None,
                 in_place: None,

@@ -93,7 +93,14 @@ async fn versions(stage: &Stage) -> BTreeMap<&'static str, u64> {
 
 async fn restore_of(stage: &Stage, backup: Option<String>) -> OpId {
     stage
-        .ask(Work::Restore { backup, before: None, in_place: None, quiesce: None, create_roles: false })
+        .ask(Work::Restore {
+            to: None,
+            backup,
+            before: None,
+            in_place: None,
+            quiesce: None,
+            create_roles: false,
+        })
         .await
 }
 

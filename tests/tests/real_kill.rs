@@ -17,7 +17,7 @@ use skep_tests::stage::{Door, Setting, Stage, Write};
 const OPERATOR: &str = env!("CARGO_BIN_EXE_operator");
 
 fn steps(in_place: bool) -> Vec<&'static str> {
-    Restore { in_place }.steps().iter().map(|step| step.name()).collect()
+    Restore { in_place, recovers: false }.steps().iter().map(|step| step.name()).collect()
 }
 
 /// Holds of the write with this number among those of a step, its beginning not counted; of the one that ends the step
@@ -50,6 +50,7 @@ async fn killed_at(
     let before = shop.specs().await;
     let mut dead = Vec::new();
     let work = Work::Restore {
+        to: None,
         backup: None,
         before: None,
         in_place: Some(in_place),

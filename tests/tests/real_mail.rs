@@ -78,6 +78,7 @@ impl Book {
             service: "größe_db".to_owned(),
             service_id: "x1".to_owned(),
             work: Work::Restore {
+                to: None,
                 backup: None,
                 before: None,
                 in_place: None,

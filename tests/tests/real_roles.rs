@@ -17,7 +17,7 @@ use skep_tests::yard::{RESTORE, Yard, told};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const WITH_ROLES: Work =
-    Work::Restore { backup: None, before: None, in_place: None, quiesce: None, create_roles: true };
+    Work::Restore { to: None, backup: None, before: None, in_place: None, quiesce: None, create_roles: true };
 
 const STACK: &str = r#"
 version: "3.8"

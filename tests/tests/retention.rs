@@ -225,8 +225,14 @@ async fn a_backup_in_a_store_that_is_gone_stays_as_it_is() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_removed_while_a_restore_waits_that_may_want_it() {
     let (farm, mut leader, _) = third().await;
-    let work =
-        Work::Restore { backup: None, before: None, in_place: None, quiesce: None, create_roles: false };
+    let work = Work::Restore {
+        to: None,
+        backup: None,
+        before: None,
+        in_place: None,
+        quiesce: None,
+        create_roles: false,
+    };
     let waits = farm.ask_approval("shop_db", work).await;
     leader.lead_for(MINUTE).await;
     assert_eq!(farm.backups().await.len(), 3);

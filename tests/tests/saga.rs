@@ -48,6 +48,8 @@ enum Kind {
     StagedDrill,
     StagedFilesDrill,
     StagedCommand,
+    Based,
+    Moment,
 }
 
 impl Kind {
@@ -70,12 +72,12 @@ impl Kind {
             | Kind::VolumeDrill
             | Kind::CommandBackup => 5,
             Kind::StagedBeside | Kind::StagedInPlace | Kind::StagedFiles | Kind::StagedDrill => 5,
-            Kind::StagedFilesDrill | Kind::StagedCommand => 5,
+            Kind::StagedFilesDrill | Kind::StagedCommand | Kind::Based | Kind::Moment => 5,
         }
     }
 }
 
-const KINDS: [Kind; 36] = [
+const KINDS: [Kind; 38] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -112,10 +114,19 @@ const KINDS: [Kind; 36] = [
     Kind::StagedDrill,
     Kind::StagedFilesDrill,
     Kind::StagedCommand,
+    Kind::Based,
+    Kind::Moment,
 ];
 
 fn restore(in_place: bool, quiesce: Option<bool>) -> Work {
-    Work::Restore { backup: None, before: None, in_place: Some(in_place), quiesce, create_roles: false }
+    Work::Restore {
+        to: None,
+        backup: None,
+        before: None,
+        in_place: Some(in_place),
+        quiesce,
+        create_roles: false,
+    }
 }
 
 fn proxy_mode() -> ShopOptions {
@@ -146,6 +157,8 @@ async fn scene(kind: Kind) -> Scene {
         Kind::StagedCommand => {
             Scene::restore(staged(ShopOptions::files("command")), restore(true, None)).await
         }
+        Kind::Based => Scene::based(ShopOptions::default()).await,
+        Kind::Moment => Scene::moment(ShopOptions::default()).await,
         Kind::Backup => Scene::backup(ShopOptions::default()).await,
         Kind::Beside => Scene::restore(ShopOptions::default(), restore(false, None)).await,
         Kind::BesideZero => Scene::restore(proxy_mode(), restore(false, None)).await,
@@ -281,6 +294,12 @@ for_each_kind! {
     a_restore_survives_death_after_every_write: Kind::Beside, dies_after;
     a_restore_survives_every_write_twice: Kind::Beside, repeats;
     a_restore_goes_back_when_any_write_fails: Kind::Beside, fails;
+    a_backup_with_a_base_survives_death_after_every_write: Kind::Based, dies_after;
+    a_backup_with_a_base_goes_back_when_any_write_fails: Kind::Based, fails;
+    a_restore_to_a_moment_survives_death_before_every_write: Kind::Moment, dies_before;
+    a_restore_to_a_moment_survives_death_after_every_write: Kind::Moment, dies_after;
+    a_restore_to_a_moment_survives_every_write_twice: Kind::Moment, repeats;
+    a_restore_to_a_moment_goes_back_when_any_write_fails: Kind::Moment, fails;
     a_restore_at_zero_survives_death_after_every_write: Kind::BesideZero, dies_after;
     a_restore_at_zero_goes_back_when_any_write_fails: Kind::BesideZero, fails;
     a_restore_that_makes_roles_survives_death_before_every_write: Kind::Roles, dies_before;

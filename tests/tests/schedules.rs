@@ -113,8 +113,14 @@ async fn a_run_that_is_due_during_another_operation_is_made_up_when_that_has_end
         Farm::start("2026-03-01T23:00:00Z", &[("shop_db", &[("skep.backup.schedule", "@daily")])]).await;
     let mut leader = farm.leader("leader").await;
     leader.lead("2026-03-01T23:10:00Z").await;
-    let restore =
-        Work::Restore { backup: None, before: None, in_place: None, quiesce: None, create_roles: false };
+    let restore = Work::Restore {
+        to: None,
+        backup: None,
+        before: None,
+        in_place: None,
+        quiesce: None,
+        create_roles: false,
+    };
     let asked = farm.ask_approval("shop_db", restore).await;
     leader.lead("2026-03-02T05:00:00Z").await;
     assert_eq!(farm.backups().await.len(), 0, "the restore waits for approval, and the service for it");
@@ -222,8 +228,14 @@ async fn a_drill_that_gave_way_is_made_up_when_the_other_operation_has_ended() {
     }
     let begun = farm.operations().await.pop().unwrap().intent.created;
     assert_eq!(drills(&farm).await.len(), 1, "it is under way");
-    let restore =
-        Work::Restore { backup: None, before: None, in_place: None, quiesce: None, create_roles: false };
+    let restore = Work::Restore {
+        to: None,
+        backup: None,
+        before: None,
+        in_place: None,
+        quiesce: None,
+        create_roles: false,
+    };
     let asked = farm.ask_approval("shop_db", restore).await;
     leader.lead("2026-03-02T08:00:00Z").await;
     let gave_way = (begun.strftime("%d %H:%M").to_string(), State::Cancelled);

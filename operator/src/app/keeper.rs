@@ -5,13 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use thiserror::Error;
 use tracing::info;
 
 use super::Parts;
 use crate::http::metrics::Metrics;
-use crate::operation::desk;
 use crate::operation::saga::Env;
+use crate::operation::{desk, receiver};
 use crate::plan;
 use crate::plan::scheduled::Rules;
 use crate::plan::sweep::{Objects, SWEPT, What};
@@ -30,6 +31,8 @@ pub(super) enum Chore {
     Alerts,
     /// Ask for operations that are due by themselves.
     Due,
+    /// Keep receivers of write-ahead logs.
+    Receivers,
     /// Remove records and objects.
     Tidy,
 }
@@ -40,6 +43,7 @@ pub(super) struct Keeper {
     port: AlertPort,
     rules: Rules,
     metrics: Arc<Metrics>,
+    started: Timestamp,
 }
 
 /// A chore that could not be done now.
@@ -56,12 +60,12 @@ pub(super) enum Undone {
 // === impl Chore ===
 
 impl Chore {
-    pub(super) const ALL: [Chore; 3] = [Chore::Alerts, Chore::Due, Chore::Tidy];
+    pub(super) const ALL: [Chore; 4] = [Chore::Alerts, Chore::Due, Chore::Receivers, Chore::Tidy];
 
     const fn every(self) -> Duration {
         match self {
             Chore::Alerts => Duration::from_secs(1),
-            Chore::Due => Duration::from_secs(20),
+            Chore::Due | Chore::Receivers => Duration::from_secs(20),
             Chore::Tidy => Duration::from_secs(60),
         }
     }
@@ -72,6 +76,7 @@ impl fmt::Display for Chore {
         f.write_str(match self {
             Chore::Alerts => "alerts",
             Chore::Due => "due",
+            Chore::Receivers => "receivers",
             Chore::Tidy => "tidy",
         })
     }
@@ -82,7 +87,13 @@ impl fmt::Display for Chore {
 impl Keeper {
     pub(super) fn new(parts: &Parts) -> Keeper {
         let port = AlertPort { engine: parts.env.engine.clone(), ..parts.port.clone() };
-        Keeper { env: parts.env.clone(), port, rules: parts.rules, metrics: parts.metrics.clone() }
+        Keeper {
+            env: parts.env.clone(),
+            port,
+            rules: parts.rules,
+            metrics: parts.metrics.clone(),
+            started: parts.started,
+        }
     }
 
     async fn tidy(&self) -> Result<(), Error> {
@@ -133,6 +144,10 @@ impl Reconcile for Keeper {
                 }
             }
             Chore::Due => drop(cron::ask(&self.env, &self.rules).await?),
+            Chore::Receivers => {
+                let released = receiver::honour(&self.env.engine, self.started).await?;
+                self.metrics.receivers(&receiver::reconcile(&self.env, released).await?);
+            }
             Chore::Tidy => self.tidy().await?,
         }
         Ok(Action::After(key.every()))

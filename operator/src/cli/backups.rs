@@ -1,5 +1,7 @@
 //! The catalogue of backups: what is in it, and what else can be done with it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -10,6 +12,8 @@ use super::session::Session;
 use super::table::{Cell, Table};
 use super::verify::{self, VerifyArgs};
 use crate::operation::catalogue::{Backup, Entry, Finding, Origin, Purpose};
+use crate::operation::receiver::{self, Standing};
+use crate::operation::wal::{self, Range};
 use crate::plan::words::{ago, clock, size};
 use crate::swarm::object::Kind;
 
@@ -46,6 +50,8 @@ struct Shown<'a> {
     removing: Option<Timestamp>,
     spoilt: Option<&'a Finding>,
     copies: &'a [String],
+    /// Where it has a base backup: the moments that can be restored from it.
+    moments: Option<Range>,
 }
 
 /// `skep backups`
@@ -62,10 +68,11 @@ async fn list(session: &Session, service: Option<&str>) -> Result<Exit, Failure>
     let mut backups: Vec<Backup> = configs.iter().filter_map(Backup::read).collect();
     let unreadable = configs.len() - backups.len();
     if let Some(service) = service {
-        let end = format!("_{service}");
-        backups.retain(|b| b.entry.service == service || b.entry.service.ends_with(&end));
+        backups.retain(|b| is_meant(&b.entry.service, service));
     }
     backups.sort_by(|a, b| (&a.entry.service, a.entry.taken).cmp(&(&b.entry.service, b.entry.taken)));
+    let mut received = receiver::standings(&session.engine).await?;
+    received.retain(|of, _| service.is_none_or(|service| is_meant(of, service)));
     let exit = if backups.iter().any(|b| b.spoilt.is_some()) { Exit::Failed } else { Exit::Fine };
     if session.out.is_json() {
         let all: Vec<Shown<'_>> = backups
@@ -80,6 +87,7 @@ async fn list(session: &Session, service: Option<&str>) -> Result<Exit, Failure>
                 removing: b.removing,
                 spoilt: b.spoilt.as_ref(),
                 copies: &b.copies,
+                moments: moments(std::slice::from_ref(b), &b.entry.service, &received),
             })
             .collect();
         session.out.json_whole(&all);
@@ -89,6 +97,7 @@ async fn list(session: &Session, service: Option<&str>) -> Result<Exit, Failure>
         true => session.out.say("no backups"),
         false => session.out.say(table(session, &backups).render(session.out.paint)),
     }
+    tell_moments(session, &backups, &received);
     for backup in &backups {
         let Some(Finding { at, why }) = &backup.spoilt else { continue };
         let (id, since) = (&backup.entry.id, ago(*at, session.now()));
@@ -98,6 +107,35 @@ async fn list(session: &Session, service: Option<&str>) -> Result<Exit, Failure>
         session.out.aside(format!("mind: {unreadable} cannot be read; a newer Skep may have made them"));
     }
     Ok(exit)
+}
+
+/// Whether a person means a service by this name.
+fn is_meant(service: &str, name: &str) -> bool {
+    service == name || service.strip_suffix(name).is_some_and(|stack| stack.ends_with('_'))
+}
+
+/// The moments of a service that can be restored, as far as is known.
+fn moments(all: &[Backup], service: &str, received: &BTreeMap<String, Standing>) -> Option<Range> {
+    wal::range(all, service, received.get(service).and_then(|s| s.until))
+}
+
+/// Says of each service of which moments they can be restored, and of each receiver that does not receive why.
+fn tell_moments(session: &Session, backups: &[Backup], received: &BTreeMap<String, Standing>) {
+    let of_backups = backups.iter().map(|b| &b.entry.service);
+    let services: BTreeSet<&String> = of_backups.chain(received.keys()).collect();
+    for service in services {
+        let (zone, command) = (session.out.zone(), &session.command);
+        if let Some(Range { from, until }) = moments(backups, service, received) {
+            let until = until.map_or_else(|| "when nobody can tell now".to_owned(), |at| clock(at, zone));
+            session.out.say(format!(
+                "{service} can be restored as it was at any moment from {} until {until}: {command} restore {service} --to TIME",
+                clock(from, zone),
+            ));
+        }
+        if let Some(why) = received.get(service).and_then(|standing| standing.fault.as_ref()) {
+            session.out.aside(format!("mind: the write-ahead log of {service} is not received now: {why}"));
+        }
+    }
 }
 
 /// When what was made of it last passed the checks, or how its drill failed since; where there was no check, that it loads.

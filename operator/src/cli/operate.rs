@@ -16,8 +16,9 @@ use super::session::Session;
 use super::settings::positive;
 use crate::operation::desk;
 use crate::operation::record::{Intent, OpId, SCHEMA, Trigger, Work, of_stack};
-use crate::plan::{Plan, World, explain};
-use crate::policy::{self, Strategy, duration};
+use crate::plan::{Plan, World, explain, moment};
+use crate::policy::{self, Schedule, Strategy, duration};
+use crate::swarm::object::Service;
 
 /// Options of everything that asks for an operation.
 #[derive(Clone, Debug, clap::Args)]
@@ -65,6 +66,10 @@ pub struct RestoreWhat {
     /// The newest verified backup older than this: `2026-03-01T02:00:00Z`, `2026-03-01 02:00` or `2h` (ago).
     #[arg(long, value_name = "TIME")]
     pub before: Option<String>,
+    /// The data as it was at this moment: `2026-05-01 14:03:00` by the clock of the service's schedule (else UTC), or with its
+    /// zone, as in `2026-05-01T14:03:00Z` or `2026-05-01 14:03:00 Europe/Paris`. Needs skep.backup.wal=true.
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["backup", "before", "in_place", "create_roles"])]
+    pub to: Option<String>,
     /// Replace the data in place instead of beside.
     #[arg(long)]
     pub in_place: bool,
@@ -171,6 +176,8 @@ pub enum PlanCommand {
 pub(super) struct Wish {
     service: String,
     work: Work,
+    /// The moment to which data is to come back, as it was written.
+    to: Option<String>,
     accept_problems: bool,
     until: Until,
 }
@@ -318,10 +325,21 @@ fn planned(session: &Session, world: &World, wish: &Wish) -> Result<Planned, Fai
     let mut work = wish.work.clone();
     if let Work::Restore { in_place: in_place @ None, .. } = &mut work {
         let restore = policy::parse(&service.labels()).policy.restore;
-        *in_place = restore.map(|r| r.strategy == Strategy::InPlace);
+        // A moment is always restored beside.
+        *in_place = restore.map(|r| r.strategy == Strategy::InPlace && wish.to.is_none());
+    }
+    if let (Work::Restore { to, .. }, Some(text)) = (&mut work, &wish.to) {
+        *to = Some(moment_of(service, text)?);
     }
     let plan = explain(world, service.name(), &work, wish.accept_problems, session.now());
     Ok(Planned { service: service.name().to_owned(), service_id: service.id.clone(), work, plan })
+}
+
+/// A moment in the life of a service: by the clock of its schedule, where nothing else is said.
+fn moment_of(service: &Service, text: &str) -> Result<Timestamp, Failure> {
+    let backup = policy::parse(&service.labels()).policy.backup.unwrap_or_default();
+    let zone = backup.schedules.first().map_or(TimeZone::UTC, Schedule::zone);
+    moment::parse(text, &zone).map_err(|why| Failure::refused(format!("--to: {why}")))
 }
 
 fn show(session: &Session, plan: &Plan) -> Exit {
@@ -341,7 +359,7 @@ fn maintenance_wish(session: &Session, service: &str, lasts: Option<Duration>) -
 
 impl Wish {
     pub(super) fn new(service: &str, work: Work) -> Wish {
-        Wish { service: service.to_owned(), work, accept_problems: false, until: Until::Rest }
+        Wish { service: service.to_owned(), work, to: None, accept_problems: false, until: Until::Rest }
     }
 }
 
@@ -356,13 +374,15 @@ impl RestoreWhat {
             })
         });
         let work = Work::Restore {
+            to: None,
             backup: self.backup.clone(),
             before: before.transpose()?,
             in_place: self.in_place.then_some(true),
             quiesce: self.no_quiesce.then_some(false),
             create_roles: self.create_roles,
         };
-        Ok(Wish { accept_problems: self.accept_problems, ..Wish::new(&self.service, work) })
+        let to = self.to.clone();
+        Ok(Wish { to, accept_problems: self.accept_problems, ..Wish::new(&self.service, work) })
     }
 }
 

@@ -12,8 +12,14 @@ fn at(text: &str) -> Timestamp {
 }
 
 fn restore() -> Operation {
-    let work =
-        Work::Restore { backup: None, before: None, in_place: None, quiesce: None, create_roles: false };
+    let work = Work::Restore {
+        to: None,
+        backup: None,
+        before: None,
+        in_place: None,
+        quiesce: None,
+        create_roles: false,
+    };
     op("shop_db", work, "2026-03-02T10:00:00Z", State::Running)
 }
 

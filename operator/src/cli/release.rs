@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cancel all that is open ─▶ drive what nobody drives ─▶ (stuck, where asked for: put saved specs back)
-//!     ─▶ wake what sleeps ─▶ report
+//!     ─▶ wake what sleeps ─▶ end all receivers, drop their replication slots ─▶ report
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,12 +20,16 @@ use super::sweep::still_paged;
 use super::table::{Cell, Table};
 use crate::operation::clients::{self, Start};
 use crate::operation::desk::{self, Refusal};
+use crate::operation::receiver::{self, Left};
 use crate::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
 use crate::operation::saga::{Cx, Env, Fault};
 use crate::operation::{frozen, sleeper};
+use crate::swarm::error::Error;
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A slot that was not dropped after this long is told.
+const DROPPED_WITHIN: Duration = Duration::from_secs(120);
 
 /// `release`
 #[derive(Clone, Debug, clap::Args)]
@@ -66,7 +70,34 @@ pub(super) async fn release(session: &Session, args: &ReleaseArgs) -> Result<Exi
     }
     let woken = wake(session, &args.work).await?;
     let ids: Vec<OpId> = ids.into_iter().chain(woken).collect();
-    report(session, &ids).await
+    let left = end_receivers(session).await?;
+    report(session, &ids, &left).await
+}
+
+/// Ends all receivers and drops their slots: a slot that nobody reads from would fill the live disk. What is left after a
+/// while cannot be dropped now, and is told.
+async fn end_receivers(session: &Session) -> Result<Vec<Left>, Failure> {
+    receiver::release(&session.engine).await?;
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let until = session.now() + DROPPED_WITHIN;
+    let mut told = Vec::new();
+    loop {
+        ticks.tick().await;
+        let left = match receiver::retire(&session.engine, session.now()).await {
+            Ok(left) => left,
+            // Read again: a leader does the same.
+            Err(error) if error.is_retryable() || matches!(error, Error::Stale { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        for Left { service, slot } in left.iter().filter(|left| !told.contains(*left)) {
+            session.out.aside(format!("{service}: ending its receiver, dropping replication slot {slot}"));
+        }
+        told.extend(left.iter().filter(|left| !told.contains(*left)).cloned().collect::<Vec<_>>());
+        if left.is_empty() || session.now() >= until {
+            return Ok(left);
+        }
+    }
 }
 
 /// Wakes everything that sleeps; what another one needs, with that one. Returns the operations that did.
@@ -151,7 +182,7 @@ async fn put_back(env: &Env, op: &mut Operation) -> Result<(), String> {
     }
 }
 
-async fn report(session: &Session, ids: &[OpId]) -> Result<Exit, Failure> {
+async fn report(session: &Session, ids: &[OpId], left: &[Left]) -> Result<Exit, Failure> {
     let operations = desk::list(&session.engine).await?;
     let own: Vec<&Operation> = operations.iter().filter(|o| ids.contains(&o.id)).collect();
     let services = session.engine.services(&[]).await?;
@@ -159,8 +190,10 @@ async fn report(session: &Session, ids: &[OpId]) -> Result<Exit, Failure> {
     if session.out.is_json() {
         let paged: Vec<&str> = paged.iter().map(|(s, _)| s.name()).collect();
         let operations: Vec<_> = own.iter().map(|o| view(o)).collect();
-        session.out.json_whole(&serde_json::json!({ "operations": operations, "still_paged": paged }));
-    } else if own.is_empty() && paged.is_empty() {
+        session.out.json_whole(&serde_json::json!({
+            "operations": operations, "still_paged": paged, "slots_left": left,
+        }));
+    } else if own.is_empty() && paged.is_empty() && left.is_empty() {
         session.out.say("nothing to give back: no operation is open, no page is on, nothing sleeps");
     } else {
         let mut table = Table::new(&["OPERATION", "OF", "STATE"]);
@@ -173,6 +206,12 @@ async fn report(session: &Session, ids: &[OpId]) -> Result<Exit, Failure> {
     for (service, op) in &paged {
         session.out.aside(format!("mind: {} still shows the page of operation {op}", service.name()));
     }
+    for Left { service, slot } in left {
+        session.out.aside(format!(
+            "mind: replication slot {slot} of {service} could not be dropped yet; it makes the server keep its log. Run this again \
+             once the server answers, or in its database: SELECT pg_drop_replication_slot('{slot}')"
+        ));
+    }
     let stuck = own.iter().any(|o| o.journal.state == State::Stuck);
-    Ok(if stuck || !paged.is_empty() { Exit::Stuck } else { Exit::Fine })
+    Ok(if stuck || !paged.is_empty() || !left.is_empty() { Exit::Stuck } else { Exit::Fine })
 }

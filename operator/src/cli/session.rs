@@ -1,6 +1,6 @@
 //! What every command that asks the engine begins with.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,11 +9,10 @@ use super::failure::Failure;
 use super::out::Out;
 use crate::operation::catalogue::Backup;
 use crate::operation::desk;
-use crate::operation::points;
 use crate::operation::record::{OpId, Operation, Work};
 use crate::operation::rollback;
 use crate::operation::saga::{Clock, Fault};
-use crate::operation::sleeper;
+use crate::operation::{points, receiver, sleeper};
 use crate::plan::World;
 use crate::policy;
 use crate::swarm::engine::Engine;
@@ -58,7 +57,8 @@ impl Session {
         let backups = backups.iter().filter_map(Backup::read).collect();
         let points = points::list(&self.engine, None).await?;
         let sleepers = sleeper::list(&self.engine).await?.into_iter().map(|(sleeper, _)| sleeper).collect();
-        Ok(World { services, tasks, backups, points, sleepers, there: None, operations, pages })
+        let received = BTreeMap::new();
+        Ok(World { services, tasks, backups, points, sleepers, there: None, received, operations, pages })
     }
 
     /// Reads everything that the plan of this work rests on.
@@ -67,6 +67,9 @@ impl Session {
     /// When the engine cannot be asked, or a restore point lacks something.
     pub(super) async fn world_for(&self, work: &Work) -> Result<World, Failure> {
         let mut world = self.world().await?;
+        if let Work::Restore { .. } = work {
+            world.received = receiver::standings(&self.engine).await?;
+        }
         let Work::Rollback { point, .. } = work else { return Ok(world) };
         if let Some(point) = world.points.iter().find(|p| p.head.id == *point) {
             world.there =

@@ -48,6 +48,7 @@ pub(crate) fn intent(work: Work, service: &str, trigger: Trigger, created: Times
 
 pub(crate) fn restore_work() -> Work {
     Work::Restore {
+        to: None,
         backup: None,
         before: Some(at(-3_700)),
         in_place: None,

@@ -76,6 +76,7 @@ fn backup(id: &str, taken: i64, purpose: Purpose, verified: bool, proved: Option
             node: None,
             origin: Origin::Made,
             inner: None,
+            base: None,
         },
     }
 }

@@ -154,6 +154,10 @@ fn what(work: &Work) -> String {
     let time = |at: &Timestamp| at.strftime("%-d %b %Y %H:%M:%S UTC").to_string();
     let text = match work {
         Work::Backup => "A new backup, read back in full.".to_owned(),
+        Work::Restore { to: Some(at), .. } => format!(
+            "The data becomes what it was at {}; changes made after that are not in it.",
+            time(at)
+        ),
         Work::Restore { backup: Some(id), .. } => {
             format!("The data becomes that of backup `{id}`; changes made after it are not in it.")
         }

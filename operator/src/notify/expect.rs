@@ -22,10 +22,10 @@ pub fn expected_end(operation: &Operation, known: &[Operation]) -> Option<Timest
     began(operation)?.checked_add(took).ok()
 }
 
-/// In place or not, under running clients or not.
-const fn way(operation: &Operation) -> Option<(Option<bool>, Option<bool>)> {
+/// In place or not, under running clients or not, recovered first or not.
+const fn way(operation: &Operation) -> Option<(Option<bool>, Option<bool>, bool)> {
     match operation.intent.work {
-        Work::Restore { in_place, quiesce, .. } => Some((in_place, quiesce)),
+        Work::Restore { in_place, quiesce, to, .. } => Some((in_place, quiesce, to.is_some())),
         Work::Backup
         | Work::Drill { .. }
         | Work::Maintenance { .. }
@@ -55,6 +55,7 @@ mod tests {
         assert_eq!(expected_end(&now, &[story(State::RolledBack)]), None);
         let mut other = last.clone();
         other.intent.work = Work::Restore {
+            to: None,
             backup: None,
             before: None,
             in_place: Some(true),

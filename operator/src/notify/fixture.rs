@@ -31,6 +31,7 @@ pub(super) fn mail() -> Mail {
 
 pub(super) fn restore() -> Work {
     Work::Restore {
+        to: None,
         backup: None,
         before: Some(after(-3600)),
         in_place: Some(false),

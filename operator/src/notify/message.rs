@@ -286,6 +286,7 @@ mod tests {
             Work::Import { store: "nas".to_owned(), from: None, quick: false, layout: None, dry_run: false },
             restore(),
             Work::Restore {
+                to: None,
                 backup: Some("b1".to_owned()),
                 before: None,
                 in_place: Some(true),
@@ -293,6 +294,7 @@ mod tests {
                 create_roles: false,
             },
             Work::Restore {
+                to: None,
                 backup: None,
                 before: None,
                 in_place: None,

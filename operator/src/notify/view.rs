@@ -358,6 +358,7 @@ fn why(trigger: &Trigger, zone: &TimeZone) -> String {
 
 fn backup(work: &Work, zone: &TimeZone) -> Option<String> {
     match work {
+        Work::Restore { to: Some(at), .. } => Some(format!("The data as it was at {}", moment(*at, zone))),
         Work::Restore { backup: Some(id), .. } => Some(scrub::line(id, 80)),
         Work::Restore { before: Some(at), .. } => {
             Some(format!("The newest verified one before {}", moment(*at, zone)))

@@ -324,6 +324,7 @@ pub(crate) fn step(work: &Work, name: &str) -> String {
         (Work::Backup, "copy") => "Copy it to further stores",
         (Work::Backup, "register") => "Register it in the catalogue",
         (Work::Backup, "prune") => "Remove backups that no rule keeps",
+        (Work::Restore { .. }, "recover") => "Recover the moment, and make a backup of it",
         (Work::Restore { .. }, "preflight") => "Look at the backups, the data and the room",
         (Work::Restore { .. }, "expire") => "Drop what an earlier restore kept",
         (Work::Restore { .. }, "safety") => "Back up what is about to be replaced",

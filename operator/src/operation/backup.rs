@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use skep_runner::Task;
-use skep_runner::task::Discard;
+use skep_runner::task::{Discard, PgBase};
 
 use super::catalogue::{Entry, Origin, Purpose};
 use super::data::{Dumped, Sealing};
@@ -18,7 +18,7 @@ use super::journal::Compensation;
 use super::saga::{Cx, Fault, Progress, Saga};
 use super::stores::{self, Inner};
 use super::work::{self, Access, Order, Outcome};
-use super::{claim, copies, freeze, prune};
+use super::{claim, copies, freeze, prune, wal};
 use crate::swarm::error::Error;
 
 /// The saga.
@@ -83,6 +83,9 @@ pub struct Sealed {
     /// What is inside, where the files in the store are encoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inner: Option<Inner>,
+    /// The base backup besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<PgBase>,
 }
 
 impl super::journal::Step for Step {
@@ -140,7 +143,12 @@ impl Saga for Backup {
             Step::Dump => {
                 let frozen = frozen::load(cx).await?;
                 let place = Place::regular(cx, &frozen.target);
-                dump(cx, &frozen.target, &place, "dump").await
+                match dump(cx, &frozen.target, &place, "dump").await? {
+                    Progress::Done(dumped) if frozen.target.wal => {
+                        wal::with_base(cx, &frozen.target, &place, dumped).await
+                    }
+                    other => Ok(other),
+                }
             }
             Step::Verify => {
                 let frozen = frozen::load(cx).await?;
@@ -227,6 +235,11 @@ impl Place {
         Place::of(target, format!("{}s", cx.op.id))
     }
 
+    /// The place of the backup that a restore makes of a moment.
+    pub fn recovered(cx: &Cx<'_>, target: &Target) -> Place {
+        Place::of(target, format!("{}r", cx.op.id))
+    }
+
     /// The place of a backup with this id.
     pub fn of(target: &Target, id: String) -> Place {
         let service = target.service();
@@ -273,7 +286,10 @@ pub async fn seal(
         Outcome::Failed(fault) => Err(Fault::failed(format!("the backup is not whole: {}", fault.message))),
         Outcome::Done(report) => {
             let Sealing { manifest_sha256, size } = Sealing::of(*report)?;
-            Ok(Progress::Done(to_value(cx, &Sealed { manifest_sha256, size, taken, inner: None })?))
+            Ok(Progress::Done(to_value(
+                cx,
+                &Sealed { manifest_sha256, size, taken, inner: None, base: dumped.base.clone() },
+            )?))
         }
     }
 }
@@ -289,7 +305,16 @@ pub async fn register(
     sealed: &Sealed,
     purpose: Purpose,
 ) -> Result<(), Fault> {
-    let entry = Entry {
+    let entry = entry(cx, target, place, sealed, purpose);
+    let data =
+        serde_json::to_vec(&entry).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
+    cx.engine().ensure_config(&entry.config_name(), &entry.labels(cx.now()), &data).await?;
+    Ok(())
+}
+
+/// The catalogue's entry of a sealed backup.
+pub fn entry(cx: &Cx<'_>, target: &Target, place: &Place, sealed: &Sealed, purpose: Purpose) -> Entry {
+    Entry {
         schema: Entry::version(sealed.inner.as_ref()),
         id: place.id.clone(),
         operation: cx.op.id.clone(),
@@ -306,11 +331,8 @@ pub async fn register(
         node: node_of_files(cx, target),
         origin: Origin::Made,
         inner: sealed.inner.clone(),
-    };
-    let data =
-        serde_json::to_vec(&entry).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
-    cx.engine().ensure_config(&entry.config_name(), &entry.labels(cx.now()), &data).await?;
-    Ok(())
+        base: sealed.base.clone(),
+    }
 }
 
 /// The node that has the files of the target's backups, where its store is one of each node's own.

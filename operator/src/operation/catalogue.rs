@@ -5,7 +5,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use skep_runner::task::{Stored, Verdict};
+use skep_runner::task::{PgBase, Stored, Verdict};
 
 use super::record::{OpId, SERVICE, SERVICE_ID};
 use super::saga::{Cx, Fault};
@@ -107,6 +107,9 @@ pub struct Entry {
     /// What is inside, where the files in the store are encoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inner: Option<Inner>,
+    /// The base backup besides, from which moments can be recovered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<PgBase>,
 }
 
 /// What loading a backup has shown.
@@ -428,10 +431,11 @@ pub fn unusable<'a>(backups: impl IntoIterator<Item = &'a Backup>, service: &str
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod testing {
     use super::*;
 
-    fn backup(id: &str, taken: &str, purpose: Purpose, verified: bool) -> Backup {
+    /// A backup of `shop_db`.
+    pub(crate) fn backup(id: &str, taken: &str, purpose: Purpose, verified: bool) -> Backup {
         let taken: Timestamp = taken.parse().unwrap();
         Backup {
             config: id.to_owned(),
@@ -461,9 +465,16 @@ mod tests {
                 node: None,
                 origin: Origin::Made,
                 inner: None,
+                base: None,
             },
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::backup;
+    use super::*;
 
     #[test]
     fn the_newest_verified_regular_backup_before_the_trouble_comes_first() {

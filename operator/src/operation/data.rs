@@ -39,9 +39,6 @@ pub struct Dumped {
     /// PostgreSQL: the base backup besides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<PgBase>,
-    /// Why there is none although one was asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub no_base: Option<String>,
     /// PostgreSQL: the roles of the cluster besides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub roles: Option<HeldRoles>,
@@ -208,7 +205,6 @@ impl Dumped {
                 database: Some(dumped.database),
                 contents: None,
                 base: None,
-                no_base: None,
                 roles: dumped.roles,
             }),
             Report::DirDump(dumped) => Ok(Dumped {
@@ -220,7 +216,6 @@ impl Dumped {
                 database: None,
                 contents: Some(dumped.contents),
                 base: None,
-                no_base: None,
                 roles: None,
             }),
             other => Err(unexpected(&other)),

@@ -136,9 +136,9 @@ async fn advance_kind(env: &Env, op: &mut Operation) -> Result<Again, Error> {
     match op.intent.work.clone() {
         Work::Backup => advance(env, op, &Backup).await,
         Work::Restore { .. } if op.part_of().is_some() => advance(env, op, &Part { way: Way::of(op) }).await,
-        Work::Restore { .. } => match Way::of(op) {
-            Way::Beside => advance(env, op, &Restore { in_place: false }).await,
-            Way::InPlace => advance(env, op, &Restore { in_place: true }).await,
+        Work::Restore { to, .. } => match Way::of(op) {
+            Way::Beside => advance(env, op, &Restore { in_place: false, recovers: to.is_some() }).await,
+            Way::InPlace => advance(env, op, &Restore { in_place: true, recovers: false }).await,
             Way::Directory => advance(env, op, &RestoreDirectory).await,
         },
         Work::Drill { .. } => advance(env, op, &Drill).await,

@@ -8,7 +8,7 @@ use super::reading::{Flaw, named};
 use super::record::{OpId, Work};
 use super::restore::part;
 use super::saga::{Cx, Fault};
-use super::{client_spec, rollback, whereabouts};
+use super::{client_spec, rollback, wal, whereabouts};
 use crate::engines::found::{self, Found};
 use crate::engines::{Data, Directory, Volume, redis};
 use crate::policy::graph::Graph;
@@ -101,7 +101,9 @@ pub async fn service(cx: &Cx<'_>) -> Result<Service, Fault> {
 pub async fn target(cx: &Cx<'_>) -> Result<Target, Fault> {
     let service = service(cx).await?;
     let policy = policy_of(cx, &Seen::load(cx).await?, &service)?;
-    data_target(cx, &service, &policy).await
+    let target = data_target(cx, &service, &policy).await?;
+    let wal = policy.backup.as_ref().is_some_and(|b| b.wal) && target.data == Data::Postgres;
+    Ok(Target { wal, ..target })
 }
 
 /// A service of the operation's stack as one with data; none where it has none, or did not opt in.
@@ -144,7 +146,7 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
     let policy = policy_of(cx, &seen, &service)?;
     let target = data_target(cx, &service, &policy).await?;
     let restore = policy.restore.clone().unwrap_or_default();
-    let Work::Restore { quiesce, .. } = &cx.op.intent.work else {
+    let Work::Restore { quiesce, to, .. } = &cx.op.intent.work else {
         return Err(Fault::failed("this is not a restore"));
     };
     let mut frozen = Frozen::of(target);
@@ -187,7 +189,10 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
     if frozen.caches.is_empty() {
         frozen.remarks.extend(unflushed(&seen.services, seen.graph(), &frozen.clients));
     }
-    choose(cx, &mut frozen, &restore).await?;
+    match to {
+        Some(until) => frozen.recovery = Some(wal::plan(cx, &frozen.target, *until).await?),
+        None => choose(cx, &mut frozen, &restore).await?,
+    }
     frozen.kept = kept(cx).await?;
     Ok(frozen)
 }

@@ -11,6 +11,7 @@ use skep_runner::task::{Connect, SqlCheck};
 use super::catalogue::Entry;
 use super::record::OpId;
 use super::saga::{Cx, Fault};
+use super::wal::{self, Recovery};
 use crate::engines::{Access, Data, Password};
 use crate::policy::{Check, Maintenance};
 use crate::swarm::error::Error;
@@ -71,6 +72,9 @@ pub struct Frozen {
     /// Databases kept by earlier restores of this service.
     #[serde(default)]
     pub kept: Vec<Kept>,
+    /// What is recovered first, where a moment is restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
     /// Things that people should know, found while deciding.
     #[serde(default)]
     pub remarks: Vec<String>,
@@ -297,6 +301,7 @@ impl Frozen {
             canary: true,
             keep_old_s: 0,
             kept: Vec::new(),
+            recovery: None,
             remarks: Vec::new(),
         }
     }
@@ -337,7 +342,9 @@ pub async fn store<P: Plan>(cx: &Cx<'_>, plan: &P) -> Result<(), Fault> {
 /// # Errors
 /// When it is missing, malformed or of a newer format.
 pub async fn load(cx: &Cx<'_>) -> Result<Frozen, Fault> {
-    read(cx, &cx.op.id).await
+    let mut frozen: Frozen = read(cx, &cx.op.id).await?;
+    wal::add_recovered(cx, &mut frozen);
+    Ok(frozen)
 }
 
 /// Reads the plan of an operation.

@@ -325,6 +325,7 @@ fn entry(cx: &Cx<'_>, target: &Target, listed: &Listed) -> Entry {
         node: backup::node_of_files(cx, target),
         origin: Origin::Imported,
         inner: listed.inner.clone(),
+        base: listed.base.clone(),
     }
 }
 

@@ -24,6 +24,7 @@ use super::record::{JobRecordState, Operation, SERVICE, Work};
 use super::retention::{Cause, Fate, Rules, spare};
 use super::saga::{Cx, Fault, Progress, Wait};
 use super::stores::{self, Removed};
+use super::wal;
 use super::whereabouts::{self, Holder};
 use super::work::{self, Access, Order, Outcome};
 use crate::policy;
@@ -55,18 +56,28 @@ enum Removal {
 /// # Errors
 /// What the engine says, where it is worth trying again.
 pub async fn prune(cx: &mut Cx<'_>, target: &Target) -> Result<Progress, Fault> {
-    match remove_chosen(cx, target).await {
+    match remove_all(cx, target).await {
         Err(fault) => match fault.ends_step() {
             Some(why) => {
                 if let Some(wait) = work::end_all_but(cx, "").await? {
                     return Ok(Progress::Wait(wait));
                 }
-                cx.remark(format!("older backups were not removed, the next backup tries again: {why}"));
+                cx.remark(format!(
+                    "what no rule keeps was not all removed, the next backup tries again: {why}"
+                ));
                 Ok(Progress::done())
             }
             None => Err(fault),
         },
         progress => progress,
+    }
+}
+
+/// The backups, then what of the write-ahead log none of the others needs.
+async fn remove_all(cx: &mut Cx<'_>, target: &Target) -> Result<Progress, Fault> {
+    match remove_chosen(cx, target).await? {
+        Progress::Done(done) if target.wal => wal::prune(cx, target, done).await,
+        other => Ok(other),
     }
 }
 

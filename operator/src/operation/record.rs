@@ -66,6 +66,9 @@ pub enum Work {
         /// The newest verified backup older than this.
         #[serde(default)]
         before: Option<Timestamp>,
+        /// The data as it was at this moment, recovered from a base backup and the write-ahead log.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<Timestamp>,
         /// Overrides `skep.restore.strategy`.
         #[serde(default)]
         in_place: Option<bool>,

@@ -32,6 +32,7 @@ fn backup(taken: Timestamp) -> Backup {
         node: None,
         origin: Origin::Made,
         inner: None,
+        base: None,
     };
     Backup {
         config: String::new(),

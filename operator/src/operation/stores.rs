@@ -137,6 +137,7 @@ pub async fn ship(
                 manifest_sha256: shipped.manifest_sha256,
                 size: shipped.size,
                 taken: sealed.taken,
+                base: None,
             })),
             other => Err(unexpected(&other)),
         },

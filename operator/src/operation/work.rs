@@ -136,18 +136,25 @@ impl Job<'_> {
 
     /// What of its service's secrets reaches it as a temporary secret.
     fn secret(&self) -> Option<Vec<u8>> {
-        let Job::OfService(Order { target, .. }) = self else { return None };
-        match &target.access.password {
-            Password::Env { variable } => {
-                Some(env(&target.spec, variable).unwrap_or_default().as_bytes().to_vec())
-            }
-            Password::Command { after } => Some(match given(&target.spec, after) {
-                Some(Given::Word(word)) => word.into_bytes(),
-                Some(Given::Variable(_) | Given::File(_)) | None => Vec::new(),
-            }),
-            Password::Environment => Some(secret_env(&target.spec).join("\0").into_bytes()),
-            Password::File | Password::Nowhere => None,
+        match self {
+            Job::OfService(order) => secret_of(order.target),
+            Job::Own(_) => None,
         }
+    }
+}
+
+/// What of a service's secrets has to reach its jobs as a temporary secret (S15).
+pub fn secret_of(target: &Target) -> Option<Vec<u8>> {
+    match &target.access.password {
+        Password::Env { variable } => {
+            Some(env(&target.spec, variable).unwrap_or_default().as_bytes().to_vec())
+        }
+        Password::Command { after } => Some(match given(&target.spec, after) {
+            Some(Given::Word(word)) => word.into_bytes(),
+            Some(Given::Variable(_) | Given::File(_)) | None => Vec::new(),
+        }),
+        Password::Environment => Some(secret_env(&target.spec).join("\0").into_bytes()),
+        Password::File | Password::Nowhere => None,
     }
 }
 

@@ -15,8 +15,10 @@
 mod drill;
 pub mod due;
 pub mod explain;
+pub mod moment;
 mod point;
 pub mod prune;
+mod recovery;
 mod restore;
 mod retention;
 mod rollback;

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::explain::{Draft, Stopping, what};
+use super::recovery;
 use super::words::{ago, list, size};
 use super::world::World;
 use crate::engines::found::Found;
@@ -11,7 +12,7 @@ use crate::operation::catalogue::{Backup, Entry, MOST_CANDIDATES, candidates, un
 use crate::operation::freeze::{kept_by, names_in, unflushed};
 use crate::operation::frozen::{Client, Kept};
 use crate::operation::record::Work;
-use crate::operation::restore::{Way, Wishes, against};
+use crate::operation::restore::{NOT_THERE, Way, Wishes, against};
 use crate::policy::{Check, CheckProbe, Policy, Restore, RestoreMode, duration};
 use crate::swarm::object::ENABLE;
 
@@ -21,6 +22,8 @@ const JOBS: &str = "jobs ended";
 /// What a restore has chosen, for its words.
 struct Choice<'a> {
     backup: Option<&'a Backup>,
+    /// The moment, where one is recovered from that backup's base.
+    to: Option<Timestamp>,
     /// What is replaced.
     what: String,
     way: Way,
@@ -39,13 +42,16 @@ struct Choice<'a> {
 }
 
 pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
-    let Work::Restore { backup, before, in_place, quiesce, create_roles } = work else { return };
+    let Work::Restore { backup, before, to, in_place, quiesce, create_roles } = work else { return };
     let name = draft.service.name().to_owned();
     draft.labels(&name, true);
     let found = draft.data();
     let policy = draft.policy();
     let restore = policy.restore.clone().unwrap_or_default();
-    let backup = choose(draft, backup.as_deref(), *before);
+    let backup = match to {
+        Some(to) => recovery::choose(draft, *to),
+        None => choose(draft, backup.as_deref(), *before),
+    };
     let quiesce = quiesce.unwrap_or(restore.quiesce);
     let itself = found.data.directory().is_some();
     let clients = clients(draft, &restore, quiesce, itself);
@@ -54,6 +60,9 @@ pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
     let canary = canary(draft, &clients).filter(|_| restore.canary && quiesce);
     let wishes = Wishes { in_place: in_place.unwrap_or(false), quiesce, create_roles: *create_roles };
     let way = way(draft, &found, wishes);
+    if to.is_some() && (way != Way::Beside || found.data != Data::Postgres) {
+        draft.refuse(NOT_THERE);
+    }
     let kept = kept(draft.world, &name);
     let by = match &found.data {
         Data::Command(data) => Some(data.by.clone()),
@@ -70,8 +79,21 @@ pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
         Way::Beside | Way::InPlace => "errors of whatever uses the data".to_owned(),
     };
     let create_roles = *create_roles;
-    let choice =
-        Choice { backup, what, way, by, alone, clients, caches, kept, quiesce, create_roles, canary, checks };
+    let choice = Choice {
+        backup,
+        to: *to,
+        what,
+        way,
+        by,
+        alone,
+        clients,
+        caches,
+        kept,
+        quiesce,
+        create_roles,
+        canary,
+        checks,
+    };
     if checks == 0 {
         draft.mind(
             "no check is defined (skep.check.…): that the restored data is right is not verified beyond the \
@@ -303,6 +325,9 @@ fn unknown(draft: &mut Draft<'_>, choice: &Choice<'_>) {
     if choice.create_roles {
         unknown.push("which roles are missing: those that exist stay as they are".to_owned());
     }
+    if choice.to.is_some() {
+        unknown.splice(0..0, recovery::unknown());
+    }
     draft.plan.unknown = unknown;
 }
 
@@ -314,7 +339,7 @@ fn users(choice: &Choice<'_>) -> String {
             .to_owned()
     };
     if let Some(backup) = choice.backup {
-        let taken = backup.entry.taken;
+        let taken = choice.to.unwrap_or(backup.entry.taken);
         let kept = match choice.way {
             Way::Beside => "the kept old database",
             Way::InPlace => "the safety backup",
@@ -371,6 +396,9 @@ fn alerts(policy: &Policy) -> Option<String> {
 /// What a step does, and how it is taken back.
 fn words(step: &str, name: &str, choice: &Choice<'_>, restore: &Restore) -> (String, &'static str) {
     let id = choice.backup.map_or("a backup", |b| b.entry.id.as_str());
+    if let Some(words) = choice.to.and_then(|to| recovery::words(step, id, to)) {
+        return words;
+    }
     let what = &choice.what;
     let files = choice.way == Way::Directory;
     match step {

@@ -73,6 +73,7 @@ fn to_come(draft: &Draft<'_>) -> Backup {
         node: None,
         origin: Origin::Made,
         inner: None,
+        base: None,
     };
     Backup {
         config: String::new(),

@@ -56,6 +56,7 @@ fn backup(service: &str, taken: Timestamp, purpose: Purpose) -> Backup {
         node: None,
         origin: Origin::Made,
         inner: None,
+        base: None,
     };
     Backup {
         config: String::new(),
@@ -227,8 +228,14 @@ fn the_record_of_the_operation_tells_where_the_backup_is_gone() {
 
 #[test]
 fn while_any_operation_has_the_service_it_waits_and_is_made_up_afterwards() {
-    let restore =
-        || Work::Restore { backup: None, before: None, in_place: None, quiesce: None, create_roles: false };
+    let restore = || Work::Restore {
+        to: None,
+        backup: None,
+        before: None,
+        in_place: None,
+        quiesce: None,
+        create_roles: false,
+    };
     let due = at("2026-03-02T02:00:00Z");
     for (state, waits) in [
         (State::Pending, true),
@@ -445,8 +452,14 @@ fn a_drill_that_gave_way_is_made_up_later_and_not_while_the_other_has_the_servic
     for minute in 1..16 {
         assert!(swarm.due(due + minutes(minute)).is_empty(), "{minute}");
     }
-    let restore =
-        Work::Restore { backup: None, before: None, in_place: None, quiesce: None, create_roles: false };
+    let restore = Work::Restore {
+        to: None,
+        backup: None,
+        before: None,
+        in_place: None,
+        quiesce: None,
+        create_roles: false,
+    };
     swarm.operations.push(testing::op("shop_db", restore, "2026-03-02T03:01:00Z", State::Running));
     assert!(swarm.due(due + minutes(60)).is_empty(), "the restore goes on");
     swarm.operations.last_mut().unwrap().journal.state = State::Succeeded;

@@ -21,9 +21,9 @@ use crate::operation::wake::Wake;
 pub fn steps(work: &Work, way: Way) -> Vec<(&'static str, Compensation)> {
     match work {
         Work::Backup => of(&Backup),
-        Work::Restore { .. } => match way {
-            Way::Beside => of(&Restore { in_place: false }),
-            Way::InPlace => of(&Restore { in_place: true }),
+        Work::Restore { to, .. } => match way {
+            Way::Beside => of(&Restore { in_place: false, recovers: to.is_some() }),
+            Way::InPlace => of(&Restore { in_place: true, recovers: false }),
             Way::Directory => of(&RestoreDirectory),
         },
         Work::Drill { .. } => of(&Drill),
@@ -69,6 +69,7 @@ mod tests {
     #[test]
     fn no_step_is_shown_of_a_restore_that_it_may_never_come_to() {
         let restore = |in_place| Work::Restore {
+            to: None,
             backup: None,
             before: None,
             in_place,

@@ -287,6 +287,21 @@ mod tests {
     }
 
     #[test]
+    fn a_receiver_and_what_it_uses_belong_to_no_operation_and_stay() {
+        let mut receiver = testing::service("skep-wal-0123456789ab");
+        receiver.spec["Labels"] = json!({ KIND: "ticket", "skep.wal": "0123" });
+        receiver.spec["TaskTemplate"]["ContainerSpec"]["Configs"] = json!([{ "ConfigID": "old-id" }]);
+        let mut objects = Objects { services: vec![receiver], ..Objects::default() };
+        objects.configs.push(config("skep-wal-0123456789ab-0123", Kind::Ticket, None));
+        for (name, age) in [("old", 1), ("new", 2)] {
+            let mut runner = config(name, Kind::Runner, None);
+            runner.created = Timestamp::from_second(age).unwrap();
+            objects.configs.push(runner);
+        }
+        assert_eq!(names(&objects), [] as [&str; 0]);
+    }
+
+    #[test]
     fn a_users_own_objects_are_never_swept() {
         let mut objects = Objects { services: vec![testing::service("shop_db")], ..Objects::default() };
         objects.configs.push(config("guard", Kind::Guard, None));

@@ -44,8 +44,14 @@ pub(crate) fn op(service: &str, work: Work, created: &str, state: State) -> Oper
 
 /// A restore that has kept the old database.
 pub(crate) fn kept(service: &str, at: &str, until: &str) -> Operation {
-    let work =
-        Work::Restore { backup: None, before: None, in_place: None, quiesce: None, create_roles: false };
+    let work = Work::Restore {
+        to: None,
+        backup: None,
+        before: None,
+        in_place: None,
+        quiesce: None,
+        create_roles: false,
+    };
     let mut op = op(service, work, at, State::Succeeded);
     let kept = Kept {
         operation: op.id.clone(),

@@ -1,10 +1,11 @@
 //! What plans are made from: one reading of the Swarm.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::operation::catalogue::Backup;
 use crate::operation::claim::concerns;
 use crate::operation::points::Point;
+use crate::operation::receiver::Standing;
 use crate::operation::record::Operation;
 use crate::operation::rollback::Now;
 use crate::operation::sleeper::Sleeper;
@@ -25,6 +26,8 @@ pub struct World {
     pub sleepers: Vec<Sleeper>,
     /// What there is now of what the point holds to which a rollback would go.
     pub there: Option<Now>,
+    /// How far the receivers of write-ahead logs are, by the names of their services; where a plan needs it.
+    pub received: BTreeMap<String, Standing>,
     /// All operations that can be read, oldest first.
     pub operations: Vec<Operation>,
     /// Configs that `skep.maintenance.page` names and that exist.

@@ -65,6 +65,7 @@ pub(super) struct BackupDraft {
     pub(super) keep: Option<Vec<Keep>>,
     pub(super) encrypt: Option<Vec<String>>,
     pub(super) copies: Option<Vec<String>>,
+    pub(super) wal: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -160,6 +161,7 @@ impl BackupDraft {
             keep: keep.unwrap_or_default(),
             encrypt: self.encrypt.unwrap_or_default(),
             copies: self.copies.unwrap_or_default(),
+            wal: self.wal.unwrap_or_default(),
         })
     }
 }

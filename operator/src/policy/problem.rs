@@ -183,6 +183,8 @@ codes! {
     ThinToday = "W008",
     /// A retention that keeps one backup only.
     LoneBackup = "W009",
+    /// A log that is received, but no schedule takes base backups.
+    LogWithoutBackup = "W010",
 }
 
 /// A problem with the service that it belongs to, for printing.

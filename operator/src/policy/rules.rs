@@ -30,6 +30,7 @@ pub(super) fn apply(read: &mut Read<'_>) {
         restore,
         auto_has_a_data_check,
         encryption,
+        write_ahead_log,
         checks,
     ] {
         let found = rule(read);
@@ -248,6 +249,26 @@ fn encryption(read: &Read<'_>) -> Vec<Problem> {
             .hint("name the Swarm secret that holds it in SKEP_AGE_IDENTITY".to_owned())
     });
     found.collect()
+}
+
+/// The log is written by the server's own tool, as it comes, and only PostgreSQL has one.
+fn write_ahead_log(read: &Read<'_>) -> Vec<Problem> {
+    let key = "skep.backup.wal";
+    if read.draft.backup.wal != Some(true) {
+        return Vec::new();
+    }
+    let conflict = |want: &str| Problem::new(Code::Conflict, Section::Backup, key).got("true").want(want);
+    let mut problems = Vec::new();
+    if read.draft.data.engine.is_some_and(|engine| engine != Engine::Postgres) {
+        problems.push(conflict(
+            "`false`, or no such label: only `skep.data=postgres` has a log that is received",
+        ));
+    }
+    if read.has("skep.backup.encrypt") {
+        problems
+            .push(conflict("`false`, or no `skep.backup.encrypt`: what is received cannot be encrypted yet"));
+    }
+    problems
 }
 
 fn checks(read: &Read<'_>) -> Vec<Problem> {

@@ -135,6 +135,8 @@ pub struct Backup {
     pub encrypt: Vec<String>,
     /// Stores that get copies.
     pub copies: Vec<String>,
+    /// Whether the write-ahead log is received, and base backups are taken.
+    pub wal: bool,
 }
 
 /// The `drill` section.

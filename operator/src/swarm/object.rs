@@ -45,6 +45,8 @@ pub enum Kind {
     Digest,
     /// What a service that sleeps goes back to.
     Sleep,
+    /// That receivers of write-ahead logs were given back.
+    Released,
     /// A client's task that tries restored data, out of reach of users. A service, not a config.
     Canary,
 }
@@ -292,7 +294,7 @@ pub fn short_hash(text: &str) -> String {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Operation,
         Kind::Plan,
         Kind::Ticket,
@@ -306,6 +308,7 @@ impl Kind {
         Kind::Page,
         Kind::Digest,
         Kind::Sleep,
+        Kind::Released,
         Kind::Canary,
     ];
 
@@ -325,6 +328,7 @@ impl Kind {
             Kind::Page => "page",
             Kind::Digest => "digest",
             Kind::Sleep => "sleep",
+            Kind::Released => "released",
             Kind::Canary => "canary",
         }
     }

@@ -183,7 +183,13 @@ impl World {
             Kind::Guard => &self.guards,
             Kind::Page => &self.pages,
             Kind::Sleep => &self.sleepers,
-            Kind::Runner | Kind::Lease | Kind::Digest | Kind::Canary | Kind::Point | Kind::PointPart => &[],
+            Kind::Runner
+            | Kind::Lease
+            | Kind::Digest
+            | Kind::Released
+            | Kind::Canary
+            | Kind::Point
+            | Kind::PointPart => &[],
         }
     }
 

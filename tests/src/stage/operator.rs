@@ -205,6 +205,7 @@ impl Stage {
     /// Asks for a restore as the labels have it.
     pub async fn ask_restore(&self) -> OpId {
         self.ask(Work::Restore {
+            to: None,
             backup: None,
             before: None,
             in_place: None,

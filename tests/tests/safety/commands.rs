@@ -19,7 +19,7 @@ fn held(shop: &Shop) -> Content {
 
 /// As the command line and an alert ask for it; the labels settle that it is in place.
 fn asked() -> Work {
-    Work::Restore { backup: None, before: None, in_place: None, quiesce: None, create_roles: false }
+    Work::Restore { to: None, backup: None, before: None, in_place: None, quiesce: None, create_roles: false }
 }
 
 fn loads(shop: &Shop) -> usize {

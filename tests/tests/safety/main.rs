@@ -15,6 +15,7 @@ mod drills;
 mod drills_files;
 mod files;
 mod jobs;
+mod moments;
 mod places;
 mod points;
 mod rescue;
@@ -40,7 +41,14 @@ use skep_tests::sim::postgres::Content;
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
 
 fn restore(in_place: bool, quiesce: Option<bool>) -> Work {
-    Work::Restore { backup: None, before: None, in_place: Some(in_place), quiesce, create_roles: false }
+    Work::Restore {
+        to: None,
+        backup: None,
+        before: None,
+        in_place: Some(in_place),
+        quiesce,
+        create_roles: false,
+    }
 }
 
 fn beside() -> Work {

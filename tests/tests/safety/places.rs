@@ -210,6 +210,7 @@ async fn a_backup_in_a_store_that_skep_has_no_more_is_passed_over_and_never_judg
     let oldest = catalogue(&scene.shop).await.remove(0);
     assert!(oldest.verified.is_some() && oldest.spoilt.is_none(), "{oldest:?}");
     let work = Work::Restore {
+        to: None,
         backup: Some(oldest.entry.id),
         before: None,
         in_place: None,

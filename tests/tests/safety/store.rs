@@ -55,7 +55,14 @@ async fn s9_a_spoilt_backup_is_marked_told_and_never_chosen_also_not_by_its_id()
     assert!(!remarks(&op, "cannot be used"), "it was not even tried: {:?}", op.journal.remarks);
 
     let id = Some(spoilt.entry.id.clone());
-    let work = Work::Restore { backup: id, before: None, in_place: None, quiesce: None, create_roles: false };
+    let work = Work::Restore {
+        to: None,
+        backup: id,
+        before: None,
+        in_place: None,
+        quiesce: None,
+        create_roles: false,
+    };
     let by_id = Scene::ask(wanted.shop, work).await;
     let op = driven(&by_id).await;
     assert!(failed_with(&op, "is spoilt: "), "{:#?}", op.journal);

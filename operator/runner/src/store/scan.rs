@@ -135,6 +135,9 @@ pub fn head(id: &str, bytes: &[u8]) -> std::result::Result<ManifestHead, String>
     let first = manifest.artefacts.first().ok_or("its manifest names no file")?;
     let mut texts = vec![&manifest.service, &manifest.engine, &manifest.started, &first.file];
     texts.extend(inner.as_ref().map(|inner| &inner.manifest_sha256));
+    if let Some(base) = &manifest.base {
+        texts.extend([&base.dir, &base.system, &base.start, &base.end, &base.ended]);
+    }
     if texts.iter().any(|text| text.len() > LONGEST) {
         return Err("its manifest is not one that Skep writes".to_owned());
     }
@@ -147,6 +150,7 @@ pub fn head(id: &str, bytes: &[u8]) -> std::result::Result<ManifestHead, String>
         service: manifest.service,
         engine: manifest.engine,
         started: manifest.started,
+        base: manifest.base,
     })
 }
 

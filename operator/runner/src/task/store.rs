@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Stored;
+use super::{PgBase, Stored};
 use crate::manifest::Artefact;
 
 /// See [`super::Task::StoreVerify`].
@@ -81,6 +81,9 @@ pub struct ManifestHead {
     /// What is inside, where its files are encoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inner: Option<InnerHead>,
+    /// PostgreSQL: the base backup besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<PgBase>,
 }
 
 /// What the manifest of encoded files says of the one inside.

@@ -17,6 +17,7 @@ use prometheus::{
 
 use super::view::View;
 use crate::notify::Reading;
+use crate::operation::receiver::Standing;
 use crate::swarm::transport::Observed;
 use crate::triggers::guard::Decision;
 use domain::Domain;
@@ -72,6 +73,7 @@ pub struct Metrics {
     notifications: IntCounterVec,
     outbox_size: IntGauge,
     outbox_oldest: prometheus::Gauge,
+    wal_received: GaugeVec,
 }
 
 // === impl Reconciled ===
@@ -175,6 +177,12 @@ impl Metrics {
                 "notification_outbox_oldest_timestamp_seconds",
                 "Since when the longest waiting of them waits; 0 where none does.",
             ),
+            wal_received: gauges(
+                &r,
+                "wal_received_timestamp_seconds",
+                "Until when everything that was committed has been received, of services with skep.backup.wal; 0 where nothing was.",
+                &["service"],
+            ),
             registry: r,
         };
         metrics.begin(version, revision, controllers);
@@ -221,6 +229,18 @@ impl Metrics {
         let mut domain = self.domain.lock().unwrap_or_else(PoisonError::into_inner);
         self.leader.set(i64::from(view.leads));
         domain.observe(view);
+        if !view.leads {
+            self.wal_received.reset();
+        }
+    }
+
+    /// Takes over how the receivers of write-ahead logs stand.
+    pub fn receivers(&self, standings: &[Standing]) {
+        self.wal_received.reset();
+        for standing in standings {
+            let until = standing.until.map_or(0.0, seconds);
+            self.wal_received.with_label_values(&[standing.service.as_str()]).set(until);
+        }
     }
 
     /// Counts one reconcile.

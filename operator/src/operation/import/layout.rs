@@ -50,6 +50,7 @@ pub(super) fn list(
                 size: found.artefact.size,
                 purpose: Purpose::Regular,
                 inner: None,
+                base: None,
                 by_hand: Some(ByHand { artefact: found.artefact, head: found.head }),
             }),
         }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use skep_runner::Artefact;
-use skep_runner::task::{ArchiveHead, ManifestHead, Scanned, StoredFound};
+use skep_runner::task::{ArchiveHead, ManifestHead, PgBase, Scanned, StoredFound};
 
 use crate::operation::catalogue::{Backup, Purpose};
 use crate::operation::reading::{self, Flaw};
@@ -61,6 +61,9 @@ pub struct Listed {
     /// What is inside, where its files are encoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inner: Option<Inner>,
+    /// PostgreSQL: the base backup besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<PgBase>,
     /// Where it does not lie in Skep's own layout: the file that is copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_hand: Option<ByHand>,
@@ -154,9 +157,10 @@ fn known(listed: &Listed, registered: &[Backup]) -> Result<bool, String> {
 
 /// A manifest's claims, as far as they make sense.
 fn listed(dir: String, head: ManifestHead, from: &str) -> Result<Listed, String> {
-    let ManifestHead { id, manifest_sha256, service, engine, started, file, size, inner } = head;
-    // A safety backup has the id of its restore and an `s` behind it; any other one may end in an `s` too.
-    let (of, purpose) = match id.strip_suffix('s') {
+    let ManifestHead { id, manifest_sha256, service, engine, started, file, size, inner, base } = head;
+    // A safety backup has the id of its restore and an `s` behind it, and what a restore recovered an `r`; any other id may
+    // end in such a letter too.
+    let (of, purpose) = match id.strip_suffix(['s', 'r']) {
         Some(of) if of.len() == ID => (of, Purpose::Safety),
         Some(_) | None => (id.as_str(), Purpose::Regular),
     };
@@ -171,7 +175,19 @@ fn listed(dir: String, head: ManifestHead, from: &str) -> Result<Listed, String>
     let database = file.strip_suffix(".dump").filter(|_| engine == "postgres").map(decoded);
     let database = database.unwrap_or_default();
     let inner = inner.map(|i| Inner { manifest_sha256: i.manifest_sha256, encrypted: i.encrypted });
-    Ok(Listed { id, dir, manifest_sha256, engine, database, taken, size, purpose, inner, by_hand: None })
+    Ok(Listed {
+        id,
+        dir,
+        manifest_sha256,
+        engine,
+        database,
+        taken,
+        size,
+        purpose,
+        inner,
+        base,
+        by_hand: None,
+    })
 }
 
 /// A database's name from that of its file, in which what is not plain stands as `%xx`.

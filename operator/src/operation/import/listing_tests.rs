@@ -13,6 +13,7 @@ fn head(id: &str, sha: &str) -> ManifestHead {
         file: "shop.dump".to_owned(),
         size: 7,
         inner: None,
+        base: None,
     }
 }
 
@@ -50,6 +51,7 @@ fn registered(id: &str, sha: &str) -> Backup {
             node: None,
             origin: Origin::Made,
             inner: None,
+            base: None,
         },
     }
 }

@@ -323,7 +323,8 @@ async fn ship(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let mut all = Vec::new();
     for (nth, target) in targets.iter().enumerate() {
         let Sealing { manifest_sha256, size } = Sealing::of(report(cx, "verify", &format!("s{nth}"))?)?;
-        let sealed = Sealed { manifest_sha256, size, taken: dumped(cx, nth)?.taken()?, inner: None };
+        let sealed =
+            Sealed { manifest_sha256, size, taken: dumped(cx, nth)?.taken()?, inner: None, base: None };
         let place = place(cx, target, nth);
         match stores::ship(cx, target, &place, sealed, &format!("h{nth}")).await {
             Ok(Ok(sealed)) => all.push(sealed),

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use super::journal::Compensation;
 use super::record::{Operation, State, StepState, Work};
 use super::saga::{Cx, Fault, Progress, Saga, Unwound};
-use super::{backup, claim, clients, freeze, frozen, stores};
+use super::{backup, claim, clients, freeze, frozen, stores, wal};
 use crate::engines::Data;
 use crate::policy::Engine;
 
@@ -41,6 +41,8 @@ pub enum Way {
 pub struct Restore {
     /// Whether the data is replaced in place.
     pub in_place: bool,
+    /// Whether a moment is recovered first; only beside.
+    pub recovers: bool,
 }
 
 /// Its steps.
@@ -50,6 +52,8 @@ pub enum Step {
     Claim,
     /// Everything that can be decided beforehand is frozen.
     Plan,
+    /// A moment is recovered, and made into a backup.
+    Recover,
     /// Backups, room, roles, extensions, sessions are looked at.
     Preflight,
     /// What an earlier restore kept is dropped: one kept database a service (S17).
@@ -92,6 +96,23 @@ const BESIDE: [Step; 13] = [
     Step::Release,
 ];
 
+const RECOVERED: [Step; 14] = [
+    Step::Claim,
+    Step::Plan,
+    Step::Recover,
+    Step::Preflight,
+    Step::Expire,
+    Step::Safety,
+    Step::Beside,
+    Step::Stop,
+    Step::Cut,
+    Step::Canary,
+    Step::Start,
+    Step::Verify,
+    Step::Keep,
+    Step::Release,
+];
+
 const IN_PLACE: [Step; 10] = [
     Step::Claim,
     Step::Plan,
@@ -110,6 +131,7 @@ impl super::journal::Step for Step {
         match self {
             Step::Claim => "claim",
             Step::Plan => "plan",
+            Step::Recover => "recover",
             Step::Preflight => "preflight",
             Step::Expire => "expire",
             Step::Safety => "safety",
@@ -129,6 +151,7 @@ impl super::journal::Step for Step {
         match self {
             Step::Claim
             | Step::Plan
+            | Step::Recover
             | Step::Preflight
             | Step::Expire
             | Step::Safety
@@ -151,13 +174,18 @@ impl Saga for Restore {
     type Step = Step;
 
     fn steps(&self) -> &'static [Step] {
-        if self.in_place { &IN_PLACE } else { &BESIDE }
+        match (self.in_place, self.recovers) {
+            (true, _) => &IN_PLACE,
+            (false, true) => &RECOVERED,
+            (false, false) => &BESIDE,
+        }
     }
 
     async fn run(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         match step {
             Step::Claim => claim(cx).await,
             Step::Plan => plan(cx).await,
+            Step::Recover => wal::recover(cx).await,
             Step::Preflight => preflight::preflight(cx).await,
             Step::Expire => prepare::expire(cx).await,
             Step::Safety => prepare::safety(cx, self.in_place).await,
@@ -180,6 +208,7 @@ impl Saga for Restore {
                 frozen::remove(cx).await?;
                 Ok(Progress::done())
             }
+            Step::Recover => wal::undo_recover(cx).await,
             Step::Preflight => undo_preflight(cx).await,
             Step::Expire => Ok(super::work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait)),
             Step::Safety => prepare::undo_safety(cx).await,
@@ -243,6 +272,11 @@ impl Way {
 /// Claims the data service and all clients; with that it is settled in which way the data is replaced.
 async fn claim(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let only = freeze::engine(cx).await?.and_then(Way::only);
+    if let Work::Restore { to: Some(_), in_place, .. } = &cx.op.intent.work
+        && (only.is_some() || *in_place == Some(true))
+    {
+        return Err(Fault::failed(NOT_THERE));
+    }
     if let Work::Restore { in_place, quiesce, create_roles, .. } = &cx.op.intent.work {
         let in_place = *in_place == Some(true);
         let wishes = Wishes { in_place, quiesce: *quiesce != Some(false), create_roles: *create_roles };
@@ -265,6 +299,9 @@ async fn claim(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     }
     Ok(progress)
 }
+
+/// Why a moment is not restored.
+pub const NOT_THERE: &str = "a moment is restored beside, and only PostgreSQL has one";
 
 /// What somebody wants of a restore beyond its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -153,7 +153,7 @@ impl crate::operation::journal::Step for Step {
 
 impl Part {
     const fn restore(&self) -> Restore {
-        Restore { in_place: matches!(self.way, Way::InPlace) }
+        Restore { in_place: matches!(self.way, Way::InPlace), recovers: false }
     }
 }
 

@@ -108,6 +108,7 @@ fn intent(cx: &Cx<'_>, part: &Part) -> Intent {
         service: part.service.clone(),
         service_id: part.service_id.clone(),
         work: Work::Restore {
+            to: None,
             backup: Some(part.backup.clone()),
             before: None,
             in_place: None,

@@ -48,6 +48,7 @@ pub(super) fn advice(policy: &Policy, around: &Surroundings) -> Vec<Problem> {
     }
     warnings.extend(alerts(policy, around));
     warnings.extend(policy.backup.as_ref().and_then(|b| lone(b).or_else(|| thin_today(b))));
+    warnings.extend(policy.backup.as_ref().and_then(log_without_backup));
     warnings
 }
 
@@ -111,6 +112,16 @@ fn alerts(policy: &Policy, around: &Surroundings) -> Option<Problem> {
         Problem::new(Code::RestoreWithoutBackup, Section::Restore, "skep.restore.on-alert")
             .got(restore.on_alert.join(", "))
             .want("`skep.backup.schedule` beside it: there are only the backups that somebody takes by hand")
+            .hint("for example `skep.backup.schedule=@daily`".to_owned())
+    })
+}
+
+/// A log that nothing ever begins with, and that nothing is ever removed of.
+fn log_without_backup(backup: &Backup) -> Option<Problem> {
+    (backup.wal && backup.schedules.is_empty()).then(|| {
+        Problem::new(Code::LogWithoutBackup, Section::Backup, "skep.backup.wal")
+            .got("true")
+            .want("`skep.backup.schedule` beside it: a moment is recovered from a base backup, which is taken with each backup, and without one the log grows without end")
             .hint("for example `skep.backup.schedule=@daily`".to_owned())
     })
 }

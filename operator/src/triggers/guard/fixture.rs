@@ -148,5 +148,5 @@ pub(crate) fn by_hand(work: Work, state: State, began: i64, ended: Option<i64>) 
 }
 
 pub(crate) fn restore_work() -> Work {
-    Work::Restore { backup: None, before: None, in_place: None, quiesce: None, create_roles: false }
+    Work::Restore { to: None, backup: None, before: None, in_place: None, quiesce: None, create_roles: false }
 }

@@ -144,6 +144,7 @@ pub(super) fn act(
         service: target.name.clone(),
         service_id: target.id.clone(),
         work: Work::Restore {
+            to: None,
             backup: None,
             before: Some(before(incident.since(), restore.lookback)),
             // Which steps there are depends on it, so it is chosen before the first.

@@ -25,6 +25,7 @@ pub(super) struct PgJob {
     pub(super) since: Option<Duration>,
     waiting_since: Option<Duration>,
     pub(super) content: Content,
+    pub(super) bytes: Vec<u8>,
     pub(super) started: String,
 }
 
@@ -32,6 +33,8 @@ pub(super) struct PgJob {
 pub(super) enum Next {
     /// Work goes on after a time.
     More(&'static str, Duration),
+    /// This is told, and work goes on after a time.
+    Tell(Progress, Duration),
     /// The same again after a time.
     Again(Duration),
     Done(Box<Report>),
@@ -79,6 +82,7 @@ impl PgJob {
             since: None,
             waiting_since: None,
             content: Content::new(),
+            bytes: Vec::new(),
             started: String::new(),
         }
     }
@@ -142,11 +146,11 @@ impl PgJob {
             Task::PgCreateRoles(task) => self.create_roles(world, view, &task),
             Task::PgDropRoles(task) => self.drop_roles(world, view, &task),
             Task::PgInPlace(task) => self.in_place(world, view, &task),
-            Task::PgTakeBase(_)
-            | Task::PgReceive(_)
-            | Task::PgRecover(_)
-            | Task::PgDropSlot(_)
-            | Task::WalPrune(_) => Err(Failure::refused("not simulated")),
+            Task::PgTakeBase(task) => self.take_base(world, view, &task),
+            Task::PgReceive(task) => self.receive(world, view, &task),
+            Task::PgRecover(task) => self.recover(world, view, &task),
+            Task::PgDropSlot(task) => self.drop_slot(world, view, &task),
+            Task::WalPrune(task) => self.prune_log(world, &task),
             Task::NetChecks(_) => Err(Failure::refused("network checks need no data")),
             Task::RedisFlush(task) => {
                 let host = view.resolve(&self.container, &task.connect.host);
@@ -293,6 +297,10 @@ impl Process for PgJob {
             Ok(Next::More(phase, after)) => {
                 self.phase += 1;
                 let progress = Progress { phase: phase.to_owned(), done: u64::from(self.phase), total: None };
+                Step { lines: vec![told(&Line::Progress(progress))], then: Then::Next(after) }
+            }
+            Ok(Next::Tell(progress, after)) => {
+                self.phase += 1;
                 Step { lines: vec![told(&Line::Progress(progress))], then: Then::Next(after) }
             }
             Ok(Next::Again(after)) => Step { lines: Vec::new(), then: Then::Next(after) },

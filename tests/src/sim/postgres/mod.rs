@@ -23,6 +23,7 @@ mod store;
 mod stores;
 #[cfg(test)]
 mod tests;
+mod wal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +36,7 @@ pub use app::{Application, PageServer};
 pub use files::{Crashing, Files, Holder, Side};
 pub use server::{Database, Server, Session};
 pub use store::Store;
+pub use wal::Log;
 
 use super::workload::{Container, Jobs, Process, View};
 
@@ -65,6 +67,8 @@ pub struct World {
     pub others: BTreeMap<String, Store>,
     /// Stores that do not answer, by the source of their mount or as `s3://bucket/prefix`.
     pub broken: BTreeSet<String>,
+    /// What was received of write-ahead logs, by the directory in the store.
+    pub logs: BTreeMap<String, Log>,
     /// Caches by the name of the service: their keys.
     pub caches: BTreeMap<String, Vec<String>>,
     /// How long a stretch of work takes.

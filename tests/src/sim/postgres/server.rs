@@ -22,6 +22,8 @@ pub struct Server {
     pub version: u32,
     /// Task that holds the lock of jobs that change databases.
     pub(super) locked_by: Option<String>,
+    /// Physical replication slots, and the task that uses each.
+    pub slots: BTreeMap<String, String>,
     next_oid: u32,
 }
 
@@ -73,6 +75,7 @@ impl Server {
             password: None,
             version: 170_002,
             locked_by: None,
+            slots: BTreeMap::new(),
             next_oid: 16_384,
         }
     }
@@ -112,6 +115,23 @@ impl Server {
         self.sessions.retain(|_, s| !s.application.starts_with(fence) || s.application == own);
         if self.locked_by.as_ref().is_some_and(|task| !self.sessions.contains_key(task)) {
             self.locked_by = None;
+        }
+    }
+
+    /// The task that uses a replication slot now.
+    pub(super) fn holder_of(&self, slot: &str) -> Option<&String> {
+        self.slots.get(slot).filter(|task| self.sessions.contains_key(*task))
+    }
+
+    /// Uses a replication slot, which is made where it is absent.
+    pub(super) fn hold(&mut self, slot: &str, task: &str) {
+        self.slots.insert(slot.to_owned(), task.to_owned());
+    }
+
+    /// Drops a replication slot, whoever uses it.
+    pub(super) fn drop_slot(&mut self, slot: &str) {
+        if let Some(task) = self.slots.remove(slot) {
+            self.sessions.remove(&task);
         }
     }
 
