@@ -355,10 +355,13 @@ fn a_killed_load_is_done_anew_and_its_server_keeps_the_next_one_out() {
     let scratch: Vec<i32> = scratch.collect();
     kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
     child.wait_with_output().unwrap();
-    assert_eq!(scratch.len(), 1);
+    // The server, and what it may just have forked.
+    assert!(!scratch.is_empty());
     let said = redis.bench.run(Task::DirLoad(redis.bench.load_task(&stored, "r1"))).put_off();
     assert!(said.contains("another job of Skep"), "{said}");
-    kill_process(Pid::from_raw(scratch[0]).unwrap(), Signal::KILL).unwrap();
+    // One that it has forked may have ended.
+    let killed = scratch.into_iter().map(|id| kill_process(Pid::from_raw(id).unwrap(), Signal::KILL));
+    assert!(killed.filter(Result::is_ok).count() > 0);
     redis.bench.load(&stored, "r1");
     redis.down();
     redis.bench.moved("r1", Direction::Forward);

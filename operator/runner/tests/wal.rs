@@ -370,7 +370,11 @@ fn a_connection_that_pg_hba_does_not_let_in_is_told_with_the_line_that_does() {
     assert!(message.contains("host replication post gres all scram-sha-256"), "{message}");
     cluster.dump("app", "b1");
     assert!(take_base(&cluster, "b1").refused().contains("host replication"));
-    assert_eq!(fs::read_dir(cluster.store().join("b1")).unwrap().count(), 1, "the dump is worth keeping");
+    assert_eq!(
+        fs::read_dir(cluster.store().join("b1")).unwrap().count(),
+        2,
+        "the dump and the roles are worth keeping"
+    );
 }
 
 #[test]

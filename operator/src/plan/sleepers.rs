@@ -68,8 +68,8 @@ pub fn sleepers(seen: &Seen<'_>, now: Timestamp) -> Vec<(OpId, Intent)> {
         .iter()
         .filter_map(|service| {
             let policy = &policies.get(service.name())?.policy;
-            let is_left_alone = policy.paused || holder(seen.operations, service.name()).is_some();
-            if is_left_alone { None } else { one(seen, &policies, service, policy, now) }
+            let is_held = holder(seen.operations, service.name()).is_some();
+            if is_held { None } else { one(seen, &policies, service, policy, now) }
         })
         .collect();
     let waking = asked.iter().filter(|(_, intent)| intent.work == Work::Wake);
@@ -86,10 +86,11 @@ fn one(
     policy: &Policy,
     now: Timestamp,
 ) -> Option<(OpId, Intent)> {
-    let wanted = policy.scale.as_ref().and_then(|scale| wanted(scale, service, now));
+    let scale = policy.scale.as_ref().filter(|_| !policy.paused);
+    let wanted = scale.and_then(|scale| wanted(scale, service, now));
     let sleeper = seen.sleepers.iter().find(|(sleeper, _)| sleeper.service_id == service.id);
     match (sleeper, is_zero(&service.spec)) {
-        (Some((sleeper, base)), false) => Some(brought_back(service, policy, sleeper, base, wanted, now)),
+        (Some((sleeper, base)), false) => Some(brought_back(service, scale, sleeper, base, wanted, now)),
         (Some((sleeper, _)), true) => match wanted? {
             Wanted::Awake { since } if since > sleeper.since => {
                 attempt(seen, service, Work::Wake, UP, since, now)
@@ -121,15 +122,15 @@ fn wanted(scale: &Scale, service: &Service, now: Timestamp) -> Option<Wanted> {
 /// Somebody brought a sleeper back.
 fn brought_back(
     service: &Service,
-    policy: &Policy,
+    scale: Option<&Scale>,
     sleeper: &Sleeper,
     base: &Value,
     wanted: Option<Wanted>,
     now: Timestamp,
 ) -> (OpId, Intent) {
     let by_count = same_but_count(&service.spec, base);
-    // Where no label would ever wake it again, what somebody deployed stays up.
-    let sleeps_on = policy.scale.as_ref().is_some_and(|scale| scale.on_deploy == OnDeploy::Sleep)
+    // Where no label would ever wake it again, or it is paused, what somebody deployed stays up.
+    let sleeps_on = scale.is_some_and(|scale| scale.on_deploy == OnDeploy::Sleep)
         && !matches!(wanted, Some(Wanted::Awake { since }) if since > sleeper.since);
     let (work, what) = match (by_count, sleeps_on) {
         (true, _) => (Work::Wake, "its replicas were changed while it slept"),

@@ -181,7 +181,16 @@ fn a_service_whose_backup_would_come_due_in_its_sleep_is_backed_up_before() {
 fn a_service_that_is_paused_held_or_scaled_to_zero_by_a_person_is_left_alone() {
     let mut paused = app("shop_app");
     paused.spec["Labels"]["skep.paused"] = json!("true");
-    assert_eq!(works(&[paused], &[], "02T20:00"), []);
+    assert_eq!(works(std::slice::from_ref(&paused), &[], "02T20:00"), []);
+    let (down, sleeper) = asleep(&paused, "02T20:01");
+    assert_eq!(works(&[down], std::slice::from_ref(&sleeper), "03T07:00"), []);
+    let mut deployed = paused;
+    deployed.spec["TaskTemplate"] = json!({ "ContainerSpec": { "Image": "app:2" } });
+    assert_eq!(
+        works(&[deployed], &[sleeper], "02T22:00"),
+        [("shop_app".to_owned(), Work::Wake)],
+        "it is left up"
+    );
     let held = op("shop_app", Work::Maintenance { until: None }, "2026-03-02T19:00:00Z", State::Running);
     assert_eq!(asked(&[app("shop_app")], &[held], &[], "02T20:00"), []);
     let zero = Service { spec: zero(&app("shop_app").spec), ..app("shop_app") };
