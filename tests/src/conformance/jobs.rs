@@ -22,7 +22,9 @@ fn job(rig: &Rig, args: &[&str]) -> Value {
 async fn over(rig: &Rig) -> Value {
     let ended = async || {
         let tasks = rig.tasks("job").await;
-        tasks.iter().any(|t| ["complete", "failed", "rejected", "shutdown"].contains(&state(t)))
+        // What it should be is settled a moment after what it is.
+        let ended = ["complete", "failed", "rejected", "shutdown"];
+        tasks.iter().any(|t| ended.contains(&state(t)) && desired(t) == "shutdown")
     };
     rig.until("the job ends", ended).await;
     rig.tasks("job").await.remove(0)
