@@ -22,6 +22,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::world::holder;
+use crate::operation::claim;
 use crate::operation::client_spec::{is_zero, same_but_count};
 use crate::operation::record::{Above, Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
 use crate::operation::sleeper::Sleeper;
@@ -149,6 +150,13 @@ fn fall_asleep(
     due: Timestamp,
     now: Timestamp,
 ) -> Option<(OpId, Intent)> {
+    // It may have slept already when the time came, so that no record of that time tells of it.
+    let is_woken_since = |op: &Operation| {
+        op.intent.work == Work::Wake && op.intent.created >= due && claim::concerns(op, service.name())
+    };
+    if seen.operations.iter().any(is_woken_since) {
+        return None;
+    }
     let above = policies.graph().all_dependents_of(service.name());
     let sleeps = |name: &str| policies.get(name).is_some_and(|parsed| parsed.policy.scale.is_some());
     let is_awaited =

@@ -93,6 +93,17 @@ fn a_time_is_met_once_and_never_for_a_service_that_came_after_it() {
     assert_eq!(asked(&[app], &[], &[], "02T23:00"), []);
 }
 
+/// It slept already when the time came, so that no operation was asked for then.
+#[test]
+fn what_was_woken_since_a_time_is_not_put_to_sleep_on_its_account() {
+    let services = [app("shop_app"), app("shop_db")];
+    let mut woken = op("shop_app", Work::Wake, "2026-03-02T21:00:00Z", State::Succeeded);
+    let now = woken.intent.created;
+    woken.journal.step_mut("claim", now).out = json!({ "services": ["shop_app", "shop_db"] });
+    assert_eq!(asked(&services, std::slice::from_ref(&woken), &[], "02T21:01"), []);
+    assert_eq!(asked(&services, &[woken], &[], "03T20:00").len(), 2, "the next time is another one");
+}
+
 #[test]
 fn what_failed_is_tried_again_later_and_later_and_what_a_person_ended_is_not() {
     let (app, sleeper) = asleep(&app("shop_app"), "02T20:01");
