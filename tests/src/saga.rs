@@ -240,10 +240,11 @@ impl Scene {
 
     /// A shop with a directory in its store that was filled by hand, to be imported; with what its dump holds.
     pub async fn layout(options: ShopOptions) -> (Scene, Content) {
+        let file = if options.files.is_some() { "volumes/data.tar.gz" } else { "postgres/shop.dump" };
         let shop = Shop::start(options).await;
         let content = live(&shop);
         let dump = serde_json::to_vec(&content).expect("rows by table are JSON");
-        let files = [("postgres/shop.dump", dump), ("redis/dump.rdb", b"REDIS".to_vec())];
+        let files = [(file, dump), ("redis/dump.rdb", b"REDIS".to_vec())];
         shop.data.with(|world| world.store.by_hand(BY_HAND, &files));
         let layout = Some(BY_HAND.to_owned());
         let work =

@@ -206,6 +206,18 @@ pub async fn engine(cx: &Cx<'_>) -> Result<Option<crate::policy::Engine>, Fault>
     Ok(crate::policy::parse(&service.labels()).policy.data.map(|data| data.engine))
 }
 
+/// What the labels and the spec of the operation's service say that it keeps; none where they do not say it.
+///
+/// # Errors
+/// What the engine says.
+pub async fn keeps(cx: &Cx<'_>) -> Result<Option<Data>, Fault> {
+    let service = service(cx).await?;
+    let asked = crate::policy::parse(&service.labels()).policy.data;
+    let found =
+        asked.and_then(|data| found::find(&data, service.name(), service.stack(), &service.spec).ok());
+    Ok(found.map(|found| found.data))
+}
+
 /// The data service as one that stops while its files are exchanged (S18).
 async fn holder(cx: &Cx<'_>, seen: &Seen, service: &Service, directory: &Directory) -> Result<Client, Fault> {
     let name = service.name();

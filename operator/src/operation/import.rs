@@ -207,7 +207,8 @@ async fn scan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let more = match scanned {
         Seen::Store(scanned) => listing.page(scanned, &from, &registered).map_err(Fault::Failed)?,
         Seen::Layout(scanned) => {
-            layout::list(&mut listing, &target, scanned, &registered).map_err(Fault::Failed)?;
+            layout::list(&mut listing, &target, freeze::keeps(cx).await?.as_ref(), scanned, &registered)
+                .map_err(Fault::Failed)?;
             false
         }
     };

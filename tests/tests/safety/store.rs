@@ -353,6 +353,33 @@ async fn what_people_dumped_by_hand_is_imported_and_restored_and_their_files_sta
     assert_eq!(op.journal.step("scan").unwrap().out["known"], 1);
 }
 
+/// S16, S18: an archive that people made of a volume comes in by the reading of its engine, and back by its restore.
+#[tokio::test(start_paused = true)]
+async fn an_archive_that_people_made_of_a_volume_is_imported_and_restored() {
+    let (scene, content) = Scene::layout(ShopOptions::files("volume")).await;
+    let op = driven(&scene).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{op:#?}");
+    assert!(remarks(&op, "redis/dump.rdb (an RDB: it is for a service"), "{:?}", op.journal.remarks);
+    let [only] = catalogue(&scene.shop).await.try_into().unwrap();
+    assert_eq!((only.entry.engine.as_str(), only.entry.origin), ("volume", Origin::Imported));
+    scene.shop.data.with(|world| world.store.corrupt(BY_HAND, "volumes/data.tar.gz"));
+    scene.shop.data.with(|world| world.files.get_mut("shop_db").unwrap().live.clear());
+    let restore = Scene::ask(scene.shop, beside()).await.wanting(content);
+    driven(&restore).await;
+    assert_eq!(restore.check("from an archive by hand").await, State::Succeeded);
+}
+
+/// S16: what is no archive inside is not taken in, whatever its checksum says.
+#[tokio::test(start_paused = true)]
+async fn what_its_engine_cannot_read_is_not_imported_from_a_directory_filled_by_hand() {
+    let (scene, _) = Scene::layout(ShopOptions::files("volume")).await;
+    let files = [("volumes/data.tar.gz", b"none of it".to_vec())];
+    scene.shop.data.with(|world| world.store.by_hand(BY_HAND, &files));
+    let op = driven(&scene).await;
+    assert_eq!(op.journal.state, State::Failed, "{op:#?}");
+    assert_eq!(catalogue(&scene.shop).await, []);
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_flipped_byte_in_a_directory_filled_by_hand_refuses_all_of_it() {
     for file in ["postgres/shop.dump", "redis/dump.rdb"] {

@@ -7,12 +7,15 @@
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 
-use super::archive;
 use super::{Draft, Folder, Whole, components, emptied};
+use super::{archive, gzip};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::manifest::Artefact;
-use crate::task::{FoundDump, LayoutCopy, LayoutScan, LayoutScanned, OtherFile, Report};
+use crate::task::{
+    ArchiveHead, FileForm, FoundDump, FoundFile, LayoutCopy, LayoutScan, LayoutScanned, OtherFile, Packed,
+    Report,
+};
 
 /// Name of the list.
 const LIST: &str = "MANIFEST.txt";
@@ -32,10 +35,14 @@ pub(crate) fn scan(job: &Job, task: &LayoutScan) -> Result<Report> {
     for artefact in list(job, dir)? {
         let whole = whole(job, dir, &artefact)?;
         match understood(&whole, &artefact)? {
-            Ok(_) if scanned.dumps.len() >= MOST_DUMPS => {
-                return Err(Error::refused(format!("{dir} has more than {MOST_DUMPS} dumps of PostgreSQL")));
+            Ok(_) if scanned.dumps.len().max(scanned.files.len()) >= MOST_DUMPS => {
+                return Err(Error::refused(format!("{dir} has more than {MOST_DUMPS} dumps of one kind")));
             }
-            Ok(head) => scanned.dumps.push(FoundDump { artefact, head }),
+            Ok(Use::Dump(head)) => scanned.dumps.push(FoundDump { artefact, head }),
+            Ok(Use::File(form)) => {
+                let made = whole.modified();
+                scanned.files.push(FoundFile { artefact, form, made });
+            }
             Err(why) => {
                 scanned.left += 1;
                 if scanned.others.len() < MOST_OTHERS {
@@ -49,14 +56,17 @@ pub(crate) fn scan(job: &Job, task: &LayoutScan) -> Result<Report> {
 
 /// Copies one file, which has to be what it was when it was listed.
 pub(crate) fn copy(job: &Job, task: &LayoutCopy) -> Result<Report> {
-    let LayoutCopy { from, artefact, into, name } = task;
+    let LayoutCopy { from, artefact, into, name, packed } = task;
     let whole = whole(job, from, artefact)?;
     let folder = emptied(job, into)?;
     let mut draft = Draft::new(job, &folder, name.clone())?;
-    draft.copy(&mut whole.reader())?;
+    match packed {
+        Packed::Plain => draft.copy(&mut whole.reader())?,
+        Packed::Gzip => gzip::unpack(whole.reader(), &mut draft)?,
+    }
     whole.is_untouched()?;
     let copied = draft.publish()?;
-    if copied.sha256 != artefact.sha256 {
+    if *packed == Packed::Plain && copied.sha256 != artefact.sha256 {
         folder.remove(name)?;
         return Err(Error::refused(format!("{} was changed while it was copied", artefact.file)));
     }
@@ -118,27 +128,44 @@ fn whole(job: &Job, dir: &str, artefact: &Artefact) -> Result<Whole> {
     folder.whole(&Artefact { file: name.to_owned(), ..artefact.clone() }, job)
 }
 
-/// What a file is good for: a dump that can be restored, or why it cannot.
-fn understood(
-    whole: &Whole,
-    artefact: &Artefact,
-) -> Result<std::result::Result<crate::task::ArchiveHead, &'static str>> {
+/// What can be restored of a file.
+enum Use {
+    /// A dump of PostgreSQL.
+    Dump(ArchiveHead),
+    /// A file of another engine.
+    File(FileForm),
+}
+
+/// What a file is good for, or why for nothing.
+fn understood(whole: &Whole, artefact: &Artefact) -> Result<std::result::Result<Use, &'static str>> {
     let file = artefact.file.as_str();
+    let mut bytes = vec![0; HEAD];
+    let read = whole.file.read_at(&mut bytes, 0).map_err(Error::io(format!("cannot read {file}")))?;
+    let head = &bytes[..read];
     let part = file.split('/').next().unwrap_or_default();
-    let other = match part {
-        "redis" => "Redis: this version restores no files of it from such a directory",
-        "volumes" => "a volume: this version restores none from such a directory",
-        "configs" | "app" => "configuration: deploy it as you did before",
-        _ if file.ends_with(".sql") || file.ends_with(".sql.gz") => {
-            "a script, which can lead psql to other databases: load it into a scratch server, and dump that with pg_dump -Fc"
-        }
-        _ => {
-            let mut bytes = vec![0; HEAD];
-            let read = whole.file.read_at(&mut bytes, 0).map_err(Error::io(format!("cannot read {file}")))?;
-            return Ok(archive::head(&bytes[..read]));
-        }
-    };
-    Ok(Err(other))
+    Ok(match part {
+        "redis" if is_rdb(head) => Ok(Use::File(FileForm::Rdb)),
+        "redis" => Err(
+            "no RDB: append-only files are of a server that runs on them; start one there, and take its RDB",
+        ),
+        "volumes" if is_tar(head) => Ok(Use::File(FileForm::Tar)),
+        "volumes" if head.starts_with(&gzip::MAGIC) => Ok(Use::File(FileForm::TarGz)),
+        "volumes" => Err("no archive of tar, nor one that gzip packed"),
+        "configs" | "app" => Err("configuration: deploy it as you did before"),
+        _ if file.ends_with(".sql") || file.ends_with(".sql.gz") => Err(
+            "a script, which can lead psql to other databases: load it into a scratch server, and dump that with pg_dump -Fc",
+        ),
+        _ => archive::head(head).map(Use::Dump),
+    })
+}
+
+/// Valkey 9 writes its own name.
+fn is_rdb(head: &[u8]) -> bool {
+    head.starts_with(b"REDIS") || head.starts_with(b"VALKEY")
+}
+
+fn is_tar(head: &[u8]) -> bool {
+    head.get(257..262) == Some(b"ustar")
 }
 
 #[cfg(test)]

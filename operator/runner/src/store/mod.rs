@@ -5,6 +5,7 @@
 //! final name only after it was synced.
 
 mod archive;
+mod gzip;
 pub(crate) mod layout;
 mod scan;
 mod seal;
@@ -22,7 +23,7 @@ pub use self::seal::discard;
 pub(crate) use self::seal::{emptied, examine, seal};
 pub(crate) use self::verify::verify;
 use crate::error::{Error, Result};
-use crate::job::Job;
+use crate::job::{Job, civil};
 use crate::manifest::{Artefact, MANIFEST, Manifest};
 use crate::task::Stored;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -345,6 +346,11 @@ impl Whole {
     /// Its bytes from the beginning; reads by position, so any number of readers may be at it.
     pub(crate) fn reader(&self) -> WholeReader<'_> {
         WholeReader { whole: self, at: 0 }
+    }
+
+    /// When it was last written to.
+    pub(crate) fn modified(&self) -> String {
+        civil(self.stamp.modified.0)
     }
 
     /// Refuses a file that was written to since it was read. Its name does not matter: the file is open.

@@ -10,6 +10,9 @@ pub(super) const LARGEST_ID: u32 = 0o7_777_777;
 /// Longest name in a header.
 pub(super) const LONGEST_NAME: usize = 100;
 
+/// The mark of headers as POSIX has them.
+const POSIX: &[u8] = b"ustar\x0000";
+
 /// A raw header.
 pub(super) struct Header(pub(super) [u8; BLOCK]);
 
@@ -23,6 +26,8 @@ pub(super) struct Fields<'a> {
     pub(super) mtime: u64,
     pub(super) kind: u8,
     pub(super) link: &'a [u8],
+    /// What stands before the name, in the archives of others.
+    pub(super) prefix: &'a [u8],
 }
 
 // === impl Header ===
@@ -39,7 +44,7 @@ impl Header {
         octal(&mut bytes[136..148], fields.mtime);
         bytes[156] = fields.kind;
         put(&mut bytes[157..257], fields.link);
-        put(&mut bytes[257..265], b"ustar\x0000");
+        put(&mut bytes[257..265], POSIX);
         let sum = sum_of(&bytes);
         octal(&mut bytes[148..155], sum);
         bytes[155] = b' ';
@@ -57,10 +62,12 @@ impl Header {
         if number(&bytes[148..156])? != sum_of(bytes) || !bytes[257..].starts_with(b"ustar") {
             return Err(Error::refused("the archive is damaged: a header is none"));
         }
-        if bytes[345..500].iter().any(|byte| *byte != 0) {
-            return Err(Error::refused("the archive has a name in two parts, which Skep does not write"));
+        let is_posix = bytes[257..].starts_with(POSIX);
+        if !is_posix && bytes[345..500].iter().any(|byte| *byte != 0) {
+            return Err(Error::refused("the archive is incremental, or of an unknown kind"));
         }
         Ok(Fields {
+            prefix: text(if is_posix { &bytes[345..500] } else { &[] }),
             name: text(&bytes[..LONGEST_NAME]),
             mode: number(&bytes[100..108])? as u32,
             uid: number(&bytes[108..116])? as u32,
@@ -128,6 +135,13 @@ fn text(field: &[u8]) -> &[u8] {
 }
 
 fn number(field: &[u8]) -> Result<u64> {
+    // What octal digits cannot hold, GNU's tar writes as it is.
+    if let Some((0x80, rest)) = field.split_first() {
+        let (high, low) = rest.split_at(rest.len().saturating_sub(8));
+        if high.iter().all(|byte| *byte == 0) {
+            return Ok(low.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)));
+        }
+    }
     let digits = text(field).trim_ascii();
     if digits.is_empty() {
         return Ok(0);

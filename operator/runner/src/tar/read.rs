@@ -64,9 +64,18 @@ impl<R: Read> Archive<R> {
                 found = Records::read(&bytes)?;
                 continue;
             }
+            if let b'L' | b'K' = fields.kind {
+                // A long name as GNU's tar writes it, with a zero behind it.
+                let mut name = self.bytes(fields.size)?;
+                name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(name.len()));
+                let field = if fields.kind == b'L' { &mut found.path } else { &mut found.link };
+                *field = Some(name);
+                continue;
+            }
             let size = found.size.unwrap_or(fields.size);
-            let path =
-                checked(found.sparse_name.as_deref().or(found.path.as_deref()).unwrap_or(fields.name))?;
+            let whole_name = [fields.prefix, fields.name].join(&b'/');
+            let name = if fields.prefix.is_empty() { fields.name } else { &whole_name };
+            let path = checked(found.sparse_name.as_deref().or(found.path.as_deref()).unwrap_or(name))?;
             let link = found.link.as_deref().unwrap_or(fields.link);
             (self.due, self.pad) = (size, padding(size));
             let kind = match fields.kind {
@@ -354,6 +363,52 @@ mod tests {
         let hole =
             Entry { path: b"h".to_vec(), kind: Kind::File { size: 9, extents: vec![] }, ..Entry::default() };
         assert_eq!(round(&hole, b""), (hole, vec![]));
+    }
+
+    /// A header of another program, with its sum.
+    fn header(name: &[u8], kind: u8, size: u64, mark: &[u8], prefix: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; BLOCK];
+        let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+        put(0, name);
+        put(100, b"0000644\0");
+        put(124, format!("{size:011o}\0").as_bytes());
+        put(156, &[kind]);
+        put(257, mark);
+        put(345, prefix);
+        put(148, b"        ");
+        let sum: u64 = bytes.iter().map(|byte| u64::from(*byte)).sum();
+        bytes[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        bytes
+    }
+
+    #[test]
+    fn archives_of_other_programs_are_read() {
+        const GNU: &[u8] = b"ustar  \0";
+        let long = [b'l'; 180];
+        let mut block = [0; BLOCK];
+        block[..180].copy_from_slice(&long);
+        let end = vec![0; 2 * BLOCK];
+        let gnu = [
+            header(b"././@LongLink", b'L', 181, GNU, b""),
+            block.to_vec(),
+            header(&long[..100], b'0', 0, GNU, b""),
+            end.clone(),
+        ];
+        assert_eq!(Archive::new(gnu.concat().as_slice()).next().unwrap().unwrap().path, long);
+        let posix = [header(b"name", b'0', 0, b"ustar\x0000", b"above/it"), end.clone()];
+        assert_eq!(Archive::new(posix.concat().as_slice()).next().unwrap().unwrap().path, b"above/it/name");
+        // Whichever way a name is told, it stays below the root.
+        let mut hostile = [0; BLOCK];
+        hostile[..9].copy_from_slice(b"a/../../b");
+        let gnu = [
+            header(b"x", b'L', 10, GNU, b""),
+            hostile.to_vec(),
+            header(b"x", b'0', 0, GNU, b""),
+            end.clone(),
+        ];
+        assert!(Archive::new(gnu.concat().as_slice()).next().is_err());
+        let posix = [header(b"name", b'0', 0, b"ustar\x0000", b"../above"), end];
+        assert!(Archive::new(posix.concat().as_slice()).next().is_err());
     }
 
     #[test]

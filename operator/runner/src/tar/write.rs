@@ -102,7 +102,7 @@ impl<W: Write> Writer<W> {
 }
 
 fn plain(kind: u8) -> Fields<'static> {
-    Fields { name: b"", mode: 0o644, uid: 0, gid: 0, size: 0, mtime: 0, kind, link: b"" }
+    Fields { name: b"", mode: 0o644, uid: 0, gid: 0, size: 0, mtime: 0, kind, link: b"", prefix: b"" }
 }
 
 /// Records for what does not fit into the header.

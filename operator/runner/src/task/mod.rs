@@ -27,8 +27,8 @@ pub use self::postgres::{
 };
 pub use self::ship::{Copied, Fetch, Place, S3Place, Ship, Shipped, StoreTask};
 pub use self::store::{
-    ArchiveHead, FoundDump, InnerHead, LayoutCopy, LayoutScan, LayoutScanned, ManifestHead, OtherFile,
-    Scanned, StoreScan, StoreVerify, StoredFound, Verdict,
+    ArchiveHead, FileForm, FoundDump, FoundFile, InnerHead, LayoutCopy, LayoutScan, LayoutScanned,
+    ManifestHead, OtherFile, Packed, Scanned, StoreScan, StoreVerify, StoredFound, Verdict,
 };
 pub use self::wal::{PgBase, PgDropSlot, PgReceive, PgRecover, PgTakeBase, WalPrune};
 use crate::manifest::{Artefact, Manifest};
@@ -124,7 +124,7 @@ pub enum Task {
     StoreScan(StoreScan),
     /// Read every file of a directory with `MANIFEST.txt`, and say which of them can be restored; changes nothing.
     LayoutScan(LayoutScan),
-    /// Copy a dump from such a directory into that of a backup. Writes no manifest.
+    /// Copy a file from such a directory into that of a backup. Writes no manifest.
     LayoutCopy(LayoutCopy),
     /// What jobs in Skep's own image do; no runner does it.
     Store(StoreTask),

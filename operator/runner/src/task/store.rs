@@ -107,6 +107,9 @@ pub struct LayoutScan {
 pub struct LayoutScanned {
     /// Dumps of PostgreSQL that can be restored; at most 20.
     pub dumps: Vec<FoundDump>,
+    /// Files of engines whose data is a directory; at most 20.
+    #[serde(default)]
+    pub files: Vec<FoundFile>,
     /// Files that this version cannot restore, each with the reason; at most 50.
     pub others: Vec<OtherFile>,
     /// How many files that cannot be restored there are.
@@ -120,6 +123,40 @@ pub struct FoundDump {
     pub artefact: Artefact,
     /// What its first bytes tell.
     pub head: ArchiveHead,
+}
+
+/// A file that an engine with a data directory loads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundFile {
+    /// The file as `MANIFEST.txt` names it, with size and checksum.
+    pub artefact: Artefact,
+    /// What it is.
+    pub form: FileForm,
+    /// When it was last written to, RFC 3339.
+    pub made: String,
+}
+
+/// What such a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileForm {
+    /// An RDB of a Redis.
+    Rdb,
+    /// An archive of a volume.
+    Tar,
+    /// The same, packed by gzip.
+    TarGz,
+}
+
+/// How a file is packed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Packed {
+    /// Not at all.
+    #[default]
+    Plain,
+    /// By gzip; the copy is what is inside.
+    Gzip,
 }
 
 /// What the head of a dump tells.
@@ -155,4 +192,7 @@ pub struct LayoutCopy {
     pub into: String,
     /// Name of the copy.
     pub name: String,
+    /// How the file is packed.
+    #[serde(default)]
+    pub packed: Packed,
 }

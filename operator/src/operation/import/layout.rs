@@ -5,10 +5,14 @@
 
 use jiff::Timestamp;
 use skep_runner::manifest::Manifest;
-use skep_runner::task::{Discard, LayoutCopy, LayoutScanned, PgSeal};
+use skep_runner::task::{
+    ArchiveHead, DirSeal, Discard, FileForm, FoundFile, LayoutCopy, LayoutScanned, Packed, PgSeal,
+};
 use skep_runner::{Report, Task};
 
+use super::listing::CopiedAs;
 use super::{ByHand, Copied, Listed, Listing, Taken, register, wish};
+use crate::engines::{Data, Directory, DirectoryEngine, Volume};
 use crate::operation::backup::Place;
 use crate::operation::catalogue::{Backup, Purpose};
 use crate::operation::data::unexpected;
@@ -18,47 +22,123 @@ use crate::operation::record::OpId;
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Access, Order, Outcome};
 
-/// Lists what of such a directory can be taken in. A dump's id derives from its content, so that it is known again.
+/// Lists what of such a directory can be taken in for a service that keeps such data. A backup's id derives from its content
+/// and its time, so that it is known again.
 pub(super) fn list(
     listing: &mut Listing,
     target: &Target,
+    keeps: Option<&Data>,
     scanned: LayoutScanned,
     registered: &[Backup],
 ) -> Result<(), String> {
-    if scanned.dumps.is_empty() {
-        let others: Vec<Flaw> = scanned.others.into_iter().map(|o| Flaw { id: o.file, why: o.why }).collect();
-        return Err(format!("nothing of it can be restored by this version: {}", named_all(&others)));
-    }
-    for found in scanned.dumps {
-        let made = found.head.made.parse::<Timestamp>();
-        let taken =
-            made.map_err(|e| format!("{}: its time `{}`: {e}", found.artefact.file, found.head.made))?;
-        let id = OpId::new(taken, &found.artefact.sha256).to_string();
+    let LayoutScanned { dumps, files, others, left } = scanned;
+    listing.flawed.extend(others.into_iter().map(|o| Flaw { id: o.file, why: o.why }));
+    listing.flaws = usize::try_from(left).unwrap_or(usize::MAX);
+    let dumps = dumps.into_iter().map(|found| {
+        let is_meant = !matches!(keeps, Some(Data::Directory(_) | Data::Command(_)));
+        let why = "a dump of PostgreSQL: it is for a service that keeps one".to_owned();
+        let copied = if is_meant { Ok(CopiedAs::default()) } else { Err(why) };
+        (found.artefact, found.head, copied)
+    });
+    let files = files.into_iter().map(|found| {
+        let head = ArchiveHead { made: found.made.clone(), ..nothing_known() };
+        let copied = copied_as(keeps, &found);
+        (found.artefact, head, copied)
+    });
+    for (artefact, head, copied) in dumps.chain(files).collect::<Vec<_>>() {
+        let copied = match copied {
+            Ok(copied) => copied,
+            Err(why) => {
+                listing.flaws += 1;
+                listing.flawed.push(Flaw { id: artefact.file, why });
+                continue;
+            }
+        };
+        let made = head.made.parse::<Timestamp>();
+        let taken = made.map_err(|e| format!("{}: its time `{}`: {e}", artefact.file, head.made))?;
+        let id = OpId::new(taken, &artefact.sha256).to_string();
         match registered.iter().find(|b| b.entry.id == id) {
             Some(known) if known.entry.service == target.name => listing.known += 1,
             Some(known) => {
                 let of = &known.entry.service;
-                return Err(format!("{} is registered as backup {id} of {of} already", found.artefact.file));
+                return Err(format!("{} is registered as backup {id} of {of} already", artefact.file));
             }
             None => listing.new.push(Listed {
                 dir: Place::of(target, id.clone()).dir,
                 id,
                 manifest_sha256: String::new(),
-                engine: "postgres".to_owned(),
-                database: found.head.database.clone(),
+                engine: engine_of(keeps).map_or("postgres", DirectoryEngine::word).to_owned(),
+                database: head.database.clone(),
                 taken,
-                size: found.artefact.size,
+                size: artefact.size,
                 purpose: Purpose::Regular,
                 inner: None,
                 base: None,
-                by_hand: Some(ByHand { artefact: found.artefact, head: found.head }),
+                by_hand: Some(ByHand { artefact, head, copied }),
             }),
         }
     }
-    let others = scanned.others.into_iter().map(|o| Flaw { id: o.file, why: o.why });
-    listing.flawed.extend(others);
-    listing.flaws = usize::try_from(scanned.left).unwrap_or(usize::MAX);
+    if listing.new.is_empty() && listing.known == 0 {
+        return Err(format!(
+            "nothing of it can be restored by this version for {}: {}",
+            target.name,
+            named_all(&listing.flawed)
+        ));
+    }
     Ok(())
+}
+
+fn engine_of(keeps: Option<&Data>) -> Option<DirectoryEngine> {
+    match keeps {
+        Some(Data::Directory(directory)) => Some(directory.engine),
+        Some(Data::Postgres | Data::Command(_) | Data::None) | None => None,
+    }
+}
+
+fn nothing_known() -> ArchiveHead {
+    let text = String::new;
+    ArchiveHead { database: text(), made: text(), server_version: text(), tool_version: text() }
+}
+
+/// What a file becomes in a backup of the service, or why it becomes none.
+fn copied_as(keeps: Option<&Data>, found: &FoundFile) -> Result<CopiedAs, String> {
+    let directory = match keeps {
+        Some(Data::Directory(directory)) => Some(directory),
+        _ => None,
+    };
+    let packed = match found.form {
+        FileForm::Rdb | FileForm::Tar => Packed::Plain,
+        FileForm::TarGz => Packed::Gzip,
+    };
+    match (found.form, directory) {
+        (FileForm::Rdb, Some(directory)) if directory.engine == DirectoryEngine::Redis => {
+            Ok(CopiedAs { name: "dump.rdb".to_owned(), packed })
+        }
+        (FileForm::Rdb, _) => Err("an RDB: it is for a service with skep.data=redis".to_owned()),
+        (FileForm::Tar | FileForm::TarGz, Some(Directory { engine: DirectoryEngine::Volume, volumes })) => {
+            Ok(CopiedAs { name: format!("{}.tar", volume_of(volumes, &found.artefact.file)?), packed })
+        }
+        (FileForm::Tar | FileForm::TarGz, _) => {
+            Err("a volume: it is for a service with skep.data=volume".to_owned())
+        }
+    }
+}
+
+/// The volume that an archive is of, by its name.
+fn volume_of<'a>(volumes: &'a [Volume], file: &str) -> Result<&'a str, String> {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    let stem = [".tar.gz", ".tgz", ".tar"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+    let [volume] = volumes else {
+        return Err(
+            "a volume: the service has several, and each archive would be a backup without the others"
+                .to_owned(),
+        );
+    };
+    let is_it = volume.name == stem || volume.mount["Source"].as_str() == Some(stem);
+    match is_it {
+        true => Ok(&volume.name),
+        false => Err(format!("a volume of another name than `{}`, which the service has", volume.name)),
+    }
 }
 
 /// Moves the taking of one dump on: copied, then read in full and sealed, then registered.
@@ -72,15 +152,19 @@ pub(super) async fn take(
     let Some(copied) = taken.copied.iter().find(|c| c.dir == listed.dir).cloned() else {
         return copy(cx, target, listed, by_hand, taken).await;
     };
-    let task = Task::PgSeal(PgSeal {
-        dir: listed.dir.clone(),
-        manifest: manifest(target, listed, by_hand, &copied),
-    });
+    let (dir, manifest) = (listed.dir.clone(), manifest(target, listed, by_hand, &copied));
+    let task = match DirectoryEngine::of(&listed.engine) {
+        Some(engine) => Task::DirSeal(DirSeal { engine: engine.runner(), dir, manifest }),
+        None => Task::PgSeal(PgSeal { dir, manifest }),
+    };
     let report = match job(cx, target, task, &format!("e{}", taken.turn)).await? {
         Moved::Wait(wait) => return Ok(Progress::Wait(named(listed, wait))),
         Moved::Done(report) => report,
     };
-    let Report::PgSeal { manifest_sha256, size } = report else { return Err(unexpected(&report)) };
+    let (Report::PgSeal { manifest_sha256, size } | Report::DirSeal { manifest_sha256, size }) = report
+    else {
+        return Err(unexpected(&report));
+    };
     let sealed = Listed { manifest_sha256, size, ..listed.clone() };
     if let Some(why) = register(cx, target, &sealed).await? {
         return Err(Fault::failed(format!("backup {}: {why}", listed.id)));
@@ -102,7 +186,8 @@ async fn copy(
         from,
         artefact: by_hand.artefact.clone(),
         into: listed.dir.clone(),
-        name: "imported.dump".to_owned(),
+        name: by_hand.copied.name.clone(),
+        packed: by_hand.copied.packed,
     });
     let report = match job(cx, target, task, &format!("c{}", taken.turn)).await? {
         Moved::Wait(wait) => return Ok(Progress::Wait(named(listed, wait))),
@@ -146,7 +231,10 @@ fn manifest(target: &Target, listed: &Listed, by_hand: &ByHand, copied: &Copied)
         image: String::new(),
         spec: serde_json::Value::Null,
         server_version: by_hand.head.server_version.clone(),
-        tool_version: format!("pg_dump {}", by_hand.head.tool_version),
+        tool_version: match listed.engine.as_str() {
+            "postgres" => format!("pg_dump {}", by_hand.head.tool_version),
+            _ => String::new(),
+        },
         started: by_hand.head.made.clone(),
         ended: by_hand.head.made.clone(),
         artefacts: vec![copied.artefact.clone()],
@@ -185,4 +273,48 @@ pub(super) async fn discard(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         }
     }
     Ok(Progress::done())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use skep_runner::Artefact;
+
+    use super::*;
+
+    fn keeping(engine: DirectoryEngine, names: &[&str]) -> Data {
+        let volume = |name: &&str| {
+            let mount = json!({ "Type": "volume", "Source": format!("shop_{name}"), "Target": "/data" });
+            Volume::of_files(name, &mount)
+        };
+        Data::Directory(Directory { engine, volumes: names.iter().map(volume).collect() })
+    }
+
+    fn found(file: &str, form: FileForm) -> FoundFile {
+        let artefact = Artefact { file: file.to_owned(), size: 1, sha256: "00".to_owned() };
+        FoundFile { artefact, form, made: "2026-01-01T00:00:00Z".to_owned() }
+    }
+
+    #[test]
+    fn each_file_is_for_a_service_that_keeps_such_data() {
+        let volume = keeping(DirectoryEngine::Volume, &["files"]);
+        let redis = keeping(DirectoryEngine::Redis, &["cache"]);
+        for file in ["volumes/files.tar.gz", "volumes/shop_files.tgz"] {
+            let copied = copied_as(Some(&volume), &found(file, FileForm::TarGz)).unwrap();
+            assert_eq!(copied, CopiedAs { name: "files.tar".to_owned(), packed: Packed::Gzip });
+        }
+        let copied = copied_as(Some(&redis), &found("redis/a.rdb", FileForm::Rdb)).unwrap();
+        assert_eq!(copied, CopiedAs { name: "dump.rdb".to_owned(), packed: Packed::Plain });
+        let several = keeping(DirectoryEngine::Volume, &["a", "b"]);
+        for (keeps, file, form, said) in [
+            (Some(&volume), "volumes/other.tar", FileForm::Tar, "of another name than `files`"),
+            (Some(&several), "volumes/a.tar", FileForm::Tar, "the service has several"),
+            (Some(&volume), "redis/a.rdb", FileForm::Rdb, "skep.data=redis"),
+            (Some(&Data::Postgres), "volumes/files.tar", FileForm::Tar, "skep.data=volume"),
+            (None, "redis/a.rdb", FileForm::Rdb, "skep.data=redis"),
+        ] {
+            let why = copied_as(keeps, &found(file, form)).unwrap_err();
+            assert!(why.contains(said), "`{why}` does not tell `{said}`");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use skep_runner::Artefact;
-use skep_runner::task::{ArchiveHead, ManifestHead, PgBase, Scanned, StoredFound};
+use skep_runner::task::{ArchiveHead, ManifestHead, Packed, PgBase, Scanned, StoredFound};
 
 use crate::operation::catalogue::{Backup, Purpose};
 use crate::operation::reading::{self, Flaw};
@@ -74,8 +74,27 @@ pub struct Listed {
 pub struct ByHand {
     /// The file, as `MANIFEST.txt` has it.
     pub artefact: Artefact,
-    /// What its head tells.
+    /// What its head tells; of files of other engines, when they were made.
     pub head: ArchiveHead,
+    /// What it becomes in the backup.
+    #[serde(default)]
+    pub copied: CopiedAs,
+}
+
+/// What a file that people made becomes in a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiedAs {
+    /// Name of the copy.
+    pub name: String,
+    /// How the file is packed.
+    pub packed: Packed,
+}
+
+impl Default for CopiedAs {
+    /// A dump of PostgreSQL.
+    fn default() -> CopiedAs {
+        CopiedAs { name: "imported.dump".to_owned(), packed: Packed::Plain }
+    }
 }
 
 // === impl Listing ===

@@ -93,7 +93,7 @@ impl PgJob {
     /// Copies a dump that people made, in two stretches.
     pub(super) fn layout_copy(&self, world: &mut World, task: &LayoutCopy) -> Worked {
         self.needs_store(true)?;
-        let LayoutCopy { from, artefact, into, name } = task;
+        let LayoutCopy { from, artefact, into, name, packed: _ } = task;
         let bytes = world.store.file(from, &artefact.file).cloned();
         let bytes = bytes.ok_or_else(|| Failure::refused(format!("{} is missing", artefact.file)))?;
         if sha256(&bytes) != artefact.sha256 {

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest as _, Sha256};
 use skep_runner::manifest::{Artefact, MANIFEST, Manifest};
 use skep_runner::task::{
-    ArchiveHead, FoundDump, LayoutScanned, ManifestHead, OtherFile, Scanned, StoreScan, Stored, StoredFound,
+    ArchiveHead, FileForm, FoundDump, FoundFile, LayoutScanned, ManifestHead, OtherFile, Scanned, StoreScan,
+    Stored, StoredFound,
 };
 
 /// Directories by path, files by name.
@@ -151,6 +152,8 @@ impl Store {
                     tool_version: "15.4".to_owned(),
                 };
                 scanned.dumps.push(FoundDump { artefact, head });
+            } else if let Some(form) = form(file) {
+                scanned.files.push(FoundFile { artefact, form, made: "2026-01-01T02:00:00Z".to_owned() });
             } else {
                 scanned.left += 1;
                 scanned.others.push(OtherFile { file: artefact.file, why: "not restored".to_owned() });
@@ -180,6 +183,12 @@ impl Store {
 }
 
 /// Lower-case hexadecimal SHA-256.
+/// What a file that people made is, by its name: the model does not pack.
+fn form(file: &str) -> Option<FileForm> {
+    let ends = [(".rdb", FileForm::Rdb), (".tar", FileForm::Tar), (".tar.gz", FileForm::TarGz)];
+    ends.into_iter().find(|(end, _)| file.ends_with(end)).map(|(_, form)| form)
+}
+
 pub(super) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
