@@ -12,8 +12,11 @@ use std::time::SystemTime;
 use sha2::{Digest as _, Sha256};
 use skep::operation::catalogue::{Backup, Origin};
 use skep::operation::record::{Operation, State, Work};
+use skep::operation::settings::{self, Settings};
 use skep::swarm::object::Kind;
-use skep_tests::stage::{Setting, Stage};
+use skep_tests::sandbox::{eventually, unique};
+use skep_tests::stage::{PATIENCE, Setting, Stage};
+use skep_tests::yard::{RESTORE, Yard, told};
 
 const OPERATOR: &str = env!("CARGO_BIN_EXE_operator");
 
@@ -163,4 +166,165 @@ async fn by_hand(stage: &Stage) {
     let restored = stage.ended(&restored).await;
     assert_eq!(restored.journal.state, State::Succeeded, "{:#?}", restored.journal);
     assert!(rows.is_subset(&shop.orders().await), "every order of the dump is back");
+}
+
+const FILES: &str = r#"
+version: "3.8"
+services:
+  files:
+    image: skep-test/redis:7
+    command: ["sleep", "infinity"]
+    init: true
+    volumes: ["uploads_data:/srv/uploads"]
+    deploy: { labels: { skep.enable: "true", skep.data: volume } }
+  cache:
+    image: skep-test/redis:7
+    command: ["redis-server", "--appendonly", "yes"]
+    volumes: ["cache:/data"]
+    deploy: { labels: { skep.enable: "true", skep.data: redis } }
+volumes: { uploads_data: {}, cache: {} }
+"#;
+
+const FILL: [(&str, &str); 2] = [
+    (
+        "files",
+        "cd /srv/uploads && mkdir -p a/deep b && seq 100000 >a/deep/one && echo two >b/two && ln -s ../b/two a/link \
+         && ln b/two b/hard && truncate -s 1M b/sparse && chown -R 1234:5678 a && chmod 2750 a && printf x >\"odd $(printf '\\t')\" \
+         && chmod 0601 b/two && mkdir \"$(printf d%.0s $(seq 200))\" && touch -d 2001-02-03 \"$(printf d%.0s $(seq 200))/old\"",
+    ),
+    (
+        "cache",
+        "for i in $(seq 40); do echo set cart:$i value-$i; done | redis-cli >/dev/null && redis-cli rpush list a b c \
+         && redis-cli hset hash f 1 g 2 && redis-cli zadd zset 1 one 2 two && redis-cli xadd log 1-1 k v && redis-cli set forever x",
+    ),
+];
+
+/// What is in the volume, what is in its files, and what they are; of times no more than an archive of GNU's tar holds.
+const UPLOADS: &str = "cd /srv/uploads && find . -mindepth 1 -name '.skep-*' -prune -o -printf '%P %y %m %U %G %l %n %Ts\\n' | sort \
+                       && find . -name '.skep-*' -prune -o -type f -print0 | sort -z | xargs -0 sha256sum";
+const KEYS: &str = "for key in $(redis-cli --raw keys '*' | sort); do echo $key $(redis-cli type $key) \
+                    $(redis-cli --no-raw dump $key) $(redis-cli --raw pttl $key); done";
+
+/// A stack whose volume and cache people have backed up with `tar` and `redis-cli`.
+struct ByHand {
+    yard: Yard,
+    store: String,
+}
+
+// === impl ByHand ===
+
+impl ByHand {
+    async fn set() -> ByHand {
+        let store = unique("hand-backups");
+        let volume = settings::Store::Volume { name: store.clone(), driver: None, options: BTreeMap::new() };
+        let settings =
+            Settings { stores: BTreeMap::from([("default".to_owned(), volume)]), ..Settings::default() };
+        let by_hand = ByHand { yard: Yard::deploy("hand", FILES, settings).await, store };
+        for (service, fill) in FILL {
+            eventually(&format!("{service} to take its data"), PATIENCE, async || {
+                by_hand.yard.try_sh(service, fill).await.map(drop)
+            })
+            .await;
+        }
+        by_hand
+    }
+
+    /// A script where a person sees the store, and the data to read.
+    async fn sh(&self, script: &str) -> String {
+        let mounts = [
+            format!("{}:/store", self.store),
+            format!("{}:/uploads:ro", self.yard.stack.service("uploads_data")),
+            format!("{}:/cache:ro", self.yard.stack.service("cache")),
+        ];
+        let mut args = vec!["run", "--rm", "--network", "none", "--user", "0"];
+        args.extend(mounts.iter().flat_map(|mount| ["-v", mount.as_str()]));
+        args.extend(["skep-test/redis:7", "bash", "-ec", script]);
+        self.yard.sandbox.docker(&args).await
+    }
+
+    /// Fills a directory of the store, and lists what is in it.
+    async fn fill(&self, dir: &str, script: &str) {
+        let list = "find . -type f | sed 's,^./,,' | sort | while read -r file; do \
+                    echo \"$file|$(stat -c %s \"$file\")|$(sha256sum <\"$file\" | cut -d ' ' -f 1)\"; done >/tmp/list; \
+                    { echo '=== by hand ==='; cat /tmp/list; } >MANIFEST.txt";
+        self.sh(&format!("mkdir -p /store/{dir} && cd /store/{dir} && {script}\n{list}")).await;
+    }
+
+    async fn import(&self, service: &str, dir: &str) -> Operation {
+        let layout = Some(dir.to_owned());
+        let work =
+            Work::Import { store: "default".to_owned(), from: None, quick: false, layout, dry_run: false };
+        self.yard.run(service, work).await
+    }
+}
+
+/// Every file of theirs, with its content and its time.
+const THEIRS: &str = "cd /store/old && find . -printf '%P %y %m %s %T@ %C@\\n' | sort && find . -type f -print0 | sort -z | xargs -0 sha256sum";
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn what_tar_and_redis_wrote_by_hand_is_imported_and_comes_back_exactly() {
+    const DIR: &str = "old/20240215-020000";
+    let place = ByHand::set().await;
+    let yard = &place.yard;
+    let (uploads, keys) = (yard.sh("files", UPLOADS).await, yard.sh("cache", KEYS).await);
+    yard.sh("cache", "redis-cli bgrewriteaof && redis-cli save && ls /data/appendonlydir/*.base.rdb").await;
+    place
+        .fill(
+            DIR,
+            "mkdir redis volumes configs && cp -p /cache/dump.rdb redis/redis-20240215-020000.rdb \
+             && cp -p /cache/appendonlydir/*.base.rdb /cache/appendonlydir/*.incr.aof redis/ \
+             && tar -czf volumes/uploads-20240215-020000.tar.gz -C /uploads . && echo conf >configs/app.conf",
+        )
+        .await;
+    let theirs = place.sh(THEIRS).await;
+    for (service, content, spoil, told_of, times) in [
+        (
+            "files",
+            UPLOADS,
+            "cd /srv/uploads && rm -r a && echo other >b/two && touch new",
+            "redis-20240215",
+            &uploads,
+        ),
+        (
+            "cache",
+            KEYS,
+            "redis-cli del cart:7 && redis-cli set other 1 && redis-cli lpush list z",
+            "append-only",
+            &keys,
+        ),
+    ] {
+        let op = place.import(service, DIR).await;
+        assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+        let remarks = op.journal.remarks.join("\n");
+        assert!(remarks.contains(told_of) && remarks.contains("configs/app.conf"), "{remarks}");
+        assert_eq!(place.sh(THEIRS).await, theirs, "their files are as they were");
+        let [only] = yard.backups(service).await.try_into().unwrap();
+        assert_eq!(only.entry.origin, Origin::Imported);
+        println!("{service}: {} bytes of {}, {remarks}", only.entry.size, only.entry.taken);
+        yard.try_sh(service, spoil).await.unwrap();
+        assert_ne!(&yard.sh(service, content).await, times);
+        let op = yard.run(service, RESTORE).await;
+        assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+        assert_eq!(&yard.sh(service, content).await, times, "{}", told(&op));
+    }
+
+    // What is no archive, or would leave the volume, is not taken in, and nothing of it stays.
+    let (stored, registered) = (place.sh("find /store/v1 | sort").await, yard.backups("files").await.len());
+    for (name, script, why) in [
+        ("none", "echo none of it | gzip >volumes/uploads.tar.gz", "the archive is damaged"),
+        ("out", "cd volumes && tar -czPf uploads.tar.gz ../../../../etc/hostname && cd ..", "leads out"),
+        ("cut", "tar -cz -C /uploads . | head -c 3000 >volumes/uploads.tar.gz", "cut short"),
+    ] {
+        let dir = format!("bad/{name}");
+        place.fill(&dir, &format!("mkdir volumes && {script}")).await;
+        let op = place.import("files", &dir).await;
+        assert_ne!(op.journal.state, State::Succeeded, "{name}: {}", told(&op));
+        assert!(op.journal.steps.iter().any(|(_, step)| step.reason.contains(why)), "{name}: {op:#?}");
+        assert_eq!(place.sh("find /store/v1 | sort").await, stored, "{name}: a copy is left");
+        assert_eq!(yard.backups("files").await.len(), registered, "{name}");
+    }
+    let (sandbox, store) = (yard.sandbox, place.store.clone());
+    place.yard.strike().await;
+    sandbox.remove_volume(&store).await;
 }

@@ -35,6 +35,7 @@ enum Kind {
     Verify,
     Import,
     Layout,
+    FilesLayout,
     Point,
     Rollback,
     DataRollback,
@@ -70,6 +71,7 @@ impl Kind {
             | Kind::FilesBackup
             | Kind::Volume
             | Kind::VolumeDrill
+            | Kind::FilesLayout
             | Kind::CommandBackup => 5,
             Kind::StagedBeside | Kind::StagedInPlace | Kind::StagedFiles | Kind::StagedDrill => 5,
             Kind::StagedFilesDrill | Kind::StagedCommand | Kind::Based | Kind::Moment => 5,
@@ -77,7 +79,7 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 38] = [
+const KINDS: [Kind; 39] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -101,6 +103,7 @@ const KINDS: [Kind; 38] = [
     Kind::Verify,
     Kind::Import,
     Kind::Layout,
+    Kind::FilesLayout,
     Kind::Point,
     Kind::Rollback,
     Kind::DataRollback,
@@ -182,6 +185,7 @@ async fn scene(kind: Kind) -> Scene {
         Kind::Verify => Scene::verify(ShopOptions::default(), false).await,
         Kind::Import => Scene::import(ShopOptions::default()).await,
         Kind::Layout => Scene::layout(ShopOptions::default()).await.0,
+        Kind::FilesLayout => Scene::layout(ShopOptions::files("volume")).await.0,
         Kind::Point => Scene::point(ShopOptions::default()).await,
         Kind::DataRollback => Box::pin(Scene::rollback_with_data(ShopOptions::default())).await,
         Kind::FilesRollback => Box::pin(Scene::rollback_with_data(ShopOptions::files("mariadb"))).await,
@@ -385,6 +389,8 @@ for_each_kind! {
     an_import_by_hand_survives_death_after_every_write: Kind::Layout, dies_after;
     an_import_by_hand_survives_every_write_twice: Kind::Layout, repeats;
     an_import_by_hand_goes_back_when_any_write_fails: Kind::Layout, fails;
+    an_import_of_files_by_hand_survives_death_after_every_write: Kind::FilesLayout, dies_after;
+    an_import_of_files_by_hand_goes_back_when_any_write_fails: Kind::FilesLayout, fails;
 }
 
 #[tokio::test(start_paused = true)]

@@ -118,10 +118,7 @@ fn what_would_leave_the_directory_is_refused_and_leaves_nothing() {
         assert!(!bench.data().join(".skep-r1").exists(), "{case}");
         assert_eq!(read_tree(&bench.data()), before, "{case}");
         assert_eq!(read_tree(outside.as_ref()), outside_before, "{case}");
-        if !["twice", "not in the archive", "no directory", "does not have"]
-            .iter()
-            .any(|late| told.contains(late))
-        {
+        if !["twice", "not in the archive", "no directory"].iter().any(|late| told.contains(late)) {
             assert!(bench.run(bench.examine(&stored)).refused().contains(told), "{case}");
         }
     }

@@ -12,7 +12,7 @@ use super::{client_spec, rollback, wal, whereabouts};
 use crate::engines::found::{self, Found};
 use crate::engines::{Data, Directory, Volume, redis};
 use crate::policy::graph::Graph;
-use crate::policy::{CheckProbe, Policies, Policy, Restore, Section};
+use crate::policy::{CheckProbe, Engine, Policies, Policy, Restore, Section};
 use crate::swarm::error::Error;
 use crate::swarm::object::{ENABLE, Kind, Service, Task, TaskState};
 use crate::swarm::spec::{constraints, host_ports};
@@ -201,21 +201,24 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
 ///
 /// # Errors
 /// What the engine says.
-pub async fn engine(cx: &Cx<'_>) -> Result<Option<crate::policy::Engine>, Fault> {
+pub async fn engine(cx: &Cx<'_>) -> Result<Option<Engine>, Fault> {
     let service = service(cx).await?;
     Ok(crate::policy::parse(&service.labels()).policy.data.map(|data| data.engine))
 }
 
-/// What the labels and the spec of the operation's service say that it keeps; none where they do not say it.
+/// What the labels and the spec of the operation's service say that it keeps; none where no label says it.
 ///
 /// # Errors
-/// What the engine says.
+/// When its spec is not what its labels need; what the engine says.
 pub async fn keeps(cx: &Cx<'_>) -> Result<Option<Data>, Fault> {
     let service = service(cx).await?;
-    let asked = crate::policy::parse(&service.labels()).policy.data;
-    let found =
-        asked.and_then(|data| found::find(&data, service.name(), service.stack(), &service.spec).ok());
-    Ok(found.map(|found| found.data))
+    let Some(asked) = crate::policy::parse(&service.labels()).policy.data else { return Ok(None) };
+    // Which server it is does not matter to a dump.
+    if asked.engine == Engine::Postgres {
+        return Ok(Some(Data::Postgres));
+    }
+    let found = found::find(&asked, service.name(), service.stack(), &service.spec);
+    found.map(|found| Some(found.data)).map_err(|e| Fault::failed(format!("{}: {e}", service.name())))
 }
 
 /// The data service as one that stops while its files are exchanged (S18).

@@ -375,9 +375,15 @@ async fn what_its_engine_cannot_read_is_not_imported_from_a_directory_filled_by_
     let (scene, _) = Scene::layout(ShopOptions::files("volume")).await;
     let files = [("volumes/data.tar.gz", b"none of it".to_vec())];
     scene.shop.data.with(|world| world.store.by_hand(BY_HAND, &files));
+    let before = dirs(&scene.shop);
     let op = driven(&scene).await;
-    assert_eq!(op.journal.state, State::Failed, "{op:#?}");
+    assert!(failed_with(&op, "is no file of a Volume"), "{op:#?}");
     assert_eq!(catalogue(&scene.shop).await, []);
+    assert_eq!(dirs(&scene.shop), before, "the copy is left, or their files were written to");
+}
+
+fn dirs(shop: &Shop) -> std::collections::BTreeMap<String, std::collections::BTreeMap<String, Vec<u8>>> {
+    shop.data.with(|world| world.store.dirs.clone())
 }
 
 #[tokio::test(start_paused = true)]

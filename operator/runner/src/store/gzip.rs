@@ -157,6 +157,7 @@ impl<R: Read> Input<R> {
 #[cfg(test)]
 mod tests {
     use miniz_oxide::deflate::compress_to_vec;
+    use miniz_oxide::inflate::decompress_to_vec;
 
     use super::*;
 
@@ -220,18 +221,47 @@ mod tests {
         std::fs::remove_dir_all(&dir).unwrap();
     }
 
+    /// Bits of the last byte of a stream of one block that stand for anything: another block put right behind them is read,
+    /// and nowhere else.
+    fn bits_used(stream: &[u8], data: &[u8]) -> u32 {
+        const FINAL: u8 = 1;
+        // A last block of the fixed code with nothing in it: its three bits, and the code of the end, which is zeros.
+        const EMPTY: u16 = 0b011;
+        assert_eq!(stream[0] & FINAL, FINAL, "it has one block");
+        let is_end = |used: &u32| {
+            let mut longer = stream.to_vec();
+            longer[0] &= !FINAL;
+            let last = longer.pop().unwrap();
+            let kept = u32::from(last) & ((1 << used) - 1);
+            longer.extend_from_slice(&(kept | u32::from(EMPTY) << used).to_le_bytes());
+            decompress_to_vec(&longer).is_ok_and(|found| found == data)
+        };
+        let ends: Vec<u32> = (1..=8).filter(is_end).collect();
+        let [used] = ends[..] else { panic!("it ends at any of {ends:?}") };
+        used
+    }
+
     #[test]
     fn what_is_cut_short_or_damaged_anywhere_is_refused() {
-        let whole = packed(&data()[..5000], NAME, b"n\0");
-        for length in 0..whole.len() {
-            assert!(unpacked(&whole[..length]).is_err(), "{length} of {}", whole.len());
+        const HEADER: usize = 12;
+        // Without the run of zeros at its beginning: there one distance back is as good as another.
+        for data in [&data()[28..5028], b"a"] {
+            let whole = packed(data, NAME, b"n\0");
+            for length in 0..whole.len() {
+                assert!(unpacked(&whole[..length]).is_err(), "{length} of {}", whole.len());
+            }
+            let last = whole.len() - 9;
+            let used = bits_used(&whole[HEADER..=last], data);
+            for (at, bit) in (0..whole.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                // Whether it is text, the time, how hard it was tried, where, and its name; and what fills the last byte.
+                let is_idle = (at, bit) == (3, 0) || (4..=10).contains(&at) || at == last && bit >= used;
+                let found = unpacked(&bytes);
+                assert_eq!(found.is_ok(), is_idle, "bit {bit} of byte {at}");
+                assert!(found.is_err() || found.unwrap() == data, "bit {bit} of byte {at}");
+            }
+            assert!(unpacked(&[whole, b"more".to_vec()].concat()).is_err());
         }
-        // The time and the like vouch for nothing.
-        for at in (0..4).chain(12..whole.len()) {
-            let mut bytes = whole.clone();
-            bytes[at] ^= 0x10;
-            assert!(unpacked(&bytes).is_err(), "byte {at}");
-        }
-        assert!(unpacked(&[whole, b"more".to_vec()].concat()).is_err());
     }
 }

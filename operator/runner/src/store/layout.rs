@@ -8,9 +8,9 @@ use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 
 use super::{Draft, Folder, Whole, components, emptied};
-use super::{archive, gzip};
+use super::{archive, gzip, rdb};
 use crate::error::{Error, Result};
-use crate::job::Job;
+use crate::job::{Job, civil};
 use crate::manifest::Artefact;
 use crate::task::{
     ArchiveHead, FileForm, FoundDump, FoundFile, LayoutCopy, LayoutScan, LayoutScanned, OtherFile, Packed,
@@ -39,8 +39,8 @@ pub(crate) fn scan(job: &Job, task: &LayoutScan) -> Result<Report> {
                 return Err(Error::refused(format!("{dir} has more than {MOST_DUMPS} dumps of one kind")));
             }
             Ok(Use::Dump(head)) => scanned.dumps.push(FoundDump { artefact, head }),
-            Ok(Use::File(form)) => {
-                let made = whole.modified();
+            Ok(Use::File(form, made)) => {
+                let made = made.map_or_else(|| whole.modified(), civil);
                 scanned.files.push(FoundFile { artefact, form, made });
             }
             Err(why) => {
@@ -132,8 +132,8 @@ fn whole(job: &Job, dir: &str, artefact: &Artefact) -> Result<Whole> {
 enum Use {
     /// A dump of PostgreSQL.
     Dump(ArchiveHead),
-    /// A file of another engine.
-    File(FileForm),
+    /// A file of another engine, with the time that it tells of itself, in seconds since 1970.
+    File(FileForm, Option<i64>),
 }
 
 /// What a file is good for, or why for nothing.
@@ -144,12 +144,9 @@ fn understood(whole: &Whole, artefact: &Artefact) -> Result<std::result::Result<
     let head = &bytes[..read];
     let part = file.split('/').next().unwrap_or_default();
     Ok(match part {
-        "redis" if is_rdb(head) => Ok(Use::File(FileForm::Rdb)),
-        "redis" => Err(
-            "no RDB: append-only files are of a server that runs on them; start one there, and take its RDB",
-        ),
-        "volumes" if is_tar(head) => Ok(Use::File(FileForm::Tar)),
-        "volumes" if head.starts_with(&gzip::MAGIC) => Ok(Use::File(FileForm::TarGz)),
+        "redis" => rdb_in(file, head),
+        "volumes" if is_tar(head) => Ok(Use::File(FileForm::Tar, None)),
+        "volumes" if head.starts_with(&gzip::MAGIC) => Ok(Use::File(FileForm::TarGz, None)),
         "volumes" => Err("no archive of tar, nor one that gzip packed"),
         "configs" | "app" => Err("configuration: deploy it as you did before"),
         _ if file.ends_with(".sql") || file.ends_with(".sql.gz") => Err(
@@ -159,9 +156,14 @@ fn understood(whole: &Whole, artefact: &Artefact) -> Result<std::result::Result<
     })
 }
 
-/// Valkey 9 writes its own name.
-fn is_rdb(head: &[u8]) -> bool {
-    head.starts_with(b"REDIS") || head.starts_with(b"VALKEY")
+/// An append-only file may begin with an RDB: taken for one, it would lose all that was written after it.
+fn rdb_in(file: &str, head: &[u8]) -> std::result::Result<Use, &'static str> {
+    match rdb::head(head) {
+        Some(found) if !found.is_base && !file.ends_with(".aof") => Ok(Use::File(FileForm::Rdb, found.made)),
+        _ => Err(
+            "no RDB of its own: append-only files are of a server that runs on them; start one there, and take its RDB with redis-cli --rdb",
+        ),
+    }
 }
 
 fn is_tar(head: &[u8]) -> bool {
@@ -186,6 +188,20 @@ mod tests {
             (files[1].file.as_str(), files[1].size, files[1].sha256.as_str()),
             ("redis/dump.rdb", 0, SHA)
         );
+    }
+
+    #[test]
+    fn append_only_files_are_no_rdb_also_where_they_begin_with_one() {
+        let base = b"REDIS0011\xfa\x08aof-base\xc0\x01\xff";
+        let plain = b"REDIS0011\xfa\x05ctime\xc0\x07\xff";
+        assert!(matches!(rdb_in("redis/dump.rdb", plain), Ok(Use::File(FileForm::Rdb, Some(7)))));
+        for (file, head) in [
+            ("redis/appendonly.aof", &plain[..]),
+            ("redis/appendonly.aof.1.base.rdb", base),
+            ("redis/appendonly.aof.1.incr.aof", b"*1\r\n$4\r\nPING\r\n"),
+        ] {
+            assert!(rdb_in(file, head).is_err_and(|why| why.contains("append-only")), "{file}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod archive;
 mod gzip;
 pub(crate) mod layout;
+mod rdb;
 mod scan;
 mod seal;
 mod verify;

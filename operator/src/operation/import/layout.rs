@@ -17,6 +17,7 @@ use crate::operation::backup::Place;
 use crate::operation::catalogue::{Backup, Purpose};
 use crate::operation::data::unexpected;
 use crate::operation::frozen::{self, Target};
+use crate::operation::point::STACK;
 use crate::operation::reading::{Flaw, named as named_all};
 use crate::operation::record::OpId;
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
@@ -40,9 +41,12 @@ pub(super) fn list(
         let copied = if is_meant { Ok(CopiedAs::default()) } else { Err(why) };
         (found.artefact, found.head, copied)
     });
+    let stack = target.spec["Labels"][STACK].as_str();
+    let short = stack.and_then(|stack| target.name.strip_prefix(stack)?.strip_prefix('_'));
+    let service = [target.name.as_str(), short.unwrap_or(&target.name)];
     let files = files.into_iter().map(|found| {
         let head = ArchiveHead { made: found.made.clone(), ..nothing_known() };
-        let copied = copied_as(keeps, &found);
+        let copied = copied_as(keeps, service, &found);
         (found.artefact, head, copied)
     });
     for (artefact, head, copied) in dumps.chain(files).collect::<Vec<_>>() {
@@ -101,7 +105,7 @@ fn nothing_known() -> ArchiveHead {
 }
 
 /// What a file becomes in a backup of the service, or why it becomes none.
-fn copied_as(keeps: Option<&Data>, found: &FoundFile) -> Result<CopiedAs, String> {
+fn copied_as(keeps: Option<&Data>, service: [&str; 2], found: &FoundFile) -> Result<CopiedAs, String> {
     let directory = match keeps {
         Some(Data::Directory(directory)) => Some(directory),
         _ => None,
@@ -116,7 +120,8 @@ fn copied_as(keeps: Option<&Data>, found: &FoundFile) -> Result<CopiedAs, String
         }
         (FileForm::Rdb, _) => Err("an RDB: it is for a service with skep.data=redis".to_owned()),
         (FileForm::Tar | FileForm::TarGz, Some(Directory { engine: DirectoryEngine::Volume, volumes })) => {
-            Ok(CopiedAs { name: format!("{}.tar", volume_of(volumes, &found.artefact.file)?), packed })
+            let volume = volume_of(volumes, service, &found.artefact.file)?;
+            Ok(CopiedAs { name: format!("{volume}.tar"), packed })
         }
         (FileForm::Tar | FileForm::TarGz, _) => {
             Err("a volume: it is for a service with skep.data=volume".to_owned())
@@ -124,21 +129,44 @@ fn copied_as(keeps: Option<&Data>, found: &FoundFile) -> Result<CopiedAs, String
     }
 }
 
-/// The volume that an archive is of, by its name.
-fn volume_of<'a>(volumes: &'a [Volume], file: &str) -> Result<&'a str, String> {
-    let name = file.rsplit('/').next().unwrap_or(file);
-    let stem = [".tar.gz", ".tgz", ".tar"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+/// The volume that an archive is of, by its name: the volume's, or the service's, in the stack or with it, as
+/// `files.tar.gz`, `volume_shop_files.tgz` or `grafana-20240215-020000.tar.gz` of a volume `grafana_data`.
+fn volume_of<'a>(volumes: &'a [Volume], service: [&str; 2], file: &str) -> Result<&'a str, String> {
     let [volume] = volumes else {
         return Err(
             "a volume: the service has several, and each archive would be a backup without the others"
                 .to_owned(),
         );
     };
-    let is_it = volume.name == stem || volume.mount["Source"].as_str() == Some(stem);
-    match is_it {
-        true => Ok(&volume.name),
-        false => Err(format!("a volume of another name than `{}`, which the service has", volume.name)),
+    let name = file.rsplit('/').next().unwrap_or(file);
+    let stem = [".tar.gz", ".tgz", ".tar"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+    let named = plain(stem);
+    let named = [Some(named.as_str()), named.strip_prefix("volume_")];
+    let mut named = named.into_iter().flatten().flat_map(|named| [Some(named), undated(named)]).flatten();
+    let source = volume.mount["Source"].as_str().unwrap_or_default();
+    let [full, short] = service;
+    let known = [&volume.name, source, full, short].map(plain);
+    if named.any(|named| known.iter().any(|k| k == named || k.strip_suffix("_data") == Some(named))) {
+        return Ok(&volume.name);
     }
+    let wanted = &volume.name;
+    Err(format!(
+        "a volume of another name than `{wanted}`, which the service has: want volumes/{wanted}.tar.gz"
+    ))
+}
+
+/// A name as it is compared: file names and names in a stack write the same with either sign.
+fn plain(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+/// A name without the time behind it.
+fn undated(name: &str) -> Option<&str> {
+    let bare =
+        name.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, '_' | '.' | ':' | 'T' | 'Z'));
+    let is_dated =
+        name[bare.len()..].starts_with('_') && name.ends_with(|c: char| c.is_ascii_digit() || c == 'Z');
+    is_dated.then_some(bare)
 }
 
 /// Moves the taking of one dump on: copied, then read in full and sealed, then registered.
@@ -299,11 +327,12 @@ mod tests {
     fn each_file_is_for_a_service_that_keeps_such_data() {
         let volume = keeping(DirectoryEngine::Volume, &["files"]);
         let redis = keeping(DirectoryEngine::Redis, &["cache"]);
-        for file in ["volumes/files.tar.gz", "volumes/shop_files.tgz"] {
-            let copied = copied_as(Some(&volume), &found(file, FileForm::TarGz)).unwrap();
+        let as_copied = |keeps, found: &FoundFile| copied_as(keeps, ["shop_app", "app"], found);
+        for file in ["volumes/files.tar.gz", "volumes/shop_files.tgz", "volumes/volume_shop-files.tar.gz"] {
+            let copied = as_copied(Some(&volume), &found(file, FileForm::TarGz)).unwrap();
             assert_eq!(copied, CopiedAs { name: "files.tar".to_owned(), packed: Packed::Gzip });
         }
-        let copied = copied_as(Some(&redis), &found("redis/a.rdb", FileForm::Rdb)).unwrap();
+        let copied = as_copied(Some(&redis), &found("redis/a.rdb", FileForm::Rdb)).unwrap();
         assert_eq!(copied, CopiedAs { name: "dump.rdb".to_owned(), packed: Packed::Plain });
         let several = keeping(DirectoryEngine::Volume, &["a", "b"]);
         for (keeps, file, form, said) in [
@@ -313,8 +342,42 @@ mod tests {
             (Some(&Data::Postgres), "volumes/files.tar", FileForm::Tar, "skep.data=volume"),
             (None, "redis/a.rdb", FileForm::Rdb, "skep.data=redis"),
         ] {
-            let why = copied_as(keeps, &found(file, form)).unwrap_err();
+            let why = as_copied(keeps, &found(file, form)).unwrap_err();
             assert!(why.contains(said), "`{why}` does not tell `{said}`");
+        }
+    }
+
+    #[test]
+    fn an_archive_is_of_the_volume_or_the_service_in_its_name_and_of_no_other() {
+        let volumes = |name: &str| {
+            let mount = json!({ "Type": "volume", "Source": format!("hosting_{name}"), "Target": "/data" });
+            [Volume::of_files(name, &mount)]
+        };
+        let is_of = |volume, service: &str, file| {
+            let short = service.strip_prefix("hosting_").unwrap();
+            volume_of(&volumes(volume), [service, short], file).is_ok()
+        };
+        for (volume, service, file) in [
+            ("grafana_data", "hosting_grafana", "grafana-20240215-020000.tar.gz"),
+            ("grafana_data", "hosting_dashboards", "grafana-20240215-020000.tar.gz"),
+            ("nginx_logs", "hosting_proxy", "nginx-logs-20240215-020000.tar.gz"),
+            ("nginx_logs", "hosting_proxy", "nginx_logs_2024-02-15T02:00:00Z.tgz"),
+            ("files", "hosting_web", "web.tar"),
+            ("files", "hosting_web", "hosting_web.tar"),
+            ("files-2", "hosting_web", "files-2.tar"),
+            ("files", "hosting_web", "volume_hosting_files-20240215.tar"),
+        ] {
+            assert!(is_of(volume, service, file), "{file} of {volume}, {service}");
+        }
+        for (volume, service, file) in [
+            ("files", "hosting_web", "files-old.tar.gz"),
+            ("files", "hosting_web", "files-old-20240215.tar.gz"),
+            ("files", "hosting_web", "files2.tar.gz"),
+            ("files_data", "hosting_web", "data.tar.gz"),
+            ("files", "hosting_web", "20240215-020000.tar.gz"),
+            ("files", "hosting_web", ".tar.gz"),
+        ] {
+            assert!(!is_of(volume, service, file), "{file} of {volume}, {service}");
         }
     }
 }

@@ -307,8 +307,16 @@ impl PgJob {
         })))))
     }
 
+    /// Reads the files as their engine does, besides their checksums.
     pub(super) fn dir_seal(&self, world: &mut World, task: &DirSeal) -> Worked {
-        self.dir_seal_as(world, &PgSeal { dir: task.dir.clone(), manifest: task.manifest.clone() })
+        let DirSeal { engine, dir, manifest } = task;
+        for artefact in &manifest.artefacts {
+            let bytes = world.store.file(dir, &artefact.file);
+            if bytes.is_some_and(|bytes| serde_json::from_slice::<Content>(bytes).is_err()) {
+                return Err(Failure::refused(format!("{} is no file of a {engine:?}", artefact.file)));
+            }
+        }
+        self.dir_seal_as(world, &PgSeal { dir: dir.clone(), manifest: manifest.clone() })
     }
 
     /// As [`PgJob::seal`], with the report of other engines.

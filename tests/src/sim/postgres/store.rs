@@ -182,13 +182,13 @@ impl Store {
     }
 }
 
-/// Lower-case hexadecimal SHA-256.
 /// What a file that people made is, by its name: the model does not pack.
 fn form(file: &str) -> Option<FileForm> {
     let ends = [(".rdb", FileForm::Rdb), (".tar", FileForm::Tar), (".tar.gz", FileForm::TarGz)];
     ends.into_iter().find(|(end, _)| file.ends_with(end)).map(|(_, form)| form)
 }
 
+/// Lower-case hexadecimal SHA-256.
 pub(super) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }

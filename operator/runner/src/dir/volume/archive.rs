@@ -34,3 +34,26 @@ impl Links {
         Ok(())
     }
 }
+
+/// The directories seen so far, for who only reads an archive: on a file system they tell themselves.
+#[derive(Default)]
+pub(super) struct Directories(BTreeSet<Vec<u8>>);
+
+// === impl Directories ===
+
+impl Directories {
+    /// Refuses an entry that lies in a directory which did not come before it.
+    pub(super) fn check(&mut self, entry: &Entry) -> Result<()> {
+        let above = entry.path.iter().rposition(|byte| *byte == b'/').map(|at| &entry.path[..at]);
+        if above.is_some_and(|above| !self.0.contains(above)) {
+            return Err(Error::refused(format!(
+                "the archive is refused: `{}` lies in a directory that the archive does not have",
+                entry.label()
+            )));
+        }
+        if entry.kind == Kind::Directory {
+            self.0.insert(entry.path.clone());
+        }
+        Ok(())
+    }
+}
