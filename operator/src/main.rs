@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use skep::cli::{self, Cli, Command, LogFormat, OperatorArgs};
+use skep::cli::{self, Cli, Command, LogFormat, OperatorArgs, WakerArgs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -27,6 +27,14 @@ fn main() -> ExitCode {
             Err(error) => failed(&*error),
         };
     }
+    if let Command::Waker(args) = &cli.command
+        && !args.healthy
+    {
+        return match runtime.block_on(stand_in(args)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&*error),
+        };
+    }
     if cli.host.debug {
         tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).init();
     }
@@ -40,6 +48,17 @@ async fn operate(cli: &Cli, args: &OperatorArgs) -> Result<(), Box<dyn Error>> {
         LogFormat::Json => log.json().init(),
         LogFormat::Text => log.with_ansi(false).init(),
     }
+    Ok(skep::app::run(args.clone(), &cli.endpoint()?.to_string(), told_to_stop()?).await?)
+}
+
+/// The waker, until it is told to stop and nothing is open any more.
+async fn stand_in(args: &WakerArgs) -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_ansi(false).init();
+    args.stand_in(told_to_stop()?.cancelled_owned()).await
+}
+
+/// Cancelled by a signal.
+fn told_to_stop() -> std::io::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let (mut terminated, mut interrupted) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -51,7 +70,7 @@ async fn operate(cli: &Cli, args: &OperatorArgs) -> Result<(), Box<dyn Error>> {
         }
         told.cancel();
     });
-    Ok(skep::app::run(args.clone(), &cli.endpoint()?.to_string(), stop).await?)
+    Ok(stop)
 }
 
 /// Says what went wrong, with its causes.

@@ -141,3 +141,51 @@ fn the_health_check_passes_only_when_the_operator_is_ready() {
     let (code, _, err) = skep(&["healthcheck", "--listen", &unused]);
     assert!(code == 1 && err.contains("does not answer"), "{err}");
 }
+
+#[test]
+fn a_waker_stands_in_until_it_is_told_to_stop() {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("waker");
+    std::fs::create_dir_all(&dir).expect("a directory for the task");
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+    let path = dir.join("waker.json");
+    let task = serde_json::json!({
+        "schema": 1, "service": "shop_app", "ports": [{"port": port, "protocol": "http"}], "mode": "page",
+        "timeout_s": 5, "retry_after_s": 5, "html": "soon", "json": "{}",
+        "ask": {"url": "http://127.0.0.1:1/v1/wake", "token": "s3cret", "sleep": "sleep-1"},
+    });
+    std::fs::write(&path, task.to_string()).expect("the task is written");
+    let path = path.to_str().expect("the path is text");
+    let (code, _, err) = skep(&["waker", "--task", path, "--healthy"]);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains(&format!("127.0.0.1:{port} does not answer")), "{err}");
+    let mut waker = Command::new(SKEP)
+        .args(["waker", "--task", path])
+        .env_clear()
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the waker starts");
+    // It says so when it listens.
+    let mut log = std::io::BufReader::new(waker.stdout.take().expect("it has a log"));
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut log, &mut line).expect("a line");
+    assert!(line.contains("standing in") && line.contains("shop_app"), "{line}");
+    assert_eq!(skep(&["waker", "--task", path, "--healthy"]), (0, "ok\n".to_owned(), String::new()));
+    let told = Command::new("sh").args(["-c", &format!("kill -TERM {}", waker.id())]).status();
+    assert!(told.expect("it is told").success());
+    assert!(waker.wait().expect("it ends").success());
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).expect("the rest of the log");
+    assert!(rest.contains("left") && !rest.contains("s3cret"), "{rest}");
+}
+
+#[test]
+fn a_waker_without_a_task_it_knows_says_why() {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("newer.json");
+    std::fs::write(&path, r#"{"schema": 2}"#).expect("the task is written");
+    let (code, _, err) = skep(&["waker", "--task", path.to_str().expect("the path is text")]);
+    assert_eq!(code, 1);
+    assert!(err.contains("has format 2, newer than this Skep"), "{err}");
+    let (code, _, err) = skep(&["waker", "--task", "/nonexistent.json"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("cannot read the waker's task /nonexistent.json"), "{err}");
+}

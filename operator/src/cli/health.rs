@@ -26,11 +26,20 @@ pub struct HealthArgs {
 
 /// `skep healthcheck`
 pub(super) async fn healthcheck(out: &Out, args: &HealthArgs) -> Exit {
-    let port = args.listen.port();
-    let answer = match timeout(DEADLINE, ask(port)).await {
+    told(out, ask(args.listen.port(), "/readyz").await)
+}
+
+/// What `path` answers on a port of this container: the status and the text, or why there is none.
+pub(super) async fn ask(port: u16, path: &str) -> Result<(StatusCode, String), String> {
+    let answer = match timeout(DEADLINE, get(port, path)).await {
         Ok(answer) => answer,
         Err(_) => Err(format!("no answer within {} s", DEADLINE.as_secs())),
     };
+    answer.map_err(|why| format!("127.0.0.1:{port} does not answer: {why}"))
+}
+
+/// Tells the answer, and whether it was a good one.
+pub(super) fn told(out: &Out, answer: Result<(StatusCode, String), String>) -> Exit {
     match answer {
         Ok((StatusCode::OK, text)) => {
             out.say(text.trim_end());
@@ -41,18 +50,18 @@ pub(super) async fn healthcheck(out: &Out, args: &HealthArgs) -> Exit {
             Exit::Failed
         }
         Err(why) => {
-            out.aside(format!("skep: 127.0.0.1:{port} does not answer: {why}"));
+            out.aside(format!("skep: {why}"));
             Exit::Failed
         }
     }
 }
 
-async fn ask(port: u16) -> Result<(StatusCode, String), String> {
+async fn get(port: u16, path: &str) -> Result<(StatusCode, String), String> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|e| e.to_string())?;
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
     // What goes wrong with the connection is seen by the request.
     tokio::spawn(async move { drop(connection.await) });
-    let request = Request::get("/readyz").header("host", "127.0.0.1").body(Empty::<Bytes>::new());
+    let request = Request::get(path).header("host", "127.0.0.1").body(Empty::<Bytes>::new());
     let response =
         sender.send_request(request.map_err(|e| e.to_string())?).await.map_err(|e| e.to_string())?;
     let status = response.status();

@@ -35,6 +35,7 @@ mod ssh;
 mod sweep;
 mod table;
 mod verify;
+mod waker;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -47,6 +48,7 @@ pub use failure::{Exit, Failure};
 pub use host::{HostArgs, HostError};
 pub use out::{Format, Out, OutArgs};
 pub use settings::{LogFormat, OperatorArgs, WorkArgs};
+pub use waker::WakerArgs;
 
 use crate::operation::saga::Clock;
 use crate::runtime::clock;
@@ -127,6 +129,9 @@ pub enum Command {
         #[arg(long, default_value = skep_runner::TICKET_PATH)]
         ticket: String,
     },
+    /// Stand in for a service that sleeps: Skep's own image runs this in its place.
+    #[command(hide = true)]
+    Waker(WakerArgs),
     /// Write completions for a shell.
     Completions {
         /// The shell.
@@ -197,11 +202,12 @@ impl Cli {
             Command::Labels => Ok(tell(out, &check::labels())),
             Command::Explain(args) => Ok(tell(out, &args.run())),
             Command::Healthcheck(args) => Ok(health::healthcheck(out, args).await),
+            Command::Waker(args) if args.healthy => Ok(waker::healthy(out, args).await),
             Command::Completions { shell } => Ok(completions(out, *shell)),
             Command::Check(args) if !args.needs_swarm() => {
                 Ok(tell(out, &args.run(&variable, &[], self.out.output)))
             }
-            Command::Operator(_) | Command::Task { .. } => {
+            Command::Operator(_) | Command::Task { .. } | Command::Waker(_) => {
                 Err(Failure::refused("the operator and its jobs are not run from here"))
             }
             _ => {
@@ -234,6 +240,7 @@ impl Cli {
             Command::Release(args) => release::release(session, args).await,
             Command::Operator(_)
             | Command::Task { .. }
+            | Command::Waker(_)
             | Command::Labels
             | Command::Explain(_)
             | Command::Healthcheck(_)

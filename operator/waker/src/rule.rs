@@ -150,6 +150,11 @@ impl Rules {
             Ready::Source(net) => net.contains(&seen.source),
         })
     }
+
+    /// Whether one of them matches what comes from there, whatever it is.
+    pub fn any_source(&self, source: IpAddr) -> bool {
+        self.0.iter().any(|rule| matches!(rule, Ready::Source(net) if net.contains(&source)))
+    }
 }
 
 /// Whether all of `text` is as `pattern` says. Takes no more than the product of their lengths, whatever they are.

@@ -7,8 +7,8 @@ use hyper::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::SCHEMA;
 use crate::rule::{Rule, RuleError};
+use crate::{HEALTH_PORT, SCHEMA};
 
 /// Longest time that a request may be held, in seconds.
 pub const LONGEST_HOLD_S: u64 = 3_600;
@@ -143,6 +143,14 @@ impl Task {
         Ok(task)
     }
 
+    /// The port on which a waker tells the health check of its container that it listens: the first that speaks HTTP,
+    /// else one of the loopback interface that the task does not have.
+    pub fn health_port(&self) -> u16 {
+        let http = self.ports.iter().find(|p| p.protocol == Protocol::Http);
+        let is_free = |port: &u16| self.ports.iter().all(|p| p.port != *port);
+        http.map(|p| p.port).or_else(|| (HEALTH_PORT..).find(is_free)).unwrap_or(HEALTH_PORT)
+    }
+
     /// Refuses what no waker can do.
     ///
     /// # Errors
@@ -243,6 +251,14 @@ mod tests {
     fn a_newer_task_is_refused_whatever_else_it_says() {
         let error = Task::read(r#"{"schema": 2, "service": {"new": true}}"#).unwrap_err();
         assert_eq!(error.to_string(), "the waker's task has format 2, newer than this Skep, which knows 1");
+    }
+
+    #[test]
+    fn the_health_check_asks_an_http_port_or_one_that_is_free() {
+        let mut task = Task::read(&text().to_string()).unwrap();
+        assert_eq!(task.health_port(), 8080);
+        task.ports = vec![Port { port: HEALTH_PORT, protocol: Protocol::Tcp }];
+        assert_eq!(task.health_port(), HEALTH_PORT + 1);
     }
 
     #[test]
