@@ -22,7 +22,7 @@ use skep::operation::frozen::{Kept, KeptForm};
 use skep::operation::points::{self, Head, Point};
 use skep::operation::receiver;
 use skep::operation::record::{
-    Above, Intent, OpId, Operation, SCHEMA, State, StepState, Trigger, Work, of_stack,
+    Above, Intent, Manner, OpId, Operation, SCHEMA, State, StepState, Trigger, Work, of_stack,
 };
 use skep::operation::rollback::{Component, with_data};
 use skep::operation::saga::{Env, Runners};
@@ -185,6 +185,24 @@ impl Scene {
         assert_eq!(op.journal.state, State::Succeeded, "the sleep of the scene: {op:#?}");
         let mut scene = Scene::ask_for(scene.shop, "shop_app", Work::Wake, person()).await;
         scene.back = awake;
+        scene
+    }
+
+    /// A shop of which a service is to be restarted.
+    pub async fn restart(options: ShopOptions, service: &str, manner: Manner) -> Scene {
+        let shop = Shop::start(options).await;
+        let mut scene = Scene::ask_for(shop, service, restart(false, manner), person()).await;
+        if manner == Manner::Rolling {
+            scene.back = restarted(&scene.shop, &[service]);
+        }
+        scene
+    }
+
+    /// A shop that is to be restarted whole: what needs something, or is needed, stops; the proxy stands beside it.
+    pub async fn restart_whole(options: ShopOptions) -> Scene {
+        let shop = Shop::start(options).await;
+        let mut scene = Scene::ask_stack(shop, restart(true, Manner::Fitting)).await;
+        scene.back = restarted(&scene.shop, &["shop_proxy"]);
         scene
     }
 
@@ -611,7 +629,7 @@ impl Scene {
     async fn check_sleepers(&self, op: &Operation, told: &str) {
         let engine = connect(&self.shop, "looker").await;
         let sleepers = sleeper::list(&engine).await.expect("the simulated engine answers");
-        let awake = if op.intent.work == Work::Wake { &self.back } else { &self.specs };
+        let awake = if op.intent.work == Work::Wake { self.back.clone() } else { self.unchanged(op) };
         for (name, spec) in specs(&self.shop) {
             let written = sleepers.iter().find(|(s, _)| s.service == name).map(|(_, spec)| spec);
             match client_spec::is_zero(&spec) {
@@ -622,6 +640,16 @@ impl Scene {
         }
     }
 
+    /// The specs where an operation has not succeeded. A service that a restart had replaced keeps its count: its tasks are new,
+    /// and putting it back would restart them again.
+    fn unchanged(&self, op: &Operation) -> BTreeMap<String, Value> {
+        let mut specs = self.specs.clone();
+        for name in replaced(op) {
+            specs.extend(self.back.get_key_value(&name).map(|(name, spec)| (name.clone(), spec.clone())));
+        }
+        specs
+    }
+
     fn check_specs(&self, op: &Operation, told: &str) {
         let mut found = specs(&self.shop);
         if op.intent.work == Work::Wake && op.journal.state != State::Succeeded {
@@ -629,7 +657,7 @@ impl Scene {
             return;
         }
         if self.back.is_empty() || op.journal.state != State::Succeeded {
-            assert_eq!(found, self.specs, "the specs: {told}");
+            assert_eq!(found, self.unchanged(op), "the specs: {told}");
             let made = self.shop.sim.stored_names().into_iter().any(|name| name == "shop_conf_1");
             assert!(self.back.is_empty() || !made, "a config that it made is left: {told}");
             return;
@@ -663,7 +691,8 @@ impl Scene {
             | Work::Import { .. }
             | Work::Point { .. }
             | Work::Sleep { .. }
-            | Work::Wake => false,
+            | Work::Wake
+            | Work::Restart { .. } => false,
         };
         let held = |service: &str| self.shop.data.databases(service).into_iter();
         let databases = held("shop_db").chain(held("shop_audit"));
@@ -745,6 +774,7 @@ impl Scene {
             | Work::Point { .. }
             | Work::Sleep { .. }
             | Work::Wake
+            | Work::Restart { .. }
             | Work::Rollback { .. } => {}
         }
     }
@@ -880,6 +910,29 @@ pub fn to_moment(to: Timestamp) -> Work {
         quiesce: None,
         create_roles: false,
     }
+}
+
+/// A restart.
+pub fn restart(whole: bool, manner: Manner) -> Work {
+    Work::Restart { whole, manner, force: false, flush: Vec::new() }
+}
+
+/// The services that a restart had replaced before it failed.
+fn replaced(op: &Operation) -> Vec<String> {
+    let rolled = op.journal.step("roll").and_then(|r| r.out["services"].as_object());
+    let settled = rolled.into_iter().flatten().filter(|(_, rolled)| rolled["settled"] == true);
+    settled.map(|(name, _)| name.clone()).collect()
+}
+
+/// The specs of a shop once these services were replaced as they ran.
+fn restarted(shop: &Shop, services: &[&str]) -> BTreeMap<String, Value> {
+    let mut specs = specs(shop);
+    for service in services {
+        let spec = specs.get_mut(*service).expect("the shop has that service");
+        let count = spec["TaskTemplate"]["ForceUpdate"].as_u64().unwrap_or(0);
+        spec["TaskTemplate"]["ForceUpdate"] = json!(count + 1);
+    }
+    specs
 }
 
 /// The import of everything that the store holds of the service.

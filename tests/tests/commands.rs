@@ -364,6 +364,27 @@ async fn a_service_sleeps_and_wakes_and_release_wakes_what_sleeps() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_or_a_stack_restarts_and_says_beforehand_what_stops() {
+    let desk = Desk::open().await;
+    let (app, db) = (desk.spec("shop_app"), desk.spec("shop_db"));
+    let plan = desk.say(&["plan", "restart", "db"]).await;
+    assert!(plan.exit == Exit::Fine && plan.out.contains("Stops        shop_app"), "{}", plan.out);
+    let dry = desk.say(&["restart", "shop", "--dry-run"]).await;
+    assert!(dry.exit == Exit::Fine && dry.out.contains("Replaces     shop_proxy"), "{}", dry.out);
+    let unknown = desk.say(&["restart", "shopp"]).await;
+    assert_eq!(unknown.exit, Exit::Refused, "{}", unknown.err);
+    let _operator = desk.operator().await;
+    let said = desk.say(&["restart", "db"]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    let said = desk.say(&["restart", "shop"]).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    assert_eq!((desk.spec("shop_app"), desk.spec("shop_db")), (app, db));
+    let proxy = desk.shop.sim.service("shop_proxy").unwrap();
+    assert_eq!(proxy["Spec"]["TaskTemplate"]["ForceUpdate"], 1);
+    desk.app_answers().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_stuck_is_given_back_only_where_that_is_asked_for() {
     let desk = Desk::open_with(("skep.restore.canary", "false")).await;
     let operator = desk.operator().await;

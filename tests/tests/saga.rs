@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use skep::operation::record::{State, Work};
+use skep::operation::record::{Manner, State, Work};
 use skep_tests::saga::{Driven, Scene};
 use skep_tests::sim::shop::ShopOptions;
 use skep_tests::sim::{Cut, Fault, Trigger};
@@ -24,6 +24,10 @@ enum Kind {
     Maintenance,
     Sleep,
     Wake,
+    Restart,
+    RestartZero,
+    RestartWhole,
+    Rolling,
     Expire,
     FilesBackup,
     Files,
@@ -61,11 +65,12 @@ impl Kind {
         match self {
             Kind::Backup | Kind::Beside | Kind::Drill | Kind::FilesDrill | Kind::Files => 3,
             Kind::Maintenance | Kind::Sleep | Kind::Wake | Kind::Expire | Kind::Command | Kind::Staged => 3,
+            Kind::Restart | Kind::RestartWhole | Kind::Rolling => 3,
             Kind::Verify | Kind::Import | Kind::Layout | Kind::Point | Kind::Rollback => 3,
             // Each is several operations in one, and has as many writes.
             Kind::DataRollback => 13,
             Kind::FilesRollback | Kind::CommandRollback | Kind::WholeRollback => 29,
-            Kind::BesideZero | Kind::Roles | Kind::Hot | Kind::InPlace => 5,
+            Kind::RestartZero | Kind::BesideZero | Kind::Roles | Kind::Hot | Kind::InPlace => 5,
             Kind::Broker
             | Kind::Mongodb
             | Kind::FilesBackup
@@ -79,7 +84,7 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 39] = [
+const KINDS: [Kind; 43] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -92,6 +97,10 @@ const KINDS: [Kind; 39] = [
     Kind::Maintenance,
     Kind::Sleep,
     Kind::Wake,
+    Kind::Restart,
+    Kind::RestartZero,
+    Kind::RestartWhole,
+    Kind::Rolling,
     Kind::Expire,
     Kind::FilesBackup,
     Kind::Files,
@@ -174,6 +183,10 @@ async fn scene(kind: Kind) -> Scene {
         Kind::Maintenance => Scene::maintenance(ShopOptions::default(), Duration::from_secs(20)).await,
         Kind::Sleep => Scene::sleep(proxy_mode()).await,
         Kind::Wake => Scene::wake(proxy_mode()).await,
+        Kind::Restart => Scene::restart(ShopOptions::default(), "shop_db", Manner::Fitting).await,
+        Kind::RestartZero => Scene::restart(proxy_mode(), "shop_db", Manner::Fitting).await,
+        Kind::RestartWhole => Scene::restart_whole(ShopOptions::default()).await,
+        Kind::Rolling => Scene::restart(ShopOptions::default(), "shop_app", Manner::Rolling).await,
         Kind::Expire => Scene::expire(ShopOptions::default()).await,
         Kind::FilesBackup => Scene::backup(ShopOptions::files("mariadb")).await,
         Kind::Files => Scene::restore(ShopOptions::files("mariadb"), restore(false, None)).await,
@@ -335,6 +348,20 @@ for_each_kind! {
     a_wake_survives_death_after_every_write: Kind::Wake, dies_after;
     a_wake_survives_every_write_twice: Kind::Wake, repeats;
     a_wake_loses_nothing_when_any_write_fails: Kind::Wake, fails;
+    a_restart_survives_death_before_every_write: Kind::Restart, dies_before;
+    a_restart_survives_death_after_every_write: Kind::Restart, dies_after;
+    a_restart_survives_every_write_twice: Kind::Restart, repeats;
+    a_restart_leaves_everything_up_when_any_write_fails: Kind::Restart, fails;
+    a_restart_at_zero_survives_death_after_every_write: Kind::RestartZero, dies_after;
+    a_restart_at_zero_leaves_everything_up_when_any_write_fails: Kind::RestartZero, fails;
+    a_restart_of_a_stack_survives_death_before_every_write: Kind::RestartWhole, dies_before;
+    a_restart_of_a_stack_survives_death_after_every_write: Kind::RestartWhole, dies_after;
+    a_restart_of_a_stack_survives_every_write_twice: Kind::RestartWhole, repeats;
+    a_restart_of_a_stack_leaves_everything_up_when_any_write_fails: Kind::RestartWhole, fails;
+    a_rolling_restart_survives_death_before_every_write: Kind::Rolling, dies_before;
+    a_rolling_restart_survives_death_after_every_write: Kind::Rolling, dies_after;
+    a_rolling_restart_survives_every_write_twice: Kind::Rolling, repeats;
+    a_rolling_restart_goes_back_when_any_write_fails: Kind::Rolling, fails;
     a_backup_of_a_directory_survives_death_after_every_write: Kind::FilesBackup, dies_after;
     a_backup_of_a_directory_goes_back_when_any_write_fails: Kind::FilesBackup, fails;
     a_restore_of_a_directory_survives_death_before_every_write: Kind::Files, dies_before;

@@ -26,6 +26,7 @@ mod points;
 mod progress;
 mod ps;
 mod release;
+mod restart;
 mod rollback;
 mod scale;
 mod schedules;
@@ -100,6 +101,8 @@ pub enum Command {
     Points(points::PointsArgs),
     /// Restore the data of a service.
     Restore(operate::RestoreArgs),
+    /// Restart a service and what needs it, or a whole stack, in the order in which services need each other.
+    Restart(restart::RestartArgs),
     /// Put the specs, configs and images of a stack back to a restore point.
     Rollback(rollback::RollbackArgs),
     /// Prove that a backup restores: load it on the side, check it, and drop what was loaded.
@@ -228,6 +231,7 @@ impl Cli {
             Command::Point(args) => points::point(session, args).await,
             Command::Points(args) => points::points(session, args).await,
             Command::Restore(args) => operate::restore(session, args).await,
+            Command::Restart(args) => restart::restart(session, args).await,
             Command::Rollback(args) => rollback::rollback(session, args).await,
             Command::Drill(args) => operate::drill(session, args).await,
             Command::Maintenance(command) => operate::maintenance(session, command).await,
@@ -300,6 +304,7 @@ mod tests {
         for args in [
             ["skep", "restore", "db", "--backup=x", "--before=2h"].as_slice(),
             &["skep", "backup", "db", "--detach", "--drive"],
+            &["skep", "restart", "db", "--rolling", "--flush=cache"],
             &["skep", "release"],
             &["skep", "ops", "--all", "show", "x"],
             &["skep"],

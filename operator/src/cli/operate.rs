@@ -10,6 +10,7 @@ use super::drive::DriveArgs;
 use super::failure::{Exit, Failure};
 use super::follow::{Until, follow, view};
 use super::points::PointWhat;
+use super::restart::RestartWhat;
 use super::rollback::RollbackWhat;
 use super::scale::PlanScale;
 use super::session::Session;
@@ -155,6 +156,8 @@ pub enum PlanCommand {
     Point(PointWhat),
     /// What a restore would do.
     Restore(RestoreWhat),
+    /// What restarting a service or a stack would do.
+    Restart(RestartWhat),
     /// What putting a stack back to a restore point would do.
     Rollback(RollbackWhat),
     /// What a drill would do.
@@ -226,6 +229,7 @@ pub(super) async fn plan(session: &Session, command: &PlanCommand) -> Result<Exi
         PlanCommand::Backup { service } => Wish::new(service, Work::Backup),
         PlanCommand::Point(what) => what.wish(),
         PlanCommand::Restore(what) => what.wish(session)?,
+        PlanCommand::Restart(what) => what.wish(),
         PlanCommand::Rollback(what) => what.wish(session).await?,
         PlanCommand::Drill(what) => what.wish(),
         PlanCommand::Scale(command) => command.wish(),
@@ -315,14 +319,17 @@ async fn announce(session: &Session, id: &OpId) -> Result<Exit, Failure> {
 
 /// What the labels make of a wish.
 fn planned(session: &Session, world: &World, wish: &Wish) -> Result<Planned, Failure> {
-    if wish.work.is_of_stack() {
+    let mut work = wish.work.clone();
+    if let Work::Restart { whole, .. } = &mut work {
+        *whole = world.service(&wish.service).is_none() && world.stacks().contains(wish.service.as_str());
+    }
+    if work.is_of_stack() {
         let stack = session.meant_stack(world, &wish.service)?;
-        let plan = explain(world, stack, &wish.work, wish.accept_problems, session.now());
+        let plan = explain(world, stack, &work, wish.accept_problems, session.now());
         let (service, service_id) = (stack.to_owned(), of_stack(stack));
-        return Ok(Planned { service, service_id, work: wish.work.clone(), plan });
+        return Ok(Planned { service, service_id, work, plan });
     }
     let service = session.meant(world, &wish.service)?;
-    let mut work = wish.work.clone();
     if let Work::Restore { in_place: in_place @ None, .. } = &mut work {
         let restore = policy::parse(&service.labels()).policy.restore;
         // A moment is always restored beside.

@@ -238,12 +238,9 @@ impl Volume {
         Volume { name: name.to_owned(), mount: mount.clone(), root: at.clone(), at }
     }
 
-    /// Whether each node has one of its own under this name. A driver that is named, or has options (such as those of
-    /// NFS), may be reached from everywhere.
+    /// As [`is_local`].
     pub fn is_local(&self) -> bool {
-        let driver = &self.mount["VolumeOptions"]["DriverConfig"];
-        let is_default = driver["Name"].as_str().is_none_or(|name| name.is_empty() || name == "local");
-        is_default && driver["Options"].as_object().is_none_or(serde_json::Map::is_empty)
+        is_local(&self.mount)
     }
 
     /// The volume with a server's data directory `data`, which lies `below` the mount's target.
@@ -252,6 +249,14 @@ impl Volume {
         let root = root.trim_end_matches('/').to_owned();
         Volume { name: name.to_owned(), mount: mount.clone(), at: DATA_PATH.to_owned(), root }
     }
+}
+
+/// Whether each node has a volume of its own under the name of this mount. A driver that is named, or has options (such as
+/// those of NFS), may be reached from everywhere.
+pub fn is_local(mount: &Value) -> bool {
+    let driver = &mount["VolumeOptions"]["DriverConfig"];
+    let is_default = driver["Name"].as_str().is_none_or(|name| name.is_empty() || name == "local");
+    is_default && driver["Options"].as_object().is_none_or(serde_json::Map::is_empty)
 }
 
 /// The live files that a task works on, and how.

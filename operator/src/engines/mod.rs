@@ -15,7 +15,7 @@ use skep_runner::task::Connect;
 use thiserror::Error;
 
 pub use crate::swarm::spec::{env, secret_env};
-pub use data::{By, Commands, Data, Directory, DirectoryEngine, Use, Volume, live_files};
+pub use data::{By, Commands, Data, Directory, DirectoryEngine, Use, Volume, is_local, live_files};
 
 /// How a job reaches a server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -85,7 +85,11 @@ fn operation_view(s: &Sources<'_>, op: &Operation) -> OperationView {
         | Work::Sleep { .. }
         | Work::Wake => began.checked_add(limit).ok(),
         // One after the other, and a restore goes first: nobody can tell.
-        Work::Verify { .. } | Work::Import { .. } | Work::Point { .. } | Work::Rollback { .. } => None,
+        Work::Verify { .. }
+        | Work::Import { .. }
+        | Work::Point { .. }
+        | Work::Restart { .. }
+        | Work::Rollback { .. } => None,
     };
     OperationView::of(op, &(s.steps)(op), deadline.filter(|_| op.journal.state == State::Running))
 }

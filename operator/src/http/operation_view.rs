@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::view::{LONGEST, LONGEST_NAME, between};
 use crate::notify::{scrub, words};
 use crate::operation::record::{
-    Above, Journal, OpId, Operation, State, StepRecord, StepState, Trigger, Work,
+    Above, Journal, Manner, OpId, Operation, State, StepRecord, StepState, Trigger, Work,
 };
 use crate::operation::rollback;
 
@@ -204,6 +204,15 @@ fn what(work: &Work) -> String {
             "The service is scaled to zero; what it goes back to is written down.".to_owned()
         }
         Work::Wake => "The service comes back as it was before it fell asleep, after what it needs.".to_owned(),
+        Work::Restart { manner: Manner::Rolling, .. } => {
+            "The tasks of the service are replaced one after the other as it runs.".to_owned()
+        }
+        Work::Restart { whole: true, .. } => {
+            "The services of the stack stop and start again in the order in which they need each other.".to_owned()
+        }
+        Work::Restart { whole: false, .. } => {
+            "The service restarts; what needs it stops before, and starts again once it is up.".to_owned()
+        }
         Work::Point { without_data: false } => {
             "Specs, configs and data of the stack are stored as one restore point; nothing is changed.".to_owned()
         }

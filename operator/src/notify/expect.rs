@@ -35,6 +35,7 @@ const fn way(operation: &Operation) -> Option<(Option<bool>, Option<bool>, bool)
         | Work::Point { .. }
         | Work::Sleep { .. }
         | Work::Wake
+        | Work::Restart { .. }
         | Work::Rollback { .. } => None,
     }
 }

@@ -374,6 +374,7 @@ fn backup(work: &Work, zone: &TimeZone) -> Option<String> {
         | Work::Point { .. }
         | Work::Sleep { .. }
         | Work::Wake
+        | Work::Restart { .. }
         | Work::Rollback { .. } => None,
     }
 }
@@ -390,6 +391,7 @@ const fn until(work: &Work) -> Option<Timestamp> {
         | Work::Point { .. }
         | Work::Sleep { .. }
         | Work::Wake
+        | Work::Restart { .. }
         | Work::Rollback { .. } => None,
     }
 }

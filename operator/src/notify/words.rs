@@ -2,7 +2,7 @@
 
 use super::phase::Phase;
 use super::scrub;
-use crate::operation::record::{Operation, Work};
+use crate::operation::record::{Manner, Operation, Work};
 use crate::operation::restore::part;
 use crate::operation::rollback::with_data;
 
@@ -46,6 +46,7 @@ pub(super) fn title(work: &Work, service: &str) -> String {
         Work::Point { .. } => "Restore point",
         Work::Sleep { .. } => "Sleep",
         Work::Wake => "Waking",
+        Work::Restart { .. } => "Restart",
         Work::Rollback { .. } => "Rollback",
     };
     format!("{kind} of {service}")
@@ -88,6 +89,7 @@ pub(super) fn lead(work: &Work, phase: Phase, service: &str) -> String {
         Work::Point { .. } => format!("the restore point of stack {service}"),
         Work::Sleep { .. } => format!("scaling {service} to zero"),
         Work::Wake => format!("waking {service}"),
+        Work::Restart { .. } => format!("the restart of {service}"),
         Work::Rollback { .. } => format!("the rollback of stack {service} to a restore point"),
     };
     match phase {
@@ -107,6 +109,12 @@ pub(super) fn lead(work: &Work, phase: Phase, service: &str) -> String {
         Phase::Failed if *work == Work::Wake => {
             format!(
                 "{} did not end well: not everything is up. What was started stays started.",
+                capital(&doing)
+            )
+        }
+        Phase::Failed if matches!(work, Work::Restart { .. }) => {
+            format!(
+                "{} did not end well. Whatever it had stopped was started again, with the spec that it had.",
                 capital(&doing)
             )
         }
@@ -133,6 +141,7 @@ fn begun(work: &Work, service: &str) -> String {
         Work::Point { .. } => format!("A restore point of stack {service} is being taken."),
         Work::Sleep { .. } => format!("{service} is being scaled to zero."),
         Work::Wake => format!("{service} is being brought back."),
+        Work::Restart { .. } => format!("{service} is being restarted."),
         Work::Rollback { .. } => format!("Stack {service} is being put back to a restore point."),
     }
 }
@@ -167,6 +176,7 @@ fn ended_well(work: &Work, service: &str) -> String {
         }
         Work::Sleep { .. } => format!("{service} sleeps: it has no tasks until it is woken."),
         Work::Wake => format!("{service} is awake and up."),
+        Work::Restart { .. } => format!("{service} was restarted, and is up."),
         Work::Point { without_data: true } => {
             format!("A restore point of stack {service} was taken, without data.")
         }
@@ -184,6 +194,9 @@ pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
         ),
         (Work::Wake, Phase::Failed) => {
             format!("{service}, or something that it needs, may not answer: please look at its tasks.")
+        }
+        (Work::Restart { .. }, Phase::Failed) => {
+            format!("{service}, or something that needs it, may not answer: please look at its tasks.")
         }
         (_, Phase::Failed) => "None: nothing was changed.".to_owned(),
         (_, Phase::RolledBack | Phase::Cancelled) => {
@@ -208,6 +221,13 @@ pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
         }
         (Work::Expire | Work::Verify { .. } | Work::Import { .. }, _) => "None for users.".to_owned(),
         (Work::Sleep { .. }, _) => format!("{service} does not answer while it sleeps."),
+        (Work::Restart { .. }, Phase::Finished) => format!("{service} answers users again."),
+        (Work::Restart { manner: Manner::Rolling, .. }, _) => {
+            format!("{service} answers, save for a moment where a task must stop before the next one starts.")
+        }
+        (Work::Restart { .. }, _) => format!(
+            "{service}, and what needs it, may not answer, or shows the maintenance page, until it is up again."
+        ),
         (Work::Wake, Phase::Finished) => format!("{service} answers users again."),
         (Work::Wake, _) => format!("{service} does not answer until it is up."),
         (Work::Maintenance { .. }, Phase::Finished) => format!("{service} answers users again."),
@@ -265,6 +285,7 @@ pub(super) fn next(operation: &Operation, phase: Phase) -> String {
             | Work::Point { .. }
             | Work::Sleep { .. }
             | Work::Wake
+            | Work::Restart { .. }
             | Work::Rollback { .. } => {
                 "Nothing to do: another message tells how it ended.".to_owned()
             }
@@ -283,6 +304,7 @@ pub(super) fn next(operation: &Operation, phase: Phase) -> String {
             | Work::Import { .. }
             | Work::Sleep { .. }
             | Work::Wake
+            | Work::Restart { .. }
             | Work::Point { .. } => "Nothing to do.".to_owned(),
         },
         Phase::Failed if matches!(operation.intent.work, Work::Verify { .. }) => {
@@ -350,6 +372,9 @@ pub(crate) fn step(work: &Work, name: &str) -> String {
         (Work::Wake, "recall") => "Look up what it goes back to",
         (Work::Wake, "start") => "Bring it back, what it needs first",
         (Work::Wake, "forget") => "Note that it is awake",
+        (Work::Restart { .. }, "stop") => "Stop, what needs it first",
+        (Work::Restart { .. }, "start") => "Start again, each up and checked before the next",
+        (Work::Restart { .. }, "roll") => "Replace the tasks of what runs on",
         (Work::Wake, "settle") => "See that everything is up",
         (Work::Maintenance { .. }, "stop") => "Page on",
         (Work::Maintenance { .. }, "hold") => "Hold until told, or until its time is over",

@@ -8,6 +8,7 @@ mod saved;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 pub use saved::{Base, ClientsOut, adopt_base, load_base, load_base_of_other};
@@ -40,6 +41,34 @@ pub enum Start {
     MustBeHealthy,
     /// Undo: the exact spec must be back; health is waited for, but not a condition (it may have been ill before).
     BestEffort,
+}
+
+/// What a service's turn is to do, where each has its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Stop.
+    Stop,
+    /// Start.
+    Start,
+}
+
+/// Since when it is this client's turn, journaled before anything is written on its account: the time that it has is its own.
+///
+/// # Errors
+/// What the engine says.
+pub async fn turn(cx: &mut Cx<'_>, turn: Turn, client: &Client) -> Result<Timestamp, Fault> {
+    let mut out = clients_out(cx)?;
+    let now = cx.now();
+    let turns = match turn {
+        Turn::Stop => &mut out.stopping,
+        Turn::Start => &mut out.starting,
+    };
+    if let Some(since) = turns.get(&client.name) {
+        return Ok(*since);
+    }
+    turns.insert(client.name.clone(), now);
+    keep(cx, &out).await?;
+    Ok(now)
 }
 
 /// Moves all clients towards stopped; dependents first. `None` = every one is stopped.
@@ -142,6 +171,25 @@ pub async fn start(cx: &mut Cx<'_>, clients: &[Client], how: Start) -> Result<Op
         }
     }
     Ok(None)
+}
+
+/// Moves all clients towards their own specs, none waiting for another: what becomes of one is no reason to leave the next one
+/// down. `None` = all are up, or were given their time.
+///
+/// # Errors
+/// What the engine says of the first that cannot be started, once all others were.
+pub async fn start_at_once(cx: &mut Cx<'_>, clients: &[Client]) -> Result<Option<Wait>, Fault> {
+    let (mut waiting, mut faults) = (Vec::new(), Vec::new());
+    for client in clients.iter().rev() {
+        match start_one(cx, client, Start::BestEffort).await {
+            Ok(why) => waiting.extend(why),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    match faults.into_iter().next() {
+        Some(fault) => Err(fault),
+        None => Ok((!waiting.is_empty()).then(|| Wait::new(waiting.join("; ")))),
+    }
 }
 
 /// Moves a stopped client towards another spec than the one that was found, and does not look at the one in between: from
@@ -397,8 +445,10 @@ async fn up(cx: &Cx<'_>, service: &Service) -> Result<Up, Fault> {
 /// Waits on, until the deadline: then it is a failure, or only a remark.
 fn overdue(cx: &mut Cx<'_>, client: &Client, up: &Up, how: Start) -> Result<Option<String>, Fault> {
     let waiting = format!("{}: {} of {} task(s) running", client.name, up.running, up.wanted);
+    let turn = clients_out(cx)?.starting.get(&client.name).copied();
     let record = cx.record();
-    let since = if record.state == StepState::Undoing { record.changed } else { record.began };
+    let is_undoing = record.state == StepState::Undoing;
+    let since = if is_undoing { record.changed } else { turn.unwrap_or(record.began) };
     if cx.since(since) <= cx.env.settings.start_deadline {
         return Ok(Some(waiting));
     }

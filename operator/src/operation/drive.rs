@@ -3,6 +3,7 @@
 //! Nothing is remembered between polls, so going on after a death is the normal path. Before a step has any effect its
 //! record is written by compare-and-swap: a manager that is cut off cannot commit it, and a second driver is stale.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use tracing::{info, warn};
@@ -15,6 +16,7 @@ use super::journal::{Compensation, Next, Step, next};
 use super::maintenance::Maintenance;
 use super::point::Point;
 use super::record::{BEING_UNDONE, JobRecordState, OpId, Operation, State, StepState, Work};
+use super::restart::Restart;
 use super::restore::directory::RestoreDirectory;
 use super::restore::part::{self, Part};
 use super::restore::{Restore, Way};
@@ -66,8 +68,7 @@ pub async fn poll(env: &Env, id: &OpId) -> Result<Again, Error> {
         }
         State::AwaitingApproval => after_approval(env, &mut op).await,
         State::Pending => begin(env, &mut op).await,
-        // The steps of all kinds together are larger than a stack should carry.
-        State::Running => Box::pin(advance_kind(env, &mut op)).await,
+        State::Running => advance_kind(env, &mut op).await,
     }
 }
 
@@ -134,25 +135,36 @@ async fn end(env: &Env, op: &mut Operation, state: State) -> Result<Again, Error
 
 async fn advance_kind(env: &Env, op: &mut Operation) -> Result<Again, Error> {
     match op.intent.work.clone() {
-        Work::Backup => advance(env, op, &Backup).await,
-        Work::Restore { .. } if op.part_of().is_some() => advance(env, op, &Part { way: Way::of(op) }).await,
+        Work::Backup => kind(env, op, Backup).await,
+        Work::Restore { .. } if op.part_of().is_some() => kind(env, op, Part { way: Way::of(op) }).await,
         Work::Restore { to, .. } => match Way::of(op) {
-            Way::Beside => advance(env, op, &Restore { in_place: false, recovers: to.is_some() }).await,
-            Way::InPlace => advance(env, op, &Restore { in_place: true, recovers: false }).await,
-            Way::Directory => advance(env, op, &RestoreDirectory).await,
+            Way::Beside => kind(env, op, Restore { in_place: false, recovers: to.is_some() }).await,
+            Way::InPlace => kind(env, op, Restore { in_place: true, recovers: false }).await,
+            Way::Directory => kind(env, op, RestoreDirectory).await,
         },
-        Work::Drill { .. } => advance(env, op, &Drill).await,
-        Work::Maintenance { until } => advance(env, op, &Maintenance { until }).await,
-        Work::Expire => advance(env, op, &Expire).await,
-        Work::Verify { .. } => advance(env, op, &Verify).await,
-        Work::Import { .. } => advance(env, op, &Import).await,
-        Work::Point { .. } => advance(env, op, &Point).await,
-        Work::Sleep { .. } => advance(env, op, &Sleep).await,
-        Work::Wake => advance(env, op, &Wake).await,
+        Work::Drill { .. } => kind(env, op, Drill).await,
+        Work::Maintenance { until } => kind(env, op, Maintenance { until }).await,
+        Work::Expire => kind(env, op, Expire).await,
+        Work::Verify { .. } => kind(env, op, Verify).await,
+        Work::Import { .. } => kind(env, op, Import).await,
+        Work::Point { .. } => kind(env, op, Point).await,
+        Work::Sleep { .. } => kind(env, op, Sleep).await,
+        Work::Wake => kind(env, op, Wake).await,
+        Work::Restart { .. } => kind(env, op, Restart).await,
         Work::Rollback { only, .. } => {
-            advance(env, op, &Rollback { with_data: rollback::with_data(&only) }).await
+            kind(env, op, Rollback { with_data: rollback::with_data(&only) }).await
         }
     }
+}
+
+/// One kind's way on. The steps of each are too large for the frame of a function that holds those of all, so they are put on
+/// the heap in one of their own.
+fn kind<'a, S: Saga + 'a>(
+    env: &'a Env,
+    op: &'a mut Operation,
+    saga: S,
+) -> Pin<Box<dyn Future<Output = Result<Again, Error>> + Send + 'a>> {
+    Box::pin(async move { advance(env, op, &saga).await })
 }
 
 async fn advance<S: Saga>(env: &Env, op: &mut Operation, saga: &S) -> Result<Again, Error> {

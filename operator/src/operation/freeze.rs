@@ -33,6 +33,16 @@ impl Seen {
         Ok(Seen { policies: Policies::of(&services), services })
     }
 
+    /// All services of the Swarm.
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// What their labels ask for.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
     /// The services of people in a stack, in the order of starting.
     pub fn stack(&self, stack: &str) -> Vec<Service> {
         super::point::users_of(&self.services, stack).into_iter().cloned().collect()
@@ -312,7 +322,7 @@ fn is_destructive(work: &Work) -> bool {
     match work {
         Work::Restore { .. } | Work::Maintenance { .. } | Work::Expire => true,
         // Labels that are wrong must not keep an application down.
-        Work::Sleep { .. } | Work::Wake => false,
+        Work::Sleep { .. } | Work::Wake | Work::Restart { .. } => false,
         Work::Rollback { only, .. } => rollback::with_data(only),
         Work::Backup
         | Work::Drill { .. }
@@ -393,7 +403,11 @@ pub async fn reader(cx: &Cx<'_>, store: &str) -> Result<Target, Fault> {
     Ok(target)
 }
 
-async fn cache_of(cx: &Cx<'_>, service: &Service) -> Result<Target, Fault> {
+/// A Redis that is to be emptied.
+///
+/// # Errors
+/// When its spec does not say how to reach it, when it does not run, or what the engine says.
+pub async fn cache_of(cx: &Cx<'_>, service: &Service) -> Result<Target, Fault> {
     let name = service.name();
     let access = redis::access(name, &service.spec).map_err(|e| Fault::failed(format!("{name}: {e}")))?;
     Ok(Target { access, ..running(cx, service).await? })

@@ -35,6 +35,7 @@ pub async fn template(cx: &mut Cx<'_>, client: &Client, base: &Value) -> Result<
             | Work::Point { .. }
             | Work::Sleep { .. }
             | Work::Wake
+            | Work::Restart { .. }
             | Work::Rollback { .. } => None,
         },
         retry_after: *retry_after,

@@ -148,6 +148,7 @@ pub async fn give_way(cx: &mut Cx<'_>) -> Result<First, Fault> {
         | Work::Point { .. }
         | Work::Sleep { .. }
         | Work::Wake
+        | Work::Restart { .. }
         | Work::Rollback { .. } => false,
     };
     let mut open = operations.iter().filter_map(|c| Operation::read(c).ok()).filter(goes_first);

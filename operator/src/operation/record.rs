@@ -130,6 +130,22 @@ pub enum Work {
     },
     /// Bring a service that sleeps back, and before it what it needs.
     Wake,
+    /// Stop a service and what needs it, or all services of a stack, and start them again in the order in which they need each
+    /// other; or replace tasks without a stop.
+    Restart {
+        /// All services of a stack: the intent's service is the stack.
+        #[serde(default)]
+        whole: bool,
+        /// Whether services stop.
+        #[serde(default)]
+        manner: Manner,
+        /// Go on without what does not stop in time, over an update that is paused, and where a service may lose its node.
+        #[serde(default)]
+        force: bool,
+        /// Caches to empty while what uses them is stopped, as they were named.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        flush: Vec<String>,
+    },
     /// Put a stack back to a restore point: the intent's service is the stack.
     Rollback {
         /// The point.
@@ -151,6 +167,19 @@ pub enum Above {
     Along,
     /// They stay awake: a proxy, or whatever can do without.
     Alone,
+}
+
+/// Whether services stop when they are restarted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Manner {
+    /// Unless they keep nothing, and nothing needs them.
+    #[default]
+    Fitting,
+    /// None does: the tasks of each are replaced as it runs.
+    Rolling,
+    /// All do.
+    Stopped,
 }
 
 /// Who or what asked for an operation.
@@ -311,6 +340,7 @@ impl Work {
             Work::Rollback { .. } => "rollback",
             Work::Sleep { .. } => "sleep",
             Work::Wake => "wake",
+            Work::Restart { .. } => "restart",
         }
     }
 
@@ -326,6 +356,7 @@ impl Work {
             | Work::Point { .. }
             | Work::Sleep { .. }
             | Work::Wake
+            | Work::Restart { .. }
             | Work::Rollback { .. } => true,
             Work::Verify { .. } | Work::Import { .. } => false,
         }
@@ -335,6 +366,7 @@ impl Work {
     pub const fn is_of_stack(&self) -> bool {
         match self {
             Work::Point { .. } | Work::Rollback { .. } => true,
+            Work::Restart { whole, .. } => *whole,
             Work::Backup
             | Work::Restore { .. }
             | Work::Drill { .. }

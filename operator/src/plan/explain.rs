@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::steps::steps;
 use super::words::list;
 use super::world::World;
-use super::{drill, point, restore, retention, rollback, scale, store};
+use super::{drill, point, restart, restore, retention, rollback, scale, store};
 use crate::engines::found::{self, Found};
 use crate::engines::{Access, By, Data, DirectoryEngine};
 use crate::operation::frozen::Method;
@@ -97,6 +97,9 @@ pub fn explain(world: &World, service: &str, work: &Work, accept_problems: bool,
     if let Work::Rollback { .. } = work {
         return rollback::rollback(world, service, work, now);
     }
+    if let Work::Restart { .. } = work {
+        return restart::restart(world, service, work, now);
+    }
     let plan = Plan { kind: work.kind(), service: service.to_owned(), ..Plan::default() };
     let Some(found) = world.service(service) else {
         let refused = vec![format!("there is no service `{service}`")];
@@ -117,8 +120,8 @@ pub fn explain(world: &World, service: &str, work: &Work, accept_problems: bool,
         Work::Import { .. } => store::import(&mut draft, work),
         Work::Sleep { above } => scale::sleep(&mut draft, *above),
         Work::Wake => scale::wake(&mut draft),
-        // About a stack: see above.
-        Work::Point { .. } | Work::Rollback { .. } => {}
+        // Of a stack, or of more than one service: see above.
+        Work::Point { .. } | Work::Rollback { .. } | Work::Restart { .. } => {}
     }
     let mut plan = draft.plan;
     plan.mind.dedup();

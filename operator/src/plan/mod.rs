@@ -19,6 +19,7 @@ pub mod moment;
 mod point;
 pub mod prune;
 mod recovery;
+mod restart;
 mod restore;
 mod retention;
 mod rollback;

@@ -8,6 +8,7 @@ use crate::operation::journal::{Compensation, Step as _};
 use crate::operation::maintenance::Maintenance;
 use crate::operation::point::Point;
 use crate::operation::record::{Operation, Work};
+use crate::operation::restart::Restart;
 use crate::operation::restore::directory::RestoreDirectory;
 use crate::operation::restore::part::Part;
 use crate::operation::restore::{Restore, Way};
@@ -34,6 +35,7 @@ pub fn steps(work: &Work, way: Way) -> Vec<(&'static str, Compensation)> {
         Work::Point { .. } => of(&Point),
         Work::Sleep { .. } => of(&Sleep),
         Work::Wake => of(&Wake),
+        Work::Restart { .. } => of(&Restart),
         Work::Rollback { only, .. } => of(&Rollback { with_data: rollback::with_data(only) }),
     }
 }

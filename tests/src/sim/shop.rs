@@ -134,13 +134,7 @@ impl Shop {
             data.add_files("shop_app", "shop_uploads", &Content::from([("uploads".to_owned(), 4)]));
         }
         data.add_cache("shop_cache", &["product:1"]);
-        let application = Application {
-            data: data.clone(),
-            host: "db".to_owned(),
-            database: DATABASE.to_owned(),
-            user: USER.to_owned(),
-        };
-        sim.workload("shop-app:1", application);
+        sim.workload("shop-app:1", application(&data));
         sim.workload("postgres:17", Plain);
         sim.workload(FILES_IMAGE, Holder(data.clone()));
         sim.workload(PAGE_IMAGE, PageServer);
@@ -163,6 +157,11 @@ impl Shop {
         let minute = Duration::from_secs(60);
         shop.sim.until(minute, "the shop answers", |_| shop.sees_only_app()).await;
         shop
+    }
+
+    /// The program of `shop_app`.
+    pub fn application(&self) -> Application {
+        application(&self.data)
     }
 
     /// Whether users get the application's own answer and no other now.
@@ -245,5 +244,14 @@ impl Shop {
             vec![("com.docker.stack.namespace", "shop"), (STACK_IMAGE, image), ("skep.enable", "true")];
         all.extend(labels.iter().map(|(k, v)| (k.as_str(), v.as_str())));
         on_network(service_spec(&format!("shop_{name}"), image, &all), &self.network, &[name])
+    }
+}
+
+fn application(data: &Data) -> Application {
+    Application {
+        data: data.clone(),
+        host: "db".to_owned(),
+        database: DATABASE.to_owned(),
+        user: USER.to_owned(),
     }
 }

@@ -19,6 +19,7 @@ mod moments;
 mod places;
 mod points;
 mod rescue;
+mod restart;
 mod rollback;
 mod room;
 mod sleep;

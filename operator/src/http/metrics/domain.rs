@@ -204,15 +204,15 @@ impl Domain {
     }
 }
 
-const KINDS: [&str; 9] =
-    ["backup", "restore", "drill", "maintenance", "expire", "verify", "import", "sleep", "wake"];
+const KINDS: [&str; 10] =
+    ["backup", "restore", "drill", "maintenance", "expire", "verify", "import", "sleep", "wake", "restart"];
 /// Kinds of operation that are about a whole stack, whose name then is in the label `service`.
-const OF_STACKS: [&str; 2] = ["point", "rollback"];
+const OF_STACKS: [&str; 3] = ["point", "restart", "rollback"];
 const RESULTS: [&str; 5] = ["success", "rolled_back", "failure", "cancelled", "stuck"];
 
 /// The kinds of operation that a service's labels can lead to.
 fn kinds(service: &ServiceView) -> &'static [&'static str] {
-    if service.engine.is_some() { &KINDS } else { &["maintenance", "sleep", "wake"] }
+    if service.engine.is_some() { &KINDS } else { &["maintenance", "sleep", "wake", "restart"] }
 }
 
 fn result(state: State) -> Option<&'static str> {

@@ -26,6 +26,12 @@ pub struct ClientsOut {
     /// Id of the service that the newest saved spec is of, by name: where one was removed and made anew meanwhile.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub anew: BTreeMap<String, String>,
+    /// Since when it is a service's turn to stop, where one stops after the other.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stopping: BTreeMap<String, Timestamp>,
+    /// The same of starting.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub starting: BTreeMap<String, Timestamp>,
     /// Since when clients that were stopped are stopped no more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unstopped: Option<Timestamp>,

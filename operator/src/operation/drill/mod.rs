@@ -207,6 +207,7 @@ async fn rival(cx: &Cx<'_>) -> Result<Option<Operation>, Fault> {
                 | Work::Point { .. }
                 | Work::Sleep { .. }
                 | Work::Wake
+                | Work::Restart { .. }
                 | Work::Rollback { .. } => true,
                 // These hold no service.
                 Work::Verify { .. } | Work::Import { .. } => false,

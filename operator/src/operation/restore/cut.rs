@@ -263,22 +263,31 @@ fn rebuild(cx: &Cx<'_>, target: &Target, stored: Stored) -> Result<Task, Fault> 
 /// Empties the caches, before any client can read from them (S21). `None` = all are empty.
 pub(super) async fn flush(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Option<Wait>, Fault> {
     let mut waiting = None;
-    for (i, cache) in frozen.caches.iter().enumerate() {
-        let key = format!("flush{i}");
-        let task = Task::RedisFlush(RedisFlush { connect: cache.access.connect.clone() });
-        let order = Order { key: &key, target: cache, task, store: None, data: false };
-        match work::run(cx, &order).await? {
-            Outcome::Wait(wait) => waiting = Some(soon(wait)),
-            Outcome::Done(_) => {}
-            Outcome::Failed(fault) => {
-                return Err(Fault::failed(format!(
-                    "cache {} cannot be emptied: {}",
-                    cache.name, fault.message
-                )));
-            }
-        }
+    for (nth, cache) in frozen.caches.iter().enumerate() {
+        waiting = flush_one(cx, cache, nth).await?.or(waiting);
     }
     Ok(waiting)
+}
+
+/// Empties the nth cache of the step. `None` = it is empty.
+///
+/// # Errors
+/// When that cannot be done, or what the engine says.
+pub(in crate::operation) async fn flush_one(
+    cx: &mut Cx<'_>,
+    cache: &Target,
+    nth: usize,
+) -> Result<Option<Wait>, Fault> {
+    let key = format!("flush{nth}");
+    let task = Task::RedisFlush(RedisFlush { connect: cache.access.connect.clone() });
+    let order = Order { key: &key, target: cache, task, store: None, data: false };
+    match work::run(cx, &order).await? {
+        Outcome::Wait(wait) => Ok(Some(soon(wait))),
+        Outcome::Done(_) => Ok(None),
+        Outcome::Failed(fault) => {
+            Err(Fault::failed(format!("cache {} cannot be emptied: {}", cache.name, fault.message)))
+        }
+    }
 }
 
 /// The data and every client pass their checks.

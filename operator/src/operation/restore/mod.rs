@@ -8,7 +8,7 @@
 //! `replace ↩` stands where `cut` does; its undo restores the safety backup. That is the only way of data that a running
 //! service alone can tell and take ([`Data::Command`]).
 
-mod cut;
+pub(super) mod cut;
 pub mod directory;
 pub mod judge;
 pub mod part;

@@ -204,21 +204,32 @@ pub(in crate::operation) enum Tried {
 /// When one does not pass, or what the engine says.
 pub(in crate::operation) async fn check_clients(cx: &mut Cx<'_>, clients: &[Client]) -> Result<Tried, Fault> {
     for (i, client) in clients.iter().enumerate() {
-        let checks = canary::checks_of(client);
-        if checks.is_empty() {
-            continue;
-        }
-        let Some(service) = clients::find(cx, client).await? else {
-            continue;
-        };
-        if service.replicas() == Some(0) {
-            continue;
-        }
-        if let Some(progress) = run_net_checks(cx, client, &service.spec, checks, &format!("net{i}")).await? {
+        if let Some(progress) = check_client(cx, client, &format!("net{i}")).await? {
             return Ok(Tried::Wait(progress));
         }
     }
     Ok(Tried::Passed(clients.iter().map(|c| canary::net_checks(&c.checks).len()).sum()))
+}
+
+/// As [`check_clients`], of one: `None` = all of its network checks have passed, or nothing of it runs.
+///
+/// # Errors
+/// When one does not pass, or what the engine says.
+pub(in crate::operation) async fn check_client(
+    cx: &mut Cx<'_>,
+    client: &Client,
+    key: &str,
+) -> Result<Option<Progress>, Fault> {
+    let checks = canary::checks_of(client);
+    if checks.is_empty() {
+        return Ok(None);
+    }
+    match clients::find(cx, client).await? {
+        Some(service) if service.replicas() != Some(0) => {
+            run_net_checks(cx, client, &service.spec, checks, key).await
+        }
+        Some(_) | None => Ok(None),
+    }
 }
 
 /// Runs a client's network checks by a job on its networks. `None` = all have passed.

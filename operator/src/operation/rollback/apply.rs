@@ -1,7 +1,6 @@
 //! Writing the specs of a rollback, and taking them back.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -9,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::decide::array;
 use super::{Made, Move, load, load_spec, parts};
+use crate::operation::rollout::{patience, up};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::swarm::error::Error;
-use crate::swarm::object::{Service, Task, TaskState, UpdateState};
-use crate::swarm::spec;
+use crate::swarm::object::{Service, UpdateState};
 
 /// What the step journals.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -176,54 +175,6 @@ fn went_back(cx: &Cx<'_>, step: &Move, service: &Service) -> Result<Option<Strin
     Ok(was_written.then(|| format!("the Swarm took the update of {} back: {message}", step.name)))
 }
 
-/// How long a service may take to come up, one task after the other.
-fn patience(cx: &Cx<'_>, service: &Service) -> Duration {
-    let tasks = u32::try_from(service.replicas().unwrap_or(1).max(1)).unwrap_or(u32::MAX);
-    cx.env.settings.start_deadline.saturating_mul(tasks)
-}
-
 fn again(why: String) -> Wait {
     Wait::new(why)
-}
-
-/// How many tasks run what the spec says.
-struct Up {
-    running: usize,
-    wanted: usize,
-    /// Whether every task that is meant to run does, and is one of this spec.
-    settled: bool,
-    error: String,
-}
-
-impl Up {
-    fn said(&self) -> String {
-        format!("{} of {} task(s) running", self.running, self.wanted)
-    }
-}
-
-async fn up(cx: &Cx<'_>, service: &Service) -> Result<Up, Fault> {
-    let tasks = cx.engine().tasks(&[&service.id]).await?;
-    let of_spec = |task: &Task| {
-        spec::same_template(
-            &json!({ "TaskTemplate": task.spec }),
-            &json!({ "TaskTemplate": spec::template(&service.spec) }),
-        )
-    };
-    let (own, old): (Vec<&Task>, Vec<&Task>) = tasks.iter().partition(|t| of_spec(t));
-    let meant = |t: &&&Task| t.desired == TaskState::Running;
-    // One that has done its work and is not started again is as good as one that runs.
-    let is_up = |t: &&&Task| t.state == TaskState::Complete || (meant(t) && t.state == TaskState::Running);
-    let running = own.iter().filter(is_up).count();
-    let coming = own.iter().filter(meant).filter(|t| t.state != TaskState::Running).count();
-    let stale = old.iter().filter(meant).filter(|t| !t.state.is_terminal()).count();
-    let wanted = match service.replicas() {
-        Some(replicas) => usize::try_from(replicas).unwrap_or(usize::MAX),
-        None => own.iter().filter(meant).count(),
-    };
-    let is_job =
-        service.spec["Mode"].get("ReplicatedJob").or(service.spec["Mode"].get("GlobalJob")).is_some();
-    let enough = running >= wanted && stale == 0 && (service.replicas().is_some() || coming == 0);
-    let error = tasks.iter().rev().map(|t| t.error.as_str()).find(|e| !e.is_empty());
-    let error = error.unwrap_or("no reason is known").to_owned();
-    Ok(Up { running, wanted, settled: is_job || enough, error })
 }

@@ -66,6 +66,7 @@ fn disturbing(s: &Situation) -> impl Iterator<Item = &Operation> {
                 | Work::Rollback { .. }
                 | Work::Sleep { .. }
                 | Work::Wake
+                | Work::Restart { .. }
         )
     };
     all.filter(disturbs)

@@ -1,0 +1,66 @@
+//! Whether the tasks of a service are those of its spec, and up: what whoever writes a spec waits for.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::saga::{Cx, Fault};
+use crate::swarm::object::{Service, Task, TaskState};
+use crate::swarm::spec;
+
+/// How long a service may take to come up, one task after the other.
+pub fn patience(cx: &Cx<'_>, service: &Service) -> Duration {
+    let tasks = u32::try_from(service.replicas().unwrap_or(1).max(1)).unwrap_or(u32::MAX);
+    cx.env.settings.start_deadline.saturating_mul(tasks)
+}
+
+/// How many tasks run what the spec says.
+pub struct Up {
+    /// Tasks of the spec that run, or have done their work.
+    pub running: usize,
+    /// How many there should be.
+    pub wanted: usize,
+    /// Whether every task that is meant to run does, and is one of this spec.
+    pub settled: bool,
+    /// What the engine says of a task that does not run.
+    pub error: String,
+}
+
+// === impl Up ===
+
+impl Up {
+    /// How many run, for people.
+    pub fn said(&self) -> String {
+        format!("{} of {} task(s) running", self.running, self.wanted)
+    }
+}
+
+/// Looks at the tasks of a service.
+///
+/// # Errors
+/// What the engine says.
+pub async fn up(cx: &Cx<'_>, service: &Service) -> Result<Up, Fault> {
+    let tasks = cx.engine().tasks(&[&service.id]).await?;
+    let own = json!({ "TaskTemplate": spec::template(&service.spec) });
+    let of_spec = |task: &Task| {
+        let task = json!({ "TaskTemplate": task.spec });
+        spec::same_template(&task, &own) && spec::force_update(&task) == spec::force_update(&own)
+    };
+    let (own, old): (Vec<&Task>, Vec<&Task>) = tasks.iter().partition(|t| of_spec(t));
+    let meant = |t: &&&Task| t.desired == TaskState::Running;
+    // One that has done its work and is not started again is as good as one that runs.
+    let is_up = |t: &&&Task| t.state == TaskState::Complete || (meant(t) && t.state == TaskState::Running);
+    let running = own.iter().filter(is_up).count();
+    let coming = own.iter().filter(meant).filter(|t| t.state != TaskState::Running).count();
+    let stale = old.iter().filter(meant).filter(|t| !t.state.is_terminal()).count();
+    let wanted = match service.replicas() {
+        Some(replicas) => usize::try_from(replicas).unwrap_or(usize::MAX),
+        None => own.iter().filter(meant).count(),
+    };
+    let is_job =
+        service.spec["Mode"].get("ReplicatedJob").or(service.spec["Mode"].get("GlobalJob")).is_some();
+    let enough = running >= wanted && stale == 0 && (service.replicas().is_some() || coming == 0);
+    let error = tasks.iter().rev().map(|t| t.error.as_str()).find(|e| !e.is_empty());
+    let error = error.unwrap_or("no reason is known").to_owned();
+    Ok(Up { running, wanted, settled: is_job || enough, error })
+}
