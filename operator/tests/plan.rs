@@ -46,9 +46,23 @@ struct Case {
     /// Specs of a restore point, whose id is `20260301t020000abcdef`.
     #[serde(default)]
     then: BTreeMap<String, Spec>,
+    /// Other points of the stack `shop`, with data of these ids.
+    #[serde(default)]
+    points: Vec<Taken>,
     /// Engines of services of the point whose data it holds.
     #[serde(default)]
     data: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Taken {
+    id: String,
+    taken: Timestamp,
+    #[serde(default)]
+    safety: bool,
+    #[serde(default)]
+    backup: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -248,6 +262,34 @@ impl Op {
     }
 }
 
+impl Taken {
+    fn point(&self) -> Point {
+        let id = OpId::parse(&self.id).expect("an id");
+        let data = |backup: &String| points::Data { engine: "postgres".to_owned(), backup: backup.clone() };
+        let member = Member {
+            name: "shop_db".to_owned(),
+            id: "shop_db-id".to_owned(),
+            spec: Part::of(&id, b"shop_db"),
+            image: "postgres:17".to_owned(),
+            nodes: Vec::new(),
+            data: self.backup.as_ref().map(data),
+        };
+        let head = Head {
+            schema: Head::VERSION,
+            taken: self.taken,
+            id,
+            stack: "shop".to_owned(),
+            purpose: if self.safety { points::Purpose::Safety } else { points::Purpose::Regular },
+            services: vec![member],
+            configs: Vec::new(),
+            secrets: Vec::new(),
+            networks: Vec::new(),
+            volumes: Vec::new(),
+        };
+        Point { config: head.config_name(), head }
+    }
+}
+
 impl Case {
     fn point(&self) -> Option<Point> {
         let id = OpId::parse("20260301t020000abcdef").expect("an id");
@@ -293,7 +335,7 @@ impl Case {
             tasks: self.services.iter().flat_map(|(name, spec)| spec.tasks(name)).collect(),
             backups: self.backups.iter().map(|b| b.backup(&self.service)).collect(),
             sleepers: self.sleepers.iter().map(|(name, replicas)| sleeper(name, *replicas)).collect(),
-            points: self.point().into_iter().collect(),
+            points: self.point().into_iter().chain(self.points.iter().map(Taken::point)).collect(),
             there: Some(self.there()),
             received: self
                 .received

@@ -10,7 +10,7 @@ use super::session::Session;
 use super::table::{Cell, Table};
 use crate::operation::catalogue::Backup;
 use crate::operation::points::{Head, Named, Purpose};
-use crate::operation::record::{OpId, Operation, Work};
+use crate::operation::record::{OpId, Work};
 use crate::operation::{desk, points};
 use crate::plan::World;
 use crate::plan::words::{ago, clock, list, size};
@@ -148,7 +148,7 @@ pub(super) async fn meant(session: &Session, text: &str) -> Result<Head, Failure
 async fn remove(session: &Session, text: &str) -> Result<Exit, Failure> {
     let head = meant(session, text).await?;
     let operations = desk::list(&session.engine).await?;
-    if let Some(op) = operations.iter().find(|op| uses(op, &head.id)) {
+    if let Some(op) = operations.iter().find(|op| points::uses(op, &head.id)) {
         return Err(Failure::refused_but(
             format!("operation {} ({}) uses restore point {}", op.id, op.title(), head.id),
             format!("`{} ops show {}` tells how far it is", session.command, op.id),
@@ -170,19 +170,13 @@ async fn remove(session: &Session, text: &str) -> Result<Exit, Failure> {
     Ok(Exit::Fine)
 }
 
-/// Whether an operation that has not ended takes this point, or goes back to it.
-fn uses(op: &Operation, point: &OpId) -> bool {
-    let goes_back_to = matches!(&op.intent.work, Work::Rollback { point: to, .. } if to == point);
-    !op.journal.state.is_terminal() && (op.id == *point || goes_back_to)
-}
-
 fn shown<'a>(world: &World, head: &'a Head) -> Shown<'a> {
     let member = |m: &'a points::Member| Member {
         name: &m.name,
         image: &m.image,
         engine: m.data.as_ref().map(|d| d.engine.as_str()),
         backup: m.data.as_ref().map(|d| d.backup.as_str()),
-        lacks: m.data.as_ref().and_then(|d| lacks(world, &d.backup)),
+        lacks: m.data.as_ref().and_then(|d| points::lacks(&world.backups, &d.backup)),
     };
     Shown {
         id: &head.id,
@@ -201,23 +195,13 @@ fn backup<'w>(world: &'w World, id: &str) -> Option<&'w Backup> {
     world.backups.iter().find(|b| b.entry.id == id)
 }
 
-/// Why a backup cannot be restored.
-fn lacks(world: &World, id: &str) -> Option<String> {
-    match backup(world, id) {
-        None => Some(format!("backup {id} is not in the catalogue")),
-        Some(Backup { removing: Some(_), .. }) => Some(format!("backup {id} is being removed")),
-        Some(Backup { spoilt: Some(found), .. }) => Some(format!("backup {id} is spoilt: {}", found.why)),
-        Some(_) => None,
-    }
-}
-
 fn table(session: &Session, world: &World, heads: &[&Head]) -> Table {
     let now = session.now();
     let mut table = Table::new(&["ID", "STACK", "TAKEN", "AGE", "SERVICES", "CONFIGS", "DATA", "PURPOSE"]);
     for head in heads {
         let backups: Vec<&str> = head.backups().collect();
         let bytes = backups.iter().filter_map(|id| backup(world, id)).map(|b| b.entry.size).sum();
-        let bad = backups.iter().filter(|id| lacks(world, id).is_some()).count();
+        let bad = backups.iter().filter(|id| points::lacks(&world.backups, id).is_some()).count();
         let data = match (backups.len(), bad) {
             (0, _) => Cell::new(Tone::Mind, "none"),
             (n, 0) => Cell::from(format!("{n} of {}", size(bytes)).as_str()),

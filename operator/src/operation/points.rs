@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::record::{OpId, SERVICE};
+use super::catalogue::Backup;
+use super::record::{OpId, Operation, SERVICE, Work};
 use super::saga::{Cx, Fault};
 use crate::swarm::engine::Engine;
 use crate::swarm::error::Error;
@@ -262,6 +263,22 @@ pub async fn list(engine: &Engine, stack: Option<&str>) -> Result<Vec<Point>, Er
     let mut points: Vec<Point> = configs.iter().filter_map(|c| Point::read(c).ok()).collect();
     points.sort_by(|a, b| a.head.id.cmp(&b.head.id));
     Ok(points)
+}
+
+/// Whether an operation that has not ended takes this point, or goes back to it.
+pub fn uses(op: &Operation, point: &OpId) -> bool {
+    let goes_back_to = matches!(&op.intent.work, Work::Rollback { point: to, .. } if to == point);
+    !op.journal.state.is_terminal() && (op.id == *point || goes_back_to)
+}
+
+/// Why a backup that a point needs cannot be restored; none where it can.
+pub fn lacks(backups: &[Backup], id: &str) -> Option<String> {
+    match backups.iter().find(|b| b.entry.id == id) {
+        None => Some(format!("backup {id} is not in the catalogue")),
+        Some(Backup { removing: Some(_), .. }) => Some(format!("backup {id} is being removed")),
+        Some(Backup { spoilt: Some(found), .. }) => Some(format!("backup {id} is spoilt: {}", found.why)),
+        Some(_) => None,
+    }
 }
 
 /// The backups that points need, each with the newest point that needs it.

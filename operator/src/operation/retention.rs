@@ -157,34 +157,47 @@ impl Rules {
         kept.extend(standing.first().map(|b| (id(b), Reason::NewestVerified)));
         let proved = standing.iter().filter(|b| b.proved.is_some()).max_by_key(|b| b.entry.taken);
         kept.extend(proved.map(|b| (id(b), Reason::NewestProved)));
-        for rule in &self.keep {
-            let most = usize::try_from(rule.count).unwrap_or(usize::MAX);
-            let mut slots = BTreeSet::new();
-            for backup in standing {
-                if slots.len() == most {
-                    break;
-                }
-                let slot = self.slot(rule.per, backup);
-                if slots.insert(slot.clone()) {
-                    kept.push((id(backup), Reason::Rule { rule: rule.clone(), slot }));
-                }
-            }
-        }
+        let standing: Vec<_> = standing.iter().map(|b| (id(b), b.entry.taken)).collect();
+        kept.extend(ruled(&self.keep, &self.zone, &standing));
         kept
     }
+}
 
-    /// The hour, day, week, … of a backup, for people too.
-    fn slot(&self, per: Period, backup: &Backup) -> String {
-        let taken = backup.entry.taken.to_zoned(self.zone.clone());
-        match per {
-            Period::Last => backup.entry.id.clone(),
-            // An hour that the clock shows twice is two hours.
-            Period::Hourly => taken.strftime("%Y-%m-%d %H:00%:z").to_string(),
-            Period::Daily => taken.strftime("%Y-%m-%d").to_string(),
-            Period::Weekly => taken.strftime("%G-W%V").to_string(),
-            Period::Monthly => taken.strftime("%Y-%m").to_string(),
-            Period::Yearly => taken.strftime("%Y").to_string(),
+/// What each rule keeps of so many things, by their ids and times, from the newest to the oldest: the newest one of each day,
+/// week, … until it has its number of them.
+pub(super) fn ruled<'a>(
+    keep: &[Keep],
+    zone: &TimeZone,
+    standing: &[(&'a str, Timestamp)],
+) -> Vec<(&'a str, Reason)> {
+    let mut kept = Vec::new();
+    for rule in keep {
+        let most = usize::try_from(rule.count).unwrap_or(usize::MAX);
+        let mut slots = BTreeSet::new();
+        for (id, taken) in standing {
+            if slots.len() == most {
+                break;
+            }
+            let slot = slot(rule.per, zone, id, *taken);
+            if slots.insert(slot.clone()) {
+                kept.push((*id, Reason::Rule { rule: rule.clone(), slot }));
+            }
         }
+    }
+    kept
+}
+
+/// The hour, day, week, … of a thing, for people too.
+fn slot(per: Period, zone: &TimeZone, id: &str, taken: Timestamp) -> String {
+    let taken = taken.to_zoned(zone.clone());
+    match per {
+        Period::Last => id.to_owned(),
+        // An hour that the clock shows twice is two hours.
+        Period::Hourly => taken.strftime("%Y-%m-%d %H:00%:z").to_string(),
+        Period::Daily => taken.strftime("%Y-%m-%d").to_string(),
+        Period::Weekly => taken.strftime("%G-W%V").to_string(),
+        Period::Monthly => taken.strftime("%Y-%m").to_string(),
+        Period::Yearly => taken.strftime("%Y").to_string(),
     }
 }
 

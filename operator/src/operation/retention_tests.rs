@@ -239,7 +239,7 @@ proptest! {
                 Fate::Stays(reasons) => reasons.iter().any(|r| matches!(r, Reason::Rule { rule: r, .. } if r == rule)),
                 Fate::Goes(_) => false,
             });
-            let slots: BTreeSet<String> = good.iter().map(|b| rules.slot(rule.per, b)).collect();
+            let slots: BTreeSet<String> = good.iter().map(|b| slot(rule.per, &rules.zone, &b.entry.id, b.entry.taken)).collect();
             prop_assert_eq!(kept.count(), slots.len().min(usize::try_from(rule.count).unwrap()), "{}", rule);
         }
     }

@@ -3,14 +3,19 @@
 use jiff::Timestamp;
 
 use super::explain::{Draft, Plan, what};
-use super::words::list;
+use super::words::{ago, list};
 use super::world::World;
+use crate::operation::point::retention::{Fate, Holds, Rules, Seen};
 use crate::operation::point::users_of;
+use crate::operation::points::Purpose;
 use crate::operation::record::Work;
 use crate::operation::restore::Way;
 use crate::policy::{Policies, Section};
 use crate::swarm::object::Service;
 use crate::swarm::spec::{self, FileKind};
+
+/// Stands for the point that is to be taken.
+const THIS: &str = "this one";
 
 pub(super) fn point(world: &World, stack: &str, work: &Work, now: Timestamp) -> Plan {
     let plan = Plan { kind: work.kind(), service: stack.to_owned(), ..Plan::default() };
@@ -43,9 +48,7 @@ pub(super) fn point(world: &World, stack: &str, work: &Work, now: Timestamp) -> 
     mind(&mut draft, &members, &data, *without_data);
     let count = data.len();
     draft.fact("Data", data.into_iter().map(|(_, line)| line).collect());
-    draft.plan.unknown = vec![
-        "which older points go: the operator keeps the newest of each stack (SKEP_KEEP_POINTS)".to_owned(),
-    ];
+    keeping(&mut draft, stack, &members, count > 0);
     draft.plan.users = match count {
         0 => "nothing: specs are read, never changed".to_owned(),
         _ => "nothing: specs and data are read, never changed, and every service keeps running".to_owned(),
@@ -53,6 +56,48 @@ pub(super) fn point(world: &World, stack: &str, work: &Work, now: Timestamp) -> 
     steps(&mut draft, work, stack, count);
     draft.plan.mind.dedup();
     draft.plan
+}
+
+/// Says which points go once this one is taken, by the same judgement that the step makes.
+fn keeping(draft: &mut Draft<'_>, stack: &str, members: &[&Service], has_data: bool) {
+    let now = draft.now;
+    let rules = Rules::of(members.iter().filter_map(|s| draft.policies.get(s.name())), 0);
+    match rules {
+        Rules::Newest(_) => {
+            let unknown =
+                "which older points go: the operator keeps the newest of each stack (SKEP_KEEP_POINTS)";
+            draft.plan.unknown = vec![unknown.to_owned()];
+            return;
+        }
+        Rules::All => draft.mind("labels about restore points are faulty, so none is removed"),
+        Rules::Labels { .. } => {}
+    }
+    let World { points, backups, operations, .. } = draft.world;
+    let of_it = points.iter().filter(|point| point.head.stack == stack);
+    let mut seen: Vec<Seen> = of_it.map(|point| Seen::of(point, backups, operations)).collect();
+    seen.push(Seen {
+        id: THIS.to_owned(),
+        taken: now,
+        purpose: Purpose::Regular,
+        holds: if has_data { Holds::Whole } else { Holds::Specs },
+        wanted: None,
+    });
+    let (mut stays, mut goes) = (Vec::new(), Vec::new());
+    for (Seen { id, taken, .. }, fate) in rules.judge(seen, now) {
+        let point = match id.as_str() {
+            THIS => id,
+            _ => format!("{id}, taken {taken} ({})", ago(taken, now)),
+        };
+        match fate {
+            Fate::Goes => goes.push(format!("{point}: no rule keeps it")),
+            Fate::Stays(reasons) => {
+                let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+                stays.push(format!("{point}: {}", reasons.join(", ")));
+            }
+        }
+    }
+    draft.fact("Stays", stays);
+    draft.fact("Goes", goes);
 }
 
 fn holds(service: &Service) -> String {
@@ -143,7 +188,7 @@ fn steps(draft: &mut Draft<'_>, work: &Work, stack: &str, count: usize) {
             "look whether any spec has changed meanwhile; register the backups, then the point".to_owned(),
             "taken out of the catalogue",
         ),
-        "prune" => ("remove points beyond those that are kept".to_owned(), ""),
+        "prune" => ("remove the points that nothing keeps".to_owned(), ""),
         "release" => (format!("give every service of {stack} back"), ""),
         other => (other.to_owned(), ""),
     });

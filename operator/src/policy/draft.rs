@@ -76,6 +76,7 @@ pub(super) struct DrillDraft {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct PointDraft {
     pub(super) schedules: Option<Vec<Schedule>>,
+    pub(super) keep: Option<Vec<Keep>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -168,7 +169,10 @@ impl BackupDraft {
 
 impl PointDraft {
     pub(super) fn build(self) -> Option<Points> {
-        self.schedules.map(|schedules| Points { schedules })
+        if self.schedules.is_none() && self.keep.is_none() {
+            return None;
+        }
+        Some(Points { schedules: self.schedules.unwrap_or_default(), keep: self.keep.unwrap_or_default() })
     }
 }
 

@@ -173,8 +173,10 @@ pub static KEYS: &[KeySpec] = &[
     key("skep.drill.schedule", Section::Drill, Kind::Schedules, "@daily", "When the newest backup is restored on the side, checked there and removed again, to prove that it can be restored. By the clock of its zone, as backups are. It gives way to anything else that is asked of the service, and is then made up later; one that was missed is made up once; one that failed is not repeated before its next time. By hand only, where absent.")
         .into(|d, _, t| put(&mut d.drill.schedules, t, value::schedules)),
     // --- restore points
-    key("skep.point.schedule", Section::Point, Kind::Schedules, "@weekly", "When a restore point of the whole stack that the service belongs to is taken, with the data of all its data services, as `skep point` does. On any service of the stack; where several have it, each of their times counts. One that was missed is made up once; the newest of a stack stay (`SKEP_KEEP_POINTS`). By hand only, where absent.")
+    key("skep.point.schedule", Section::Point, Kind::Schedules, "@weekly", "When a restore point of the whole stack that the service belongs to is taken, with the data of all its data services, as `skep point` does. On any service of the stack; where several have it, each of their times counts. One that was missed is made up once. By hand only, where absent.")
         .into(|d, _, t| put(&mut d.point.schedules, t, value::schedules)),
+    key("skep.point.keep", Section::Point, Kind::Keep, "7 daily, 4 weekly", "Which restore points of the stack are kept when one has been taken, by the rules of `skep.backup.keep` and the clock of the schedule's zone. On any service of the stack; where several have it, what any of them keeps stays. The newest point always stays, and the newest whose data can all come back; one without data takes no place of one with data. What a rollback took for safety stays a week. Where absent: the newest of the stack (`SKEP_KEEP_POINTS`).")
+        .into(|d, _, t| put(&mut d.point.keep, t, value::keep)),
     // --- restore
     key("skep.restore.on-alert", Section::Restore, Kind::Alerts, "PostgresCorrupted", "Alerts that ask for a restore. The alert must name the service in turn, in its label `skep_service`.")
         .into(|d, _, t| put(&mut d.restore.on_alert, t, value::alerts)),

@@ -149,8 +149,10 @@ pub struct Drill {
 /// The `point` section.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Points {
-    /// Schedules; never empty.
+    /// Schedules; none where points are taken by hand only.
     pub schedules: Vec<Schedule>,
+    /// Which of the stack's points are kept; empty where the label says nothing of it.
+    pub keep: Vec<Keep>,
 }
 
 /// One retention rule, `7 daily`.

@@ -7,6 +7,7 @@ use serde_json::json;
 use skep::operation::catalogue::Backup;
 use skep::operation::points::{self, Point};
 use skep::operation::record::{Intent, OpId, SCHEMA, State, Work};
+use skep::operation::rollback::Component;
 use skep::operation::saga::Env;
 use skep::operation::settings::Settings;
 use skep::operation::{claim, desk};
@@ -166,6 +167,61 @@ async fn retention_keeps_what_a_point_needs_and_points_beyond_their_number_go() 
     let left = catalogue(&shop).await;
     assert!(!has(&left), "nothing needs it any more");
     assert!(kept.backups().all(|id| left.iter().any(|b| b.entry.id == id)), "the second point needs its own");
+}
+
+/// Points that the labels keep go and stay by them, whatever the operator keeps where they say nothing.
+#[tokio::test(start_paused = true)]
+async fn points_go_by_the_rules_of_the_stack_and_never_the_last_with_data() {
+    let mut shop = Scene::with_audit(with_labels(&[("skep.point.keep", "1 daily")], &[])).await;
+    let mut taken = Vec::new();
+    for without_data in [false, false, true, true] {
+        let scene = Scene::ask_stack(shop, Work::Point { without_data }).await;
+        driven(&scene).await;
+        assert_eq!(scene.check("point").await, State::Succeeded);
+        taken.push(scene.op.clone());
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        shop = scene.shop;
+    }
+    let left: Vec<_> = listed(&shop).await.into_iter().map(|point| point.head.id).collect();
+    assert_eq!(left, [taken[1].clone(), taken[3].clone()]);
+}
+
+/// Nobody knows what a faulty label was to keep.
+#[tokio::test(start_paused = true)]
+async fn no_point_goes_where_labels_about_points_are_faulty() {
+    let shop = Scene::with_audit(with_labels(&[("skep.point.keep", "7 dayly")], &[])).await;
+    let first = Scene::ask_stack(shop, POINT).await;
+    driven(&first).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let second = Scene::ask_stack(first.shop, POINT).await;
+    let env = second.driver("driver").await;
+    let settings = Settings { keep_points: 1, ..(*env.settings).clone() };
+    second.drive(&Env { settings: Arc::new(settings), ..env }).await;
+    assert_eq!(second.check("second point").await, State::Succeeded);
+    assert_eq!(listed(&second.shop).await.len(), 2);
+}
+
+/// A rollback that waits for its turn finds the point that it was asked for.
+#[tokio::test(start_paused = true)]
+async fn a_point_that_an_operation_wants_stays() {
+    let shop = Scene::with_audit(ShopOptions::default()).await;
+    let first = Scene::ask_stack(shop, POINT).await;
+    driven(&first).await;
+    let wanted = first.op.clone();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let second = Scene::ask_stack(first.shop, POINT).await;
+    let point = second.op.clone();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let only = vec![Component::Specs];
+    let rollback = Scene::ask_stack(second.shop, Work::Rollback { point: wanted.clone(), only }).await;
+    let env = rollback.driver("driver").await;
+    let settings = Settings { keep_points: 1, ..(*env.settings).clone() };
+    let env = Env { settings: Arc::new(settings), ..env };
+    while !at_rest(&env, &point).await {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let left: Vec<_> = listed(&rollback.shop).await.into_iter().map(|point| point.head.id).collect();
+    assert_eq!(left, [wanted, point]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,8 +14,9 @@
 //! there, so a point that is listed is whole; older points go only after that.
 
 mod capture;
+pub mod retention;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -24,7 +25,7 @@ use skep_runner::{Report, Task};
 use tracing::info;
 
 use super::backup::{self, Place, Sealed};
-use super::catalogue::Purpose as BackupPurpose;
+use super::catalogue::{Backup, Purpose as BackupPurpose};
 use super::data::{Dumped, Sealing};
 use super::frozen::{self, Plan, Target};
 use super::journal::Compensation;
@@ -32,11 +33,13 @@ use super::points::{self, Head, Point as Stored, Purpose};
 use super::record::{OpId, Work};
 use super::saga::{Cx, Fault, Progress, Saga, Wait};
 use super::work::{self, Access, Order, Outcome};
-use super::{claim, freeze, stores};
+use super::{claim, desk, freeze, stores};
+use crate::policy::Policies;
 use crate::swarm::error::Error;
-use crate::swarm::object::Service;
+use crate::swarm::object::{Kind, Service};
 
 pub use capture::{STACK, users_of};
+use retention::{Fate, Rules, Seen};
 
 /// The saga.
 pub struct Point;
@@ -489,7 +492,7 @@ async fn discard(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     Ok(Progress::done())
 }
 
-/// Removes points of the stack beyond those that are kept. Their backups stay until the rules of their services let them
+/// Removes the points of the stack that nothing keeps. Their backups stay until the rules of their services let them
 /// go. Never fails for good: the point is there.
 async fn prune(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     match remove_older(cx).await {
@@ -509,8 +512,7 @@ async fn remove_older(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let chosen = match cx.scratch::<Pruning>()?.chosen {
         Some(chosen) => chosen,
         None => {
-            let all = points::list(&engine, Some(&cx.op.intent.service)).await?;
-            let chosen = going(&all, cx.env.settings.keep_points);
+            let chosen = going(cx).await?;
             cx.keep(&Pruning { chosen: Some(chosen.clone()) }).await?;
             chosen
         }
@@ -525,9 +527,21 @@ async fn remove_older(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     Ok(Progress::Done(json!({ "chosen": chosen })))
 }
 
-/// The points of one stack that go, the oldest first, where so many are kept; `points` from the oldest to the newest. What
-/// a rollback took for safety counts as any other.
-pub fn going(points: &[Stored], keep: usize) -> Vec<OpId> {
-    let beyond = points.len().saturating_sub(keep.max(1));
-    points.iter().take(beyond).map(|p| p.head.id.clone()).collect()
+/// The points of the stack that go now.
+async fn going(cx: &Cx<'_>) -> Result<Vec<OpId>, Fault> {
+    let (engine, stack) = (cx.engine(), &cx.op.intent.service);
+    let services = engine.services(&[]).await?;
+    let policies = Policies::of(&services);
+    let rules = users_of(&services, stack).into_iter().filter_map(|service| policies.get(service.name()));
+    let rules = Rules::of(rules, cx.env.settings.keep_points);
+    let backups: Vec<Backup> =
+        engine.configs(Kind::Backup, &[]).await?.iter().filter_map(Backup::read).collect();
+    let mut operations = desk::list(engine).await?;
+    // This one has taken its point: it wants no other.
+    operations.retain(|op| op.id != cx.op.id);
+    let all = points::list(engine, Some(stack)).await?;
+    let seen = all.iter().map(|point| Seen::of(point, &backups, &operations)).collect();
+    let goes = rules.judge(seen, cx.now()).into_iter().filter(|(_, fate)| *fate == Fate::Goes);
+    let goes: BTreeSet<String> = goes.map(|(seen, _)| seen.id).collect();
+    Ok(all.into_iter().map(|p| p.head.id).filter(|id| goes.contains(id.as_str())).collect())
 }
