@@ -8,6 +8,7 @@
 
 use jiff::Timestamp;
 use skep::operation::record::{Manner, State, Work};
+use skep::runtime::clock;
 use skep::swarm::object::{Task, TaskState};
 use skep_tests::saga::restart;
 use skep_tests::stage::{Setting, Stage};
@@ -47,7 +48,7 @@ impl Watch {
         let tasks = stage.engine.tasks(&[&service.id]).await.unwrap();
         let left = tasks.iter().any(|t| self.old.contains(&t.id) && !t.state.is_terminal());
         if !left && self.ended.is_none() {
-            self.ended = Some(Timestamp::now());
+            self.ended = Some(clock::now());
         }
     }
 }
