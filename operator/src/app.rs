@@ -34,6 +34,7 @@ use crate::notify::meter::Meter;
 use crate::notify::outbox::Outbox;
 use crate::notify::{settings as mail, smtp};
 use crate::operation::saga::Env;
+use crate::operation::settings::Settings;
 use crate::plan::scheduled::Rules;
 use crate::runtime::controller::{Ended, Options};
 use crate::runtime::source::{Happening, Options as WatchOptions};
@@ -111,7 +112,8 @@ pub async fn run(args: OperatorArgs, endpoint: &str, stop: CancellationToken) ->
         option_env!("SKEP_REVISION").unwrap_or(""),
         &CONTROLLERS,
     ));
-    let settings = Arc::new(args.work.settings(&instance)?);
+    let settings = Settings { port: args.listen.port(), ..args.work.settings(&instance)? };
+    let settings = Arc::new(settings);
     let runners = args.work.runners()?;
     let mail = args.mail().validate()?;
     let meter = Arc::<Meter>::default();
@@ -196,7 +198,8 @@ async fn serve(
     let desk = desk::AppDesk::new(parts, views);
     let shared =
         Arc::new(Shared::new(desk, metrics, webhook.unwrap_or_default(), people.unwrap_or_default()));
-    let router = server::pages(shared.clone()).merge(server::alerts(shared));
+    let router = server::pages(shared.clone());
+    let router = router.merge(server::wakers(shared.clone())).merge(server::alerts(shared));
     if let Err(error) = server::serve(listener, router, stop).await {
         tracing::error!("the HTTP server ended: {error}");
     }

@@ -18,7 +18,7 @@ use skep::operation::client_spec;
 use skep::operation::desk;
 use skep::operation::drive::{self, Again};
 use skep::operation::freeze::kept_by;
-use skep::operation::frozen::{Kept, KeptForm};
+use skep::operation::frozen::{Kept, KeptForm, StandIn};
 use skep::operation::points::{self, Head, Point};
 use skep::operation::receiver;
 use skep::operation::record::{
@@ -36,7 +36,7 @@ use skep_runner::task::{Binary, SideState};
 
 use crate::sim::build::{on_network, service_spec};
 use crate::sim::postgres::Content;
-use crate::sim::shop::{DATABASE, PAGE_IMAGE, Shop, ShopOptions, USER};
+use crate::sim::shop::{DATABASE, PAGE_IMAGE, SKEP_IMAGE, SKEP_NETWORK, Shop, ShopOptions, USER};
 use crate::sim::{Answer, Sim};
 
 /// Longest simulated time that an operation may take to come to rest.
@@ -169,7 +169,10 @@ impl Scene {
         scene.back = specs(&scene.shop);
         for service in ["shop_db", "shop_app"] {
             let spec = scene.back.get_mut(service).expect("the shop has that service");
-            *spec = client_spec::zero(spec);
+            *spec = match spec["Labels"]["skep.scale.wake"] == "true" {
+                true => client_spec::swapped(spec, &Value::Null, &WAKER),
+                false => client_spec::zero(spec),
+            };
         }
         scene
     }
@@ -485,6 +488,11 @@ impl Scene {
         };
         let op = OpId::new(now, &format!("{intent:?}"));
         desk::create(&engine, &op, intent).await.expect("the operation is stored");
+        Scene::of(shop, op)
+    }
+
+    /// An operation that was asked for, with all that is there now as what was there before it.
+    pub fn of(shop: Shop, op: OpId) -> Scene {
         let content = live(&shop);
         let specs = specs(&shop);
         let since = shop.sim.elapsed();
@@ -631,8 +639,8 @@ impl Scene {
         let sleepers = sleeper::list(&engine).await.expect("the simulated engine answers");
         let awake = if op.intent.work == Work::Wake { self.back.clone() } else { self.unchanged(op) };
         for (name, spec) in specs(&self.shop) {
-            let written = sleepers.iter().find(|(s, _)| s.service == name).map(|(_, spec)| spec);
-            match client_spec::is_zero(&spec) {
+            let written = sleepers.iter().find(|s| s.sleeper.service == name).map(|s| &s.spec);
+            match client_spec::is_asleep(&spec) {
                 true => assert_eq!(written, awake.get(&name), "{name}: {told}"),
                 false if op.journal.state == State::Succeeded => assert_eq!(written, None, "{name}: {told}"),
                 false => assert_eq!(Some(&spec), awake.get(&name), "{name}: {told}"),
@@ -663,6 +671,12 @@ impl Scene {
             return;
         }
         let mut back = self.back.clone();
+        // How a waker is told what to do is its own affair; all the rest is the service's.
+        for (name, spec) in back.iter_mut().filter(|(_, spec)| spec["TaskTemplate"].is_null()) {
+            let template = &found[name]["TaskTemplate"];
+            assert!(client_spec::is_waker(template), "no waker stands for {name}: {told}");
+            spec["TaskTemplate"] = template.clone();
+        }
         for spec in found.values_mut().chain(back.values_mut()) {
             let configs = spec["TaskTemplate"]["ContainerSpec"]["Configs"].as_array_mut();
             configs.into_iter().flatten().for_each(|config| config["ConfigID"] = Value::Null);
@@ -675,6 +689,9 @@ impl Scene {
         let objects = self.shop.sim.stored_names().into_iter().chain(self.shop.sim.services());
         let left: Vec<String> = objects.filter(|n| mine.iter().any(|m| n.starts_with(m))).collect();
         assert_eq!(left, [] as [String; 0], "left behind: {told}");
+        let stands = specs(&self.shop).values().any(|spec| client_spec::is_waker(&spec["TaskTemplate"]));
+        let tasks = self.shop.sim.stored_names().into_iter().filter(|n| n.starts_with("skep-waker-")).count();
+        assert_eq!(tasks, usize::from(stands), "tasks of wakers: {told}");
         // Where the engine refuses the very job that clears it, people are told.
         let is_told = op.journal.remarks.iter().any(|r| r.contains("left in the staging volume"));
         let staged = self.shop.data.with(|world| if is_told { Vec::new() } else { world.staged() });
@@ -841,7 +858,7 @@ impl Scene {
 
     async fn check_users(&self, op: &Operation, told: &str) {
         let minute = Duration::from_secs(60);
-        let is_asleep = client_spec::is_zero(&specs(&self.shop)["shop_app"]);
+        let is_asleep = client_spec::is_asleep(&specs(&self.shop)["shop_app"]);
         match is_asleep {
             true => self.shop.sim.until(minute, "users see the page", only_page).await,
             false => {
@@ -858,6 +875,9 @@ impl Scene {
         assert_eq!(self.shop.data.violations(), [] as [String; 0], "applications saw: {told}");
     }
 }
+
+/// A waker, as what stands in for a service.
+const WAKER: StandIn<'static> = StandIn { image: None, stop_first: false, is_waker: true };
 
 /// The role that [`Scene::without_a_role`] lost.
 pub const LOST_ROLE: &str = "reporting";
@@ -971,7 +991,9 @@ pub async fn env(shop: &Shop, name: &str) -> Env {
     for (name, store) in [("cloud", CLOUD), ("nas", "volume:nas,opt.type=nfs,opt.device=:/nas")] {
         settings.stores.insert(name.to_owned(), store.parse().expect("the harness names stores"));
     }
-    settings.image = Some("skep:test".to_owned());
+    settings.image = Some(SKEP_IMAGE.to_owned());
+    settings.wake_url = Some("http://tasks.skep_operator:9180".to_owned());
+    settings.wake_network = Some(SKEP_NETWORK.to_owned());
     settings.identity = Some("skep-age-identity".to_owned());
     Env {
         engine: connect(shop, name).await,

@@ -9,12 +9,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use skep::engines::nginx::{HTML_PATH, JSON_PATH, PageText, Rendered, health_test, render};
+use skep::engines::nginx::{HTML_PATH, JSON_PATH, PageText, Reason, Rendered, health_test, render};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn text() -> PageText {
     PageText {
+        reason: Reason::Maintenance,
         title: "Back <soon> & fine".to_owned(),
         message: "We move the \"shop\" to a new house.".to_owned(),
         started: "2026-11-21T13:00:00Z".parse().unwrap(),

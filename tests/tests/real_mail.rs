@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use jiff::Timestamp;
 use mailparse::MailHeaderMap;
-use skep::engines::nginx::{CONF_PATH, HTML_PATH, JSON_PATH, PageText, health_test, render};
+use skep::engines::nginx::{CONF_PATH, HTML_PATH, JSON_PATH, PageText, Reason, health_test, render};
 use skep::notify::{Audience, Delivery, Ledger, Mail, MailSettings, Meter, Outbox, Phase, Undelivered};
 use skep::operation::record::{Intent, Journal, OpId, Operation, SCHEMA, State, StepState, Trigger, Work};
 use skep::swarm::error::Error;
@@ -241,6 +241,7 @@ fn the_page_replaces_whatever_the_nginx_image_would_serve_and_is_healthy() {
     let name = unique("skep-test-page");
     let mut ours = Ours::new(&name);
     let text = PageText {
+        reason: Reason::Maintenance,
         title: "Down for maintenance".to_owned(),
         message: "Back soon.".to_owned(),
         started: now(),

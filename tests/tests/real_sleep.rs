@@ -79,7 +79,7 @@ async fn found(stage: &Stage, kind: &str, besides: usize) -> Operation {
 
 async fn sleepers(stage: &Stage) -> Vec<String> {
     let mut names: Vec<String> =
-        sleeper::list(&stage.engine).await.unwrap().into_iter().map(|(s, _)| s.service).collect();
+        sleeper::list(&stage.engine).await.unwrap().into_iter().map(|s| s.sleeper.service).collect();
     names.sort();
     names
 }

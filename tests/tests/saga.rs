@@ -28,6 +28,8 @@ enum Kind {
     RestartZero,
     RestartWhole,
     Rolling,
+    WakerSleep,
+    WakerWake,
     Expire,
     FilesBackup,
     Files,
@@ -64,8 +66,9 @@ impl Kind {
         }
         match self {
             Kind::Backup | Kind::Beside | Kind::Drill | Kind::FilesDrill | Kind::Files => 3,
-            Kind::Maintenance | Kind::Sleep | Kind::Wake | Kind::Expire | Kind::Command | Kind::Staged => 3,
             Kind::Restart | Kind::RestartWhole | Kind::Rolling => 3,
+            Kind::Maintenance | Kind::Sleep | Kind::Wake | Kind::WakerSleep | Kind::WakerWake => 3,
+            Kind::Expire | Kind::Command | Kind::Staged => 3,
             Kind::Verify | Kind::Import | Kind::Layout | Kind::Point | Kind::Rollback => 3,
             // Each is several operations in one, and has as many writes.
             Kind::DataRollback => 13,
@@ -84,7 +87,7 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 43] = [
+const KINDS: [Kind; 45] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -101,6 +104,8 @@ const KINDS: [Kind; 43] = [
     Kind::RestartZero,
     Kind::RestartWhole,
     Kind::Rolling,
+    Kind::WakerSleep,
+    Kind::WakerWake,
     Kind::Expire,
     Kind::FilesBackup,
     Kind::Files,
@@ -147,6 +152,15 @@ fn proxy_mode() -> ShopOptions {
     options
 }
 
+/// Whoever asks for the application wakes it.
+fn waker() -> ShopOptions {
+    let mut options = ShopOptions::default();
+    for (key, value) in [("wake", "true"), ("wake.port", "8080")] {
+        options.app_labels.push((format!("skep.scale.{key}"), value.to_owned()));
+    }
+    options
+}
+
 /// Backups go to a bucket, encrypted, and are copied to a second store.
 fn staged(mut options: ShopOptions) -> ShopOptions {
     let recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
@@ -187,6 +201,8 @@ async fn scene(kind: Kind) -> Scene {
         Kind::RestartZero => Scene::restart(proxy_mode(), "shop_db", Manner::Fitting).await,
         Kind::RestartWhole => Scene::restart_whole(ShopOptions::default()).await,
         Kind::Rolling => Scene::restart(ShopOptions::default(), "shop_app", Manner::Rolling).await,
+        Kind::WakerSleep => Scene::sleep(waker()).await,
+        Kind::WakerWake => Scene::wake(waker()).await,
         Kind::Expire => Scene::expire(ShopOptions::default()).await,
         Kind::FilesBackup => Scene::backup(ShopOptions::files("mariadb")).await,
         Kind::Files => Scene::restore(ShopOptions::files("mariadb"), restore(false, None)).await,
@@ -362,6 +378,14 @@ for_each_kind! {
     a_rolling_restart_survives_death_after_every_write: Kind::Rolling, dies_after;
     a_rolling_restart_survives_every_write_twice: Kind::Rolling, repeats;
     a_rolling_restart_goes_back_when_any_write_fails: Kind::Rolling, fails;
+    a_sleep_behind_a_waker_survives_death_before_every_write: Kind::WakerSleep, dies_before;
+    a_sleep_behind_a_waker_survives_death_after_every_write: Kind::WakerSleep, dies_after;
+    a_sleep_behind_a_waker_survives_every_write_twice: Kind::WakerSleep, repeats;
+    a_sleep_behind_a_waker_goes_back_when_any_write_fails: Kind::WakerSleep, fails;
+    a_wake_from_behind_a_waker_survives_death_before_every_write: Kind::WakerWake, dies_before;
+    a_wake_from_behind_a_waker_survives_death_after_every_write: Kind::WakerWake, dies_after;
+    a_wake_from_behind_a_waker_survives_every_write_twice: Kind::WakerWake, repeats;
+    a_wake_from_behind_a_waker_loses_nothing_when_any_write_fails: Kind::WakerWake, fails;
     a_backup_of_a_directory_survives_death_after_every_write: Kind::FilesBackup, dies_after;
     a_backup_of_a_directory_goes_back_when_any_write_fails: Kind::FilesBackup, fails;
     a_restore_of_a_directory_survives_death_before_every_write: Kind::Files, dies_before;

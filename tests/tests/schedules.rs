@@ -277,7 +277,7 @@ async fn sleeps(farm: &Farm, service: &str) -> bool {
     let engine = farm.connect("looker").await;
     let found = engine.service(service).await.unwrap();
     let written = sleeper::find(&engine, service).await.unwrap();
-    assert_eq!(written.is_some(), client_spec::is_zero(&found.spec), "{service}");
+    assert_eq!(written.is_some(), client_spec::is_asleep(&found.spec), "{service}");
     written.is_some()
 }
 

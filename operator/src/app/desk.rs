@@ -10,6 +10,7 @@ use crate::http::server::{Denied, Desk};
 use crate::http::view::View;
 use crate::operation::desk::{self, Refusal};
 use crate::operation::record::OpId;
+use crate::operation::waker::{self, Granted, Request};
 use crate::runtime::clock;
 use crate::triggers::alertmanager::Entry;
 use crate::triggers::intake::{self, Decided, Unstored};
@@ -56,6 +57,12 @@ impl Desk for AppDesk {
             Ok(false) => Err(Denied::NotFound),
             Err(unstored) => Err(Denied::Unstored(unstored)),
         }
+    }
+
+    async fn wake(&self, request: &Request) -> Result<Granted, Denied> {
+        let granted = waker::grant(&self.parts.engine, request, clock::now()).await;
+        self.parts.snapshots.refresh();
+        granted.map_err(denied)
     }
 
     fn view(&self) -> Option<Arc<View>> {

@@ -93,7 +93,7 @@ fn rows(world: &World, stack: Option<&str>, now: Timestamp) -> Vec<Row> {
             service: service.name().to_owned(),
             state: condition(world, service),
             running: world.running(service),
-            wanted: service.replicas(),
+            wanted: gather::wanted(service),
             page: has_page(service),
             operation: world.holder(service.name()).map(|op| {
                 let view = OperationView::of(op, &step_names(op), None);
@@ -119,7 +119,7 @@ fn condition(world: &World, service: &Service) -> Condition {
     let holder = world.holder(service.name());
     let running = u64::try_from(world.running(service)).unwrap_or(u64::MAX);
     let holder = holder.filter(|op| matches!(op.journal.state, State::Running | State::Stuck));
-    gather::condition(service, holder, &world.sleepers, service.replicas(), running).0
+    gather::condition(service, holder, &world.sleepers, gather::wanted(service), running).0
 }
 
 /// Its task template is a page of Skep's.

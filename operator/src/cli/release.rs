@@ -20,10 +20,11 @@ use super::sweep::still_paged;
 use super::table::{Cell, Table};
 use crate::operation::clients::{self, Start};
 use crate::operation::desk::{self, Refusal};
+use crate::operation::frozen;
 use crate::operation::receiver::{self, Left};
 use crate::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
 use crate::operation::saga::{Cx, Env, Fault};
-use crate::operation::{frozen, sleeper};
+use crate::operation::sleeper::{self, Slept};
 use crate::swarm::error::Error;
 
 /// Time between two looks.
@@ -103,7 +104,7 @@ async fn end_receivers(session: &Session) -> Result<Vec<Left>, Failure> {
 /// Wakes everything that sleeps; what another one needs, with that one. Returns the operations that did.
 async fn wake(session: &Session, work: &WorkArgs) -> Result<Vec<OpId>, Failure> {
     let mut ids = Vec::new();
-    for (sleeper, _) in sleeper::list(&session.engine).await? {
+    for Slept { sleeper, .. } in sleeper::list(&session.engine).await? {
         let intent = Intent {
             schema: SCHEMA,
             service: sleeper.service,

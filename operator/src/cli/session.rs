@@ -56,7 +56,7 @@ impl Session {
         }
         let backups = backups.iter().filter_map(Backup::read).collect();
         let points = points::list(&self.engine, None).await?;
-        let sleepers = sleeper::list(&self.engine).await?.into_iter().map(|(sleeper, _)| sleeper).collect();
+        let sleepers = sleeper::list(&self.engine).await?.into_iter().map(|slept| slept.sleeper).collect();
         let received = BTreeMap::new();
         Ok(World { services, tasks, backups, points, sleepers, there: None, received, operations, pages })
     }

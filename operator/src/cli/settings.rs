@@ -79,6 +79,15 @@ pub struct WorkArgs {
     /// Skep's own image, for jobs that run in it; that of the operator's own task where absent.
     #[arg(long, env = "SKEP_IMAGE", value_name = "IMAGE", hide_short_help = true)]
     pub image: Option<String>,
+    /// Where wakers of services that sleep reach the operator, as `http://tasks.skep_operator:9180`; its own service where absent.
+    #[arg(long, env = "SKEP_WAKE_URL", value_name = "URL", hide_short_help = true)]
+    pub wake_url: Option<String>,
+    /// The Swarm network on which they do; the first one of the operator's own service where absent.
+    #[arg(long, env = "SKEP_WAKE_NETWORK", value_name = "NETWORK", hide_short_help = true)]
+    pub wake_network: Option<String>,
+    /// The Prometheus that is asked whether a service with `skep.scale.idle.query` is used, as `http://prometheus:9090`.
+    #[arg(long, env = "SKEP_PROMETHEUS_URL", value_name = "URL", hide_short_help = true)]
+    pub prometheus_url: Option<String>,
     /// The store of services that name none; the only one where there is only one, else `default`.
     #[arg(long, env = "SKEP_DEFAULT_STORE", value_name = "NAME", hide_short_help = true)]
     pub default_store: Option<String>,
@@ -255,6 +264,10 @@ impl WorkArgs {
             stores,
             default_store,
             image: set(self.image.as_deref()),
+            port: base.port,
+            wake_url: set(self.wake_url.as_deref()),
+            wake_network: set(self.wake_network.as_deref()),
+            prometheus: set(self.prometheus_url.as_deref()),
             identity: set(self.age_identity.as_deref()),
             page_image: self.page_image.clone(),
             stop_deadline: self.stop_deadline.unwrap_or(base.stop_deadline),

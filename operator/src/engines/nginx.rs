@@ -21,14 +21,25 @@ pub const HTML_PATH: &str = "/etc/nginx/skep/page.html";
 /// Where the JSON belongs in the container.
 pub const JSON_PATH: &str = "/etc/nginx/skep/page.json";
 
+/// Why a page is shown in place of the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// People work on it.
+    Maintenance,
+    /// It sleeps.
+    Asleep,
+}
+
 /// What the page says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageText {
+    /// Why it is shown.
+    pub reason: Reason,
     /// Heading.
     pub title: String,
     /// One or two sentences.
     pub message: String,
-    /// When the maintenance began.
+    /// Since when it is shown.
     pub started: Timestamp,
     /// When it should be over, where that is known.
     pub expected_end: Option<Timestamp>,
@@ -76,7 +87,7 @@ pub fn render(text: &PageText, ports: &[u16]) -> Rendered {
         started => minijinja::value::Serde(Moment::of(text.started)),
         expected_end => text.expected_end.map(|at| minijinja::Value::from(minijinja::value::Serde(Moment::of(at)))),
         operation => text.operation.as_str(),
-        refresh => text.retry_after.clamp(5, 300),
+        refresh => text.retry_after.clamp(2, 300),
     };
     let ports: std::collections::BTreeSet<u16> = ports.iter().copied().collect();
     let conf = context! {
@@ -86,7 +97,10 @@ pub fn render(text: &PageText, ports: &[u16]) -> Rendered {
         json => JSON_PATH,
     };
     let json = json!({
-        "error": "maintenance",
+        "error": match text.reason {
+            Reason::Maintenance => "maintenance",
+            Reason::Asleep => "asleep",
+        },
         "status": 503,
         "title": text.title,
         "message": text.message,
@@ -128,6 +142,7 @@ mod tests {
 
     fn text() -> PageText {
         PageText {
+            reason: Reason::Maintenance,
             title: "Down for maintenance".to_owned(),
             message: "We are working on it and will be back shortly.".to_owned(),
             started: "2026-11-21T13:00:00Z".parse().unwrap(),

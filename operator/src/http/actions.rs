@@ -163,7 +163,7 @@ impl Wish {
 // === impl Denied ===
 
 impl Denied {
-    const fn status(&self) -> StatusCode {
+    pub(super) const fn status(&self) -> StatusCode {
         match self {
             Denied::NotFound => StatusCode::NOT_FOUND,
             Denied::Conflict(_) => StatusCode::CONFLICT,

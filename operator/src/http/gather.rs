@@ -10,7 +10,7 @@ use super::view::{
 };
 use crate::notify::scrub;
 use crate::operation::catalogue::Backup;
-use crate::operation::client_spec::is_zero;
+use crate::operation::client_spec::{is_asleep, is_waker};
 use crate::operation::clients;
 use crate::operation::record::{Operation, State, StepState, Work};
 use crate::operation::settings::Settings;
@@ -99,8 +99,8 @@ fn service_view(s: &Sources<'_>, service: &Service) -> ServiceView {
     let nothing = Parsed::default();
     let parsed = s.policies.get(name).unwrap_or(&nothing);
     let holder = holder(s.operations, name);
-    let desired = service.replicas();
-    let of_it = |t: &&Task| t.service == service.id && t.desired == TaskState::Running;
+    let desired = wanted(service);
+    let of_it = |t: &&Task| t.service == service.id && t.desired == TaskState::Running && !is_waker(&t.spec);
     let running = s.tasks.iter().filter(of_it).filter(|t| t.state == TaskState::Running).count();
     let running = u64::try_from(running).unwrap_or(u64::MAX);
     let (condition, since) = condition(service, holder, s.sleepers, desired, running);
@@ -141,6 +141,12 @@ fn holder<'a>(operations: &'a [Operation], service: &str) -> Option<&'a Operatio
         .or_else(|| live.clone().find(claims))
 }
 
+/// The tasks of the application that are wanted; none behind a waker.
+pub fn wanted(service: &Service) -> Option<u64> {
+    let replicas = service.replicas();
+    if is_waker(&service.spec["TaskTemplate"]) { replicas.map(|_| 0) } else { replicas }
+}
+
 /// What a service is doing and since when, where known.
 pub fn condition(
     service: &Service,
@@ -154,7 +160,8 @@ pub fn condition(
     if let Some(op) = holder.filter(|op| op.journal.state == State::Stuck) {
         return (Condition::Stuck, op.journal.ended);
     }
-    if page.is_some() || holder.is_some_and(|op| is_held_at_zero(op, service, desired)) {
+    let is_page = page.is_some() && !is_waker(&service.spec["TaskTemplate"]);
+    if is_page || holder.is_some_and(|op| is_held_at_zero(op, service, desired)) {
         let stop = holder.and_then(|op| op.journal.step(clients::STEP)).map(|r| r.began);
         return (Condition::Maintenance, stop);
     }
@@ -162,7 +169,7 @@ pub fn condition(
     match desired {
         _ if holder.is_some_and(|op| op.intent.work == Work::Wake) => (Condition::Waking, began),
         _ if holder.is_some() => (Condition::Operating, began),
-        _ if is_zero(&service.spec) => (Condition::Asleep, sleeper.map(|s| s.since)),
+        _ if is_asleep(&service.spec) => (Condition::Asleep, sleeper.map(|s| s.since)),
         // Somebody has brought it back; Skep will see to it.
         _ if sleeper.is_some() => (Condition::Waking, None),
         Some(wanted) if running < wanted => (Condition::Degraded, None),

@@ -19,6 +19,7 @@ mod shown;
 pub mod status;
 pub mod token;
 pub mod view;
+mod waker;
 mod webhook;
 mod words;
 

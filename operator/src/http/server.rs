@@ -31,8 +31,9 @@ use super::metrics::{self, Metrics};
 use super::status::Pages;
 use super::token::Tokens;
 use super::view::View;
-use super::{actions, status, webhook};
+use super::{actions, status, waker, webhook};
 use crate::operation::record::OpId;
+use crate::operation::waker::{Granted, PATH, Request};
 use crate::runtime::clock;
 use crate::triggers::alertmanager::Entry;
 use crate::triggers::intake::{Decided, Unstored};
@@ -59,6 +60,9 @@ pub trait Desk: Send + Sync + 'static {
 
     /// Closes the circuit of a service, so that alerts restore it again.
     fn reset_circuit(&self, service: &str, who: &str) -> impl Future<Output = Result<(), Denied>> + Send;
+
+    /// Wakes a service on behalf of what stands in for it.
+    fn wake(&self, request: &Request) -> impl Future<Output = Result<Granted, Denied>> + Send;
 
     /// The last view; none before the Swarm was read for the first time.
     fn view(&self) -> Option<Arc<View>>;
@@ -125,6 +129,15 @@ pub fn pages<D: Desk>(shared: Arc<Shared<D>>) -> Router {
         .route("/api/v1/services/{name}/reset-circuit", post(actions::reset_circuit::<D>))
         .fallback(status::not_found::<D>)
         .layer(DefaultBodyLimit::max(16 * 1024))
+        .layer(map_response(harden))
+        .with_state(shared)
+}
+
+/// What wakers ask.
+pub fn wakers<D: Desk>(shared: Arc<Shared<D>>) -> Router {
+    Router::new()
+        .route(PATH, post(waker::wake::<D>))
+        .layer(DefaultBodyLimit::max(4 * 1024))
         .layer(map_response(harden))
         .with_state(shared)
 }

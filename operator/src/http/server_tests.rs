@@ -12,6 +12,8 @@ use crate::http::webhook::LARGEST;
 
 const WEBHOOK: &str = "token-of-alertmanager-0123456789";
 const PEOPLE: &str = "token-of-people-0123456789abcdef";
+const WAKER: &str = "token-of-the-waker-of-this-sleep";
+const WAKE: &str = "20260301t200000abcdef";
 
 /// Remembers what it was asked.
 #[derive(Default)]
@@ -69,6 +71,15 @@ impl Desk for Arc<Book> {
         self.note("reset", service, who)
     }
 
+    async fn wake(&self, request: &Request) -> Result<Granted, Denied> {
+        assert!(!format!("{request:?}").contains(WAKER));
+        Ok(match (request.service.as_str(), request.token.reveal()) {
+            ("shop_app", WAKER) => Granted::UnderWay(OpId::parse(WAKE).unwrap()),
+            ("shop_app", _) => Granted::Stranger,
+            (_, _) => Granted::Awake,
+        })
+    }
+
     fn view(&self) -> Option<Arc<View>> {
         (!self.starting).then(|| Arc::new(view()))
     }
@@ -109,7 +120,7 @@ async fn start_with(book: Book, people: Tokens) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let router = pages(Arc::clone(&shared)).merge(alerts(shared));
+    let router = pages(Arc::clone(&shared)).merge(wakers(Arc::clone(&shared))).merge(alerts(shared));
     let served = tokio::spawn(serve(listener, router, stop.clone()));
     Running { address, book, metrics, stop, served }
 }
@@ -379,4 +390,26 @@ async fn when_it_stops_what_is_under_way_is_finished_and_nothing_new_is_taken() 
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     tokio::time::timeout(Duration::from_secs(20), running.served).await.unwrap().unwrap().unwrap();
     assert!(TcpStream::connect(running.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_waker_wakes_its_own_service_with_the_token_of_its_sleep_and_nothing_else() {
+    let running = start().await;
+    let ask = async |token: &str, body: &str| {
+        let head = format!(
+            "POST /v1/wake HTTP/1.1\r\ncontent-type: application/json\r\nauthorization: Bearer {token}"
+        );
+        running.send(&head, body).await
+    };
+    let of = |service: &str| serde_json::json!({ "service": service, "sleep": WAKE }).to_string();
+    let granted = ask(WAKER, &of("shop_app")).await;
+    assert_eq!(granted.status, 202);
+    assert_eq!(granted.body, format!("{{\"operation\":\"{WAKE}\"}}"));
+    assert_eq!(ask(PEOPLE, &of("shop_app")).await.status, 403);
+    assert_eq!(ask(WAKER, &of("shop_db")).await.status, 404);
+    assert_eq!(ask(WAKER, "{").await.status, 400);
+    let body = of("shop_app");
+    let bare = running.send("POST /v1/wake HTTP/1.1\r\ncontent-type: application/json", &body).await;
+    assert_eq!(bare.status, 401);
+    assert_eq!(ask(WAKER, &format!("{{\"service\":\"{}\"}}", "a".repeat(8000))).await.status, 400);
 }

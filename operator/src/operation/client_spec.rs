@@ -1,12 +1,12 @@
 //! Specs of clients while they are stopped, and the three-way rule (S12): what Skep wrote is put back; what a person or
 //! a deploy changed becomes the new base. Pure.
 //!
-//! Two ways to stop (S1): `zero` sets the replicas to 0; `swap` replaces the task template by the maintenance page.
-//! A template of ours carries the container label `skep.op`, which goes away with it.
+//! Two ways to stop (S1): `zero` sets the replicas to 0; `swap` replaces the task template by the maintenance page, or by the
+//! waker where the service sleeps. A template of ours carries the container label `skep.op`, which goes away with it.
 
 use serde_json::{Map, Value, json};
 
-use super::frozen::Method;
+use super::frozen::{Method, StandIn};
 use super::record::OpId;
 use crate::swarm::object::OP;
 
@@ -17,7 +17,7 @@ pub enum StopMove {
     SaveBase(Value),
     /// Write this spec.
     Write(Value),
-    /// Put the page into the base and write that (see [`swapped`]).
+    /// Put the page or the waker into the base and write that (see [`swapped`]).
     SwapIn(Value),
     /// The spec is written; look at the tasks.
     Watch,
@@ -52,6 +52,22 @@ pub fn is_page(template: &Value, op: &OpId) -> bool {
     template["ContainerSpec"]["Labels"][OP] == op.as_str()
 }
 
+/// Container label of a waker.
+pub const WAKER: &str = "skep.waker";
+
+/// Whether a task template (or the spec of a task) is a waker, of whichever operation: there is never another use of one.
+pub fn is_waker(template: &Value) -> bool {
+    !template["ContainerSpec"]["Labels"][WAKER].is_null()
+}
+
+/// Whether a task template (or the spec of a task) is what this operation puts in a service's place.
+pub fn is_stand_in(method: &Method, template: &Value, op: &OpId) -> bool {
+    match method {
+        Method::Waker(_) => is_waker(template),
+        Method::Zero | Method::Swap { .. } => is_page(template, op),
+    }
+}
+
 /// Decides the next move towards stopped.
 pub fn stop(method: &Method, op: &OpId, found: &Value, base: Option<&Value>) -> StopMove {
     let Some(base) = base else {
@@ -61,17 +77,32 @@ pub fn stop(method: &Method, op: &OpId, found: &Value, base: Option<&Value>) -> 
     if rebased != *base {
         return StopMove::SaveBase(rebased);
     }
-    match method {
-        Method::Zero if *found == zero(base) => StopMove::Watch,
-        Method::Zero => StopMove::Write(zero(base)),
-        Method::Swap { .. } if is_whole_page(&found["TaskTemplate"], op) => StopMove::Watch,
-        Method::Swap { .. } => StopMove::SwapIn(base.clone()),
+    match method.stand_in() {
+        None if *found == zero(base) => StopMove::Watch,
+        None => StopMove::Write(zero(base)),
+        Some(stand_in) if is_swapped(found, base, op, &stand_in) => StopMove::Watch,
+        Some(_) => StopMove::SwapIn(base.clone()),
     }
 }
 
-fn is_whole_page(template: &Value, op: &OpId) -> bool {
+fn is_swapped(found: &Value, base: &Value, op: &OpId, stand_in: &StandIn<'_>) -> bool {
+    let template = &found["TaskTemplate"];
+    let is_counted = !stand_in.is_waker || found["Mode"] == one(base);
+    is_page(template, op) && is_whole(template) && is_counted
+}
+
+/// Whether nobody has given a page or a waker another image.
+fn is_whole(template: &Value) -> bool {
     let container = &template["ContainerSpec"];
-    is_page(template, op) && container["Image"] == container["Labels"][PAGE_IMAGE]
+    container["Image"] == container["Labels"][PAGE_IMAGE]
+}
+
+/// As many tasks as a waker needs: one, or one a node.
+fn one(base: &Value) -> Value {
+    match replicas(base) {
+        Some(_) => json!({ "Replicated": { "Replicas": 1 } }),
+        None => base["Mode"].clone(),
+    }
 }
 
 /// Decides the next move towards the base (S11: for a swap in two writes, so that the exact spec is back at the end and
@@ -84,8 +115,7 @@ pub fn start(method: &Method, op: &OpId, found: &Value, base: &Value) -> StartMo
     if found == base {
         return StartMove::Watch;
     }
-    let is_swap = matches!(method, Method::Swap { .. });
-    if !is_swap || is_page(&found["TaskTemplate"], op) {
+    if method.stand_in().is_none() || is_stand_in(method, &found["TaskTemplate"], op) {
         return StartMove::Write(first_of_start(method, base));
     }
     StartMove::Settle(base.clone())
@@ -94,25 +124,25 @@ pub fn start(method: &Method, op: &OpId, found: &Value, base: &Value) -> StartMo
 /// The first write towards a spec of a service that is stopped.
 pub fn first_of_start(method: &Method, base: &Value) -> Value {
     let mut first = base.clone();
-    if let Method::Swap { stop_first, .. } = method {
-        first["UpdateConfig"] = update_config(*stop_first);
+    if let Some(stand_in) = method.stand_in() {
+        first["UpdateConfig"] = update_config(stand_in.stop_first);
     }
     first
 }
 
 /// The spec to go back to, given what is found: the base with whatever somebody changed since Skep wrote.
 fn rebase(method: &Method, op: &OpId, found: &Value, base: &Value) -> Value {
-    match method {
-        Method::Zero => rebase_zero(found, base),
-        Method::Swap { image, stop_first, .. } => {
-            let mut theirs = rebase_swap(op, found, base, &update_config(*stop_first));
-            if image.as_ref().is_some_and(|page| carries_over(&theirs, base, page)) {
-                theirs["TaskTemplate"]["ContainerSpec"]["Image"] =
-                    base["TaskTemplate"]["ContainerSpec"]["Image"].clone();
-            }
-            theirs
-        }
+    let Some(stand_in) = method.stand_in() else { return rebase_zero(found, base) };
+    let is_ours = is_stand_in(method, &found["TaskTemplate"], op);
+    let mut theirs = rebase_swap(is_ours, found, base, &update_config(stand_in.stop_first));
+    if is_ours && stand_in.is_waker && found["Mode"] == one(base) {
+        theirs["Mode"] = base["Mode"].clone();
     }
+    if stand_in.image.is_some_and(|image| carries_over(&theirs, base, image)) {
+        theirs["TaskTemplate"]["ContainerSpec"]["Image"] =
+            base["TaskTemplate"]["ContainerSpec"]["Image"].clone();
+    }
+    theirs
 }
 
 /// Without its replicas the found spec is theirs; replicas of 0 are ours unless the base itself was at 0.
@@ -133,12 +163,12 @@ fn is_nowhere(spec: &Value) -> bool {
 
 /// On a page of ours, what differs from what was written is theirs: whole sections beside the template, and in the
 /// template the image and the environment (`docker service update --image`, `--env-add`). Any other template is theirs.
-fn rebase_swap(op: &OpId, found: &Value, base: &Value, ours: &Value) -> Value {
+fn rebase_swap(is_ours: bool, found: &Value, base: &Value, ours: &Value) -> Value {
     let mut theirs = found.clone();
     if same_update_config(&found["UpdateConfig"], ours) {
         put(&mut theirs, "UpdateConfig", base.get("UpdateConfig"));
     }
-    if is_page(&found["TaskTemplate"], op) {
+    if is_ours {
         theirs["TaskTemplate"] = base["TaskTemplate"].clone();
         let container = &found["TaskTemplate"]["ContainerSpec"];
         let written_image = &container["Labels"][PAGE_IMAGE];
@@ -214,30 +244,42 @@ pub fn zero(base: &Value) -> Value {
     spec
 }
 
-/// Whether a spec is one at zero, whoever put it there.
-pub fn is_zero(spec: &Value) -> bool {
-    replicas(spec) == Some(0) || is_nowhere(spec)
+/// Whether nothing of the application runs by this spec, whoever wrote it: it is at zero, or the waker alone stands there.
+pub fn is_asleep(spec: &Value) -> bool {
+    let template = &spec["TaskTemplate"];
+    let is_held = is_waker(template) && is_whole(template) && replicas(spec).is_none_or(|n| n <= 1);
+    is_held || replicas(spec) == Some(0) || is_nowhere(spec)
 }
 
-/// Whether two specs differ in nothing but how many tasks they ask for.
-pub fn same_but_count(one: &Value, other: &Value) -> bool {
-    let mut counted = one.clone();
-    if replicas(one).is_some() && replicas(other).is_some() {
-        counted["Mode"] = other["Mode"].clone();
+/// Whether somebody changed nothing of a service that sleeps but how many tasks it asks for.
+pub fn is_only_counted(found: &Value, base: &Value) -> bool {
+    let template = &found["TaskTemplate"];
+    if is_waker(template) && is_whole(template) {
+        return true;
     }
-    counted == *other
+    let mut counted = found.clone();
+    if replicas(found).is_some() && replicas(base).is_some() {
+        counted["Mode"] = base["Mode"].clone();
+    }
+    counted == *base
 }
 
-/// The spec with the page in place of the application: same name, mode, ports, networks and labels.
-pub fn swapped(base: &Value, page: &Value, stop_first: bool) -> Value {
+/// The spec with a page or a waker in place of the application: same name, mode, ports, networks and labels.
+pub fn swapped(base: &Value, page: &Value, stand_in: &StandIn<'_>) -> Value {
     let mut spec = base.clone();
     spec["TaskTemplate"] = page.clone();
-    spec["UpdateConfig"] = update_config(stop_first);
+    spec["UpdateConfig"] = update_config(stand_in.stop_first);
+    if stand_in.is_waker {
+        spec["Mode"] = one(base);
+    }
     spec
 }
 
 #[cfg(test)]
 mod tests {
+    use skep_waker::task::{Mode, Token};
+
+    use super::super::frozen::Waker;
     use super::*;
 
     fn op() -> OpId {
@@ -267,13 +309,38 @@ mod tests {
         }
     }
 
+    fn waker() -> Method {
+        Method::Waker(Waker {
+            image: "skep:1".to_owned(),
+            ports: Vec::new(),
+            mode: Mode::Hold,
+            timeout_s: 60,
+            ignore: Vec::new(),
+            page: None,
+            url: "http://skep:9180/v1/wake".to_owned(),
+            network: "n1".to_owned(),
+            token: Token::new("secret"),
+            stop_first: false,
+        })
+    }
+
+    /// What stands in for the application when it is stopped in this way.
+    fn stand_in_of(method: &Method) -> Value {
+        let mut page = page();
+        if let Method::Waker(waker) = method {
+            let labels = json!({OP: op().as_str(), PAGE_IMAGE: waker.image, WAKER: "shop_app"});
+            page["ContainerSpec"] = json!({"Image": waker.image, "Labels": labels});
+        }
+        page
+    }
+
     /// Plays moves until nothing is left to write; returns the final spec and base.
     fn play_stop(method: &Method, mut found: Value, mut base: Option<Value>) -> (Value, Value) {
         for _ in 0..5 {
             match stop(method, &op(), &found, base.as_ref()) {
                 StopMove::SaveBase(b) => base = Some(b),
                 StopMove::Write(s) => found = s,
-                StopMove::SwapIn(b) => found = swapped(&b, &page(), false),
+                StopMove::SwapIn(b) => found = swapped(&b, &stand_in_of(method), &method.stand_in().unwrap()),
                 StopMove::Watch => return (found, base.unwrap()),
             }
         }
@@ -297,7 +364,7 @@ mod tests {
 
     #[test]
     fn both_methods_end_at_the_exact_spec_they_found() {
-        for method in [Method::Zero, swap()] {
+        for method in [Method::Zero, swap(), waker()] {
             let (stopped, base) = play_stop(&method, app(), None);
             assert_ne!(stopped, app());
             let (back, writes) = play_start(&method, stopped, base);
@@ -311,7 +378,7 @@ mod tests {
         let mut deployed = app();
         deployed["TaskTemplate"]["ContainerSpec"]["Image"] = json!("app:2");
         deployed["Mode"]["Replicated"]["Replicas"] = json!(3);
-        for method in [Method::Zero, swap()] {
+        for method in [Method::Zero, swap(), waker()] {
             let (_, base) = play_stop(&method, app(), None);
             let (stopped, base) = play_stop(&method, deployed.clone(), Some(base));
             assert_eq!(base, deployed);
@@ -389,5 +456,37 @@ mod tests {
         let (stopped, base) = play_stop(&Method::Zero, asleep.clone(), None);
         assert_eq!((stopped, &base), (asleep.clone(), &asleep));
         assert_eq!(play_start(&Method::Zero, asleep.clone(), base), (asleep, 0));
+    }
+
+    #[test]
+    fn one_waker_stands_for_all_replicas_whose_number_is_kept() {
+        let (stopped, base) = play_stop(&waker(), app(), None);
+        assert_eq!((&stopped["Mode"]["Replicated"]["Replicas"], &base), (&json!(1), &app()));
+        assert!(is_asleep(&stopped) && !is_asleep(&base));
+        let mut global = app();
+        global["Mode"] = json!({"Global": {}});
+        let (stopped, base) = play_stop(&waker(), global.clone(), None);
+        assert!(is_asleep(&stopped));
+        assert_eq!(play_start(&waker(), stopped, base).0, global);
+    }
+
+    #[test]
+    fn another_number_of_wakers_is_the_wish_for_as_many_of_the_application() {
+        let (mut stopped, base) = play_stop(&waker(), app(), None);
+        stopped["Mode"]["Replicated"]["Replicas"] = json!(5);
+        assert!(!is_asleep(&stopped) && is_only_counted(&stopped, &base));
+        let (back, _) = play_start(&waker(), stopped, base);
+        assert_eq!(back["Mode"]["Replicated"]["Replicas"], 5);
+        assert_eq!(back["TaskTemplate"], app()["TaskTemplate"]);
+    }
+
+    #[test]
+    fn a_waker_that_was_given_another_image_is_no_sleeper_and_the_image_is_the_applications() {
+        let (mut stopped, base) = play_stop(&waker(), app(), None);
+        stopped["TaskTemplate"]["ContainerSpec"]["Image"] = json!("app:2");
+        assert!(!is_asleep(&stopped) && !is_only_counted(&stopped, &base));
+        let (back, _) = play_start(&waker(), stopped, base);
+        assert_eq!(back["TaskTemplate"]["ContainerSpec"]["Image"], "app:2");
+        assert_eq!(back["Mode"], app()["Mode"]);
     }
 }

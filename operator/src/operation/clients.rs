@@ -15,7 +15,7 @@ pub use saved::{Base, ClientsOut, adopt_base, load_base, load_base_of_other};
 use saved::{Stopper, clients_out, keep, load_base_of, save_base, save_wanted};
 
 use super::client_spec::{self as spec, StartMove, StopMove};
-use super::frozen::{self, Client, Method};
+use super::frozen::{self, Client};
 use super::page;
 use super::record::{Operation, StepState};
 use super::saga::{Cx, Fault, Progress, Wait};
@@ -124,7 +124,7 @@ pub fn journaled(cx: &Cx<'_>) -> Result<Progress, Fault> {
 pub async fn not_up(cx: &mut Cx<'_>, clients: &[Client]) -> Result<Option<String>, Fault> {
     for client in clients.iter().rev() {
         let Some(service) = find(cx, client).await? else { continue };
-        let up = up(cx, &service).await?;
+        let up = up(cx, client, &service).await?;
         if !up.enough {
             let Up { running, wanted, error, .. } = up;
             return Ok(Some(format!("{}: {running} of {wanted} task(s) running: {error}", client.name)));
@@ -271,8 +271,10 @@ async fn stop_one(cx: &mut Cx<'_>, client: &Client) -> Result<Option<String>, Fa
             StopMove::Watch => return watch(cx, &by, client, &service).await,
             StopMove::Write(wanted) => wanted,
             StopMove::SwapIn(base) => {
-                let page = page::template(cx, client, &base).await?;
-                spec::swapped(&base, &page, stop_first(&client.method))
+                let stand_in = client.method.stand_in();
+                let stand_in =
+                    stand_in.ok_or_else(|| Fault::failed("nothing stands in for what is at zero"))?;
+                spec::swapped(&base, &page::template(cx, client, &base).await?, &stand_in)
             }
         };
         if let Some(why) = foreign_rollout(cx, client, &service) {
@@ -318,7 +320,8 @@ async fn watch_stop(
 ) -> Result<Option<String>, Fault> {
     let tasks = cx.engine().tasks(&[&service.id]).await?;
     let down = down_nodes(cx, &tasks).await?;
-    let (pages, old): (Vec<_>, Vec<_>) = tasks.iter().partition(|t| spec::is_page(&t.spec, &by.id));
+    let (pages, old): (Vec<_>, Vec<_>) =
+        tasks.iter().partition(|t| spec::is_stand_in(&client.method, &t.spec, &by.id));
     let (lost, left): (Vec<&Task>, Vec<&Task>) = old
         .into_iter()
         .filter(|t| !t.state.is_terminal())
@@ -337,15 +340,13 @@ async fn watch_stop(
             client.name
         ));
     }
-    if matches!(client.method, Method::Swap { .. }) {
+    if let Some(stand_in) = client.method.stand_in() {
         let paused = service.update.as_ref().filter(|u| u.state == UpdateState::Paused);
         if let Some(update) = paused.filter(|_| !pages.iter().any(|t| t.state == TaskState::Running)) {
             let why =
                 pages.iter().map(|t| t.error.as_str()).find(|e| !e.is_empty()).unwrap_or(&update.message);
-            return Err(Fault::failed(format!(
-                "the maintenance page of {} does not start: {why}",
-                client.name
-            )));
+            let what = if stand_in.is_waker { "waker" } else { "maintenance page" };
+            return Err(Fault::failed(format!("the {what} of {} does not start: {why}", client.name)));
         }
         // A client that sleeps at zero has no task that could show the page, and nobody to show it to.
         let shown = service.replicas() == Some(0) || pages.iter().any(|t| t.state == TaskState::Running);
@@ -393,7 +394,7 @@ async fn unsettled(
     match service.update.as_ref().map(|u| u.state) {
         Some(UpdateState::Completed) => Ok(None),
         None | Some(UpdateState::Updating | UpdateState::RollbackStarted) => {
-            let up = up(cx, service).await?;
+            let up = up(cx, client, service).await?;
             if service.update.is_none() && up.enough {
                 return Ok(None);
             }
@@ -416,7 +417,7 @@ async fn watch_start(
     service: &Service,
     how: Start,
 ) -> Result<Option<String>, Fault> {
-    let up = up(cx, service).await?;
+    let up = up(cx, client, service).await?;
     if up.enough && !service.is_rolling() {
         return Ok(None);
     }
@@ -431,9 +432,10 @@ struct Up {
     error: String,
 }
 
-async fn up(cx: &Cx<'_>, service: &Service) -> Result<Up, Fault> {
+async fn up(cx: &Cx<'_>, client: &Client, service: &Service) -> Result<Up, Fault> {
     let tasks = cx.engine().tasks(&[&service.id]).await?;
-    let own = tasks.iter().filter(|t| t.desired == TaskState::Running && !spec::is_page(&t.spec, &cx.op.id));
+    let is_own = |t: &&Task| !spec::is_stand_in(&client.method, &t.spec, &cx.op.id);
+    let own = tasks.iter().filter(|t| t.desired == TaskState::Running).filter(is_own);
     let (up, coming): (Vec<&Task>, Vec<&Task>) = own.partition(|t| t.state == TaskState::Running);
     let wanted = usize::try_from(service.replicas().unwrap_or(1)).unwrap_or(usize::MAX);
     let enough = up.len() >= wanted && (service.replicas().is_some() || coming.is_empty());
@@ -466,10 +468,6 @@ fn foreign_rollout(cx: &mut Cx<'_>, client: &Client, service: &Service) -> Optio
     let since = cx.record().began;
     (service.is_rolling() && cx.since(since) < FOREIGN_ROLLOUT)
         .then(|| format!("{}: a rollout is under way", client.name))
-}
-
-fn stop_first(method: &Method) -> bool {
-    matches!(method, Method::Swap { stop_first: true, .. })
 }
 
 /// The client as it is now. A service that was removed and made anew under the same name is the client as well: it would

@@ -57,6 +57,11 @@ impl Seen {
         self.find(name).filter(|s| s.spec["Labels"][ENABLE] == "true")
     }
 
+    /// What the labels of a service ask for.
+    pub fn policy(&self, service: &Service) -> Policy {
+        self.policies.get(service.name()).map(|parsed| parsed.policy.clone()).unwrap_or_default()
+    }
+
     fn graph(&self) -> &Graph {
         self.policies.graph()
     }
@@ -77,7 +82,7 @@ impl Seen {
         let above = self.graph().dependents_of(name);
         let above = self.graph().stop_order(above.iter().map(String::as_str));
         let found = above.iter().filter_map(|n| self.find(n));
-        found.filter(|s| !client_spec::is_zero(&s.spec)).cloned().collect()
+        found.filter(|s| !client_spec::is_asleep(&s.spec)).cloned().collect()
     }
 
     /// Names of everything that this service needs, through any number of others, in the order of stopping.
@@ -334,6 +339,7 @@ fn is_destructive(work: &Work) -> bool {
 
 async fn data_target(cx: &Cx<'_>, service: &Service, policy: &Policy) -> Result<Target, Fault> {
     let name = service.name();
+    not_behind_a_waker(service)?;
     let data = policy.data.as_ref();
     let data = data.ok_or_else(|| Fault::failed(format!("{name} has no label skep.data")))?;
     let found = found::find(data, name, service.stack(), &service.spec);
@@ -352,6 +358,15 @@ async fn data_target(cx: &Cx<'_>, service: &Service, policy: &Policy) -> Result<
         Data::Postgres | Data::Command(_) | Data::None => running(cx, service).await?,
     };
     Ok(Target { data, access, database, store, encrypt, copies, ..target })
+}
+
+/// Nothing of a service that sleeps behind a waker can be asked: not its tasks, its image or its spec.
+fn not_behind_a_waker(service: &Service) -> Result<(), Fault> {
+    let name = service.name();
+    match client_spec::is_waker(&service.spec["TaskTemplate"]) {
+        true => Err(Fault::failed(format!("{name} is asleep; wake it first (`skep scale up {name}`)"))),
+        false => Ok(()),
+    }
 }
 
 /// A service with files: its jobs run where its newest task is or was, whether its server is up or not.
@@ -390,6 +405,7 @@ pub async fn reader(cx: &Cx<'_>, store: &str) -> Result<Target, Fault> {
         return Err(Fault::failed(format!("there is no store `{store}`; the operator has: {known}")));
     }
     let service = service(cx).await?;
+    not_behind_a_waker(&service)?;
     let mut target = Target::without_data(service.name(), &service.id, &service.spec);
     store.clone_into(&mut target.store);
     let tasks = cx.engine().tasks(&[&service.id]).await?;
@@ -409,6 +425,7 @@ pub async fn reader(cx: &Cx<'_>, store: &str) -> Result<Target, Fault> {
 /// When its spec does not say how to reach it, when it does not run, or what the engine says.
 pub async fn cache_of(cx: &Cx<'_>, service: &Service) -> Result<Target, Fault> {
     let name = service.name();
+    not_behind_a_waker(service)?;
     let access = redis::access(name, &service.spec).map_err(|e| Fault::failed(format!("{name}: {e}")))?;
     Ok(Target { access, ..running(cx, service).await? })
 }

@@ -7,6 +7,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use skep_runner::task::{Connect, SqlCheck};
+use skep_waker::Rule;
+use skep_waker::task::{Mode, Port, Token};
 
 use super::catalogue::Entry;
 use super::record::OpId;
@@ -197,6 +199,46 @@ pub enum Method {
         /// Whether the service publishes a host-mode port: then the page starts after the application has stopped.
         stop_first: bool,
     },
+    /// Its task template becomes Skep's waker, which wakes it when somebody asks for it.
+    Waker(Waker),
+}
+
+/// What stands in for a service that sleeps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Waker {
+    /// Skep's own image, chosen when the plan was frozen.
+    pub image: String,
+    /// Ports on which the service is asked.
+    pub ports: Vec<Port>,
+    /// What becomes of a request that comes while it sleeps.
+    pub mode: Mode,
+    /// The longest that one waits, seconds.
+    pub timeout_s: u64,
+    /// What wakes nobody.
+    #[serde(default)]
+    pub ignore: Vec<Rule>,
+    /// Own page: name of a Swarm config.
+    #[serde(default)]
+    pub page: Option<String>,
+    /// Where the operator hears it.
+    pub url: String,
+    /// Id of the network on which it does.
+    pub network: String,
+    /// What it shows to the operator: it may wake this service and do nothing else.
+    pub token: Token,
+    /// Whether the service publishes a host-mode port: then only one of the two can run.
+    pub stop_first: bool,
+}
+
+/// What takes the place of a service's own task template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StandIn<'a> {
+    /// Its image, where that was chosen beforehand.
+    pub image: Option<&'a str>,
+    /// Whether the one of the two ends before the other starts.
+    pub stop_first: bool,
+    /// Whether it is the waker, of which one task is enough.
+    pub is_waker: bool,
 }
 
 // === impl Kept ===
@@ -228,10 +270,23 @@ impl Method {
         }
     }
 
+    /// What stands in for the service while it is stopped this way; none where nothing does.
+    pub fn stand_in(&self) -> Option<StandIn<'_>> {
+        match self {
+            Method::Zero => None,
+            Method::Swap { image, stop_first, .. } => {
+                Some(StandIn { image: image.as_deref(), stop_first: *stop_first, is_waker: false })
+            }
+            Method::Waker(waker) => {
+                Some(StandIn { image: Some(&waker.image), stop_first: waker.stop_first, is_waker: true })
+            }
+        }
+    }
+
     /// The method with the image that its page is shown by, where it shows one.
     pub fn shown_by(self, page_image: &str) -> Method {
         match self {
-            Method::Zero => Method::Zero,
+            Method::Zero | Method::Waker(_) => self,
             Method::Swap { image: _, ports, page, retry_after, stop_first } => {
                 Method::Swap { image: Some(page_image.to_owned()), ports, page, retry_after, stop_first }
             }

@@ -43,6 +43,7 @@ pub mod sleeper;
 pub mod stores;
 pub mod verify;
 pub mod wake;
+pub mod waker;
 pub mod wal;
 pub mod whereabouts;
 pub mod work;

@@ -19,7 +19,7 @@ use super::record::{Operation, SERVICE, SERVICE_ID, State, StepRecord};
 use super::settings::Settings;
 use crate::swarm;
 use crate::swarm::engine::Engine;
-use crate::swarm::object::{KIND, Kind, Labels, OP};
+use crate::swarm::object::{KIND, Kind, Labels, OP, OwnTask};
 
 /// What operations work with.
 #[derive(Clone)]
@@ -240,6 +240,15 @@ impl Cx<'_> {
     /// The time.
     pub fn now(&self) -> Timestamp {
         self.env.now()
+    }
+
+    /// The task in whose container this runs; none where it runs outside of the Swarm.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub async fn own_task(&self) -> Result<Option<OwnTask>, swarm::error::Error> {
+        let here = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        self.engine().task_of_container(&here).await
     }
 
     /// Labels of an object that belongs to this operation: it goes when the operation has ended.

@@ -20,6 +20,14 @@ pub struct Settings {
     pub default_store: String,
     /// Skep's own image, for jobs that run in it; found out from the Swarm where absent.
     pub image: Option<String>,
+    /// Port on which the operator listens.
+    pub port: u16,
+    /// Where wakers reach the operator, `http://host:port`; found out from the Swarm where absent.
+    pub wake_url: Option<String>,
+    /// The network on which they do; found out from the Swarm where absent.
+    pub wake_network: Option<String>,
+    /// URL of the Prometheus that is asked whether a service is used.
+    pub prometheus: Option<String>,
     /// Name of the Swarm secret with the age identity that decrypts backups; none where people decrypt.
     pub identity: Option<String>,
     /// Image of the maintenance page's server.
@@ -108,6 +116,10 @@ impl Default for Settings {
             )]),
             default_store: "default".to_owned(),
             image: None,
+            port: 9180,
+            wake_url: None,
+            wake_network: None,
+            prometheus: None,
             identity: None,
             page_image: "nginx".to_owned(),
             stop_deadline: Duration::from_secs(120),

@@ -1,4 +1,4 @@
-//! Sleep: claim ↩ · plan ↩ · stop ↩ (to zero) · remember ↩ · release. The way back is [`super::wake`].
+//! Sleep: claim ↩ · plan ↩ · stop ↩ (to zero, or behind a waker) · remember ↩ · release. The way back is [`super::wake`].
 //!
 //! Invariants: nothing falls asleep under something that needs it and is awake, unless that was asked for; what is remembered is what was found when it
 //! stopped, or what somebody deployed while it did.
@@ -11,7 +11,7 @@ use super::frozen::{Client, Frozen, Method, Target};
 use super::journal::Compensation;
 use super::record::{Above, Work};
 use super::saga::{Cx, Fault, Progress, Saga};
-use super::{backup, claim, client_spec, frozen, sleeper};
+use super::{backup, claim, client_spec, frozen, sleeper, waker};
 use crate::swarm::object::Service;
 
 /// The saga.
@@ -73,7 +73,10 @@ impl Saga for Sleep {
                 claim::take(cx, &names).await
             }
             Step::Plan => plan(cx).await,
-            Step::Stop => clients::stopped(cx).await,
+            Step::Stop => {
+                recall(cx).await?;
+                clients::stopped(cx).await
+            }
             Step::Remember => {
                 for client in frozen::load(cx).await?.clients {
                     // One that was removed while it stopped goes back to nothing.
@@ -91,6 +94,7 @@ impl Saga for Sleep {
         match step {
             Step::Claim => claim::release(cx).await,
             Step::Plan => {
+                waker::clear(cx.engine(), &cx.op.id, None).await?;
                 frozen::remove(cx).await?;
                 Ok(Progress::done())
             }
@@ -136,6 +140,21 @@ async fn sleepy(cx: &Cx<'_>, seen: &Seen) -> Result<Vec<Service>, Fault> {
     Ok(above)
 }
 
+/// Where a service slept behind a waker before it was brought back, what it went back to is what a change of it is told from:
+/// the waker itself may still be there, or its image may have been carried over.
+async fn recall(cx: &mut Cx<'_>) -> Result<(), Fault> {
+    for client in frozen::load(cx).await?.clients {
+        if clients::load_base(cx, &client).await?.is_none()
+            && let Some(slept) = sleeper::find(cx.engine(), &client.name).await?
+            && slept.waker.is_some()
+            && slept.sleeper.service_id == client.id
+        {
+            clients::adopt_base(cx, &client, &slept.spec).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let seen = Seen::load(cx).await?;
     let services = sleepy(cx, &seen).await?;
@@ -147,9 +166,13 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     }
     let name = cx.op.intent.service.clone();
     let mut frozen = Frozen::of(Target::without_data(&name, &cx.op.intent.service_id, &Value::Null));
-    for service in services.iter().filter(|s| !client_spec::is_zero(&s.spec)) {
+    for service in services.iter().filter(|s| !client_spec::is_asleep(&s.spec)) {
         let client = freeze::client_of(cx, &seen, service).await?;
-        frozen.clients.push(Client { method: Method::Zero, ..client });
+        let method = match seen.policy(service).scale.and_then(|scale| scale.wake) {
+            Some(wake) => Method::Waker(waker::choose(cx, service, &wake).await?),
+            None => Method::Zero,
+        };
+        frozen.clients.push(Client { method, ..client });
     }
     if frozen.clients.is_empty() {
         return Err(Fault::failed(format!("{name} is at zero already")));

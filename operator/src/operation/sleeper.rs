@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::warn;
 
-use super::frozen::Client;
+use super::frozen::{Client, Method, Waker};
 use super::record::{OpId, SERVICE, SERVICE_ID};
 use super::saga::{Cx, Fault};
 use crate::swarm::engine::Engine;
@@ -41,11 +41,24 @@ pub struct Sleeper {
     pub replicas: Option<u64>,
 }
 
+/// A sleeper with all that is written down of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slept {
+    /// What its labels tell.
+    pub sleeper: Sleeper,
+    /// The spec that the service goes back to.
+    pub spec: Value,
+    /// What stands in for it meanwhile; none where it is at zero.
+    pub waker: Option<Waker>,
+}
+
 /// What the config holds.
 #[derive(Serialize, Deserialize)]
 struct Held {
     schema: u32,
     spec: Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    waker: Option<Waker>,
 }
 
 // === impl Sleeper ===
@@ -65,11 +78,11 @@ impl Sleeper {
     }
 }
 
-/// All sleepers that can be read, each with the spec that its service goes back to.
+/// All sleepers that can be read.
 ///
 /// # Errors
 /// What the engine says.
-pub async fn list(engine: &Engine) -> Result<Vec<(Sleeper, Value)>, Error> {
+pub async fn list(engine: &Engine) -> Result<Vec<Slept>, Error> {
     let read = |config: &Config| whole(config).inspect_err(|error| warn!("{error}")).ok();
     Ok(engine.configs(Kind::Sleep, &[]).await?.iter().filter_map(read).collect())
 }
@@ -78,7 +91,7 @@ pub async fn list(engine: &Engine) -> Result<Vec<(Sleeper, Value)>, Error> {
 ///
 /// # Errors
 /// When it cannot be read, or what the engine says.
-pub async fn find(engine: &Engine, service: &str) -> Result<Option<(Sleeper, Value)>, Error> {
+pub async fn find(engine: &Engine, service: &str) -> Result<Option<Slept>, Error> {
     match engine.config(&name(service)).await {
         Ok(config) => whole(&config).map(Some),
         Err(Error::NotFound { .. }) => Ok(None),
@@ -92,14 +105,18 @@ pub async fn find(engine: &Engine, service: &str) -> Result<Option<(Sleeper, Val
 /// # Errors
 /// What the engine says.
 pub async fn remember(cx: &Cx<'_>, client: &Client, spec: &Value) -> Result<(), Fault> {
-    let held = Held { schema: SCHEMA, spec: spec.clone() };
+    let waker = match &client.method {
+        Method::Waker(waker) => Some(waker.clone()),
+        Method::Zero | Method::Swap { .. } => None,
+    };
+    let held = Held { schema: SCHEMA, spec: spec.clone(), waker };
     let data =
         serde_json::to_vec(&held).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
-    if let Some((before, was)) = find(cx.engine(), &client.name).await? {
-        if before.op == cx.op.id && was == *spec {
+    if let Some(before) = find(cx.engine(), &client.name).await? {
+        if before.sleeper.op == cx.op.id && before.spec == *spec {
             return Ok(());
         }
-        cx.engine().remove_config(&before.config).await?;
+        cx.engine().remove_config(&before.sleeper.config).await?;
     }
     let mut labels = cx.labels(Kind::Sleep);
     labels.insert(SERVICE.to_owned(), client.name.clone());
@@ -130,7 +147,7 @@ pub fn name(service: &str) -> String {
     format!("skep-sleep-{}", short_hash(service))
 }
 
-fn whole(config: &Config) -> Result<(Sleeper, Value), Error> {
+fn whole(config: &Config) -> Result<Slept, Error> {
     let malformed = |message: String| Error::Malformed {
         what: format!("what a sleeping service goes back to (config `{}`)", config.name),
         message,
@@ -140,5 +157,5 @@ fn whole(config: &Config) -> Result<(Sleeper, Value), Error> {
     if held.schema > SCHEMA {
         return Err(malformed(format!("a newer Skep wrote it (format {})", held.schema)));
     }
-    Ok((sleeper, held.spec))
+    Ok(Slept { sleeper, spec: held.spec, waker: held.waker })
 }

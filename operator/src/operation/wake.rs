@@ -11,7 +11,7 @@ use super::frozen::{Client, Frozen, Method, Target};
 use super::journal::Compensation;
 use super::record::{Operation, State};
 use super::saga::{Cx, Fault, Progress, Saga, Unwound};
-use super::{backup, claim, frozen, sleeper};
+use super::{backup, claim, frozen, sleeper, waker};
 
 /// The saga.
 pub struct Wake;
@@ -82,9 +82,9 @@ impl Saga for Wake {
             Step::Recall => {
                 for client in frozen::load(cx).await?.clients {
                     if clients::load_base(cx, &client).await?.is_none()
-                        && let Some((_, spec)) = sleeper::find(cx.engine(), &client.name).await?
+                        && let Some(slept) = sleeper::find(cx.engine(), &client.name).await?
                     {
-                        clients::adopt_base(cx, &client, &spec).await?;
+                        clients::adopt_base(cx, &client, &slept.spec).await?;
                     }
                 }
                 clients::journaled(cx)
@@ -96,6 +96,9 @@ impl Saga for Wake {
             }
             Step::Forget => {
                 for client in frozen::load(cx).await?.clients {
+                    if let Some(slept) = sleeper::find(cx.engine(), &client.name).await? {
+                        waker::clear(cx.engine(), &slept.sleeper.op, Some(&client.name)).await?;
+                    }
                     sleeper::forget(cx.engine(), &client.name).await?;
                 }
                 Ok(Progress::done())
@@ -143,10 +146,11 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let mut names = vec![service.name().to_owned()];
     names.extend(seen.needed_below(service.name()));
     for name in names {
-        let Some((sleeper, _)) = sleeper::find(cx.engine(), &name).await? else { continue };
-        let Some(found) = seen.find(&name).filter(|s| s.id == sleeper.service_id) else { continue };
+        let Some(slept) = sleeper::find(cx.engine(), &name).await? else { continue };
+        let Some(found) = seen.find(&name).filter(|s| s.id == slept.sleeper.service_id) else { continue };
         let client = freeze::client_of(cx, &seen, found).await?;
-        frozen.clients.push(Client { method: Method::Zero, ..client });
+        let method = slept.waker.map_or(Method::Zero, Method::Waker);
+        frozen.clients.push(Client { method, ..client });
     }
     if !frozen.clients.iter().any(|c| c.name == service.name()) {
         cx.remark(format!("{} was not asleep", service.name()));

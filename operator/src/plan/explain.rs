@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
+use skep_waker::task::Port;
 
 use super::steps::steps;
 use super::words::list;
@@ -293,9 +294,10 @@ impl Stopping<'_> {
             Method::Swap { ports, page, stop_first, .. } => {
                 let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
                 let page = page.as_ref().map(|p| format!(" `{p}`")).unwrap_or_default();
-                let order = if *stop_first { "once it has stopped" } else { "which is up before it stops" };
+                let order = before(*stop_first);
                 format!("becomes the maintenance page{page} on port {}, {order}", list(&ports))
             }
+            Method::Waker(waker) => becomes_a_waker(&waker.ports, waker.stop_first),
         }
     }
 
@@ -303,6 +305,16 @@ impl Stopping<'_> {
     pub(super) fn has_page(&self) -> bool {
         matches!(self.method, Method::Swap { .. })
     }
+}
+
+/// How a service stops whose place a waker takes, after its name.
+pub(super) fn becomes_a_waker(ports: &[Port], stop_first: bool) -> String {
+    let ports: Vec<String> = ports.iter().map(|p| p.port.to_string()).collect();
+    format!("becomes a waker on port {}, {}", list(&ports), before(stop_first))
+}
+
+fn before(stop_first: bool) -> &'static str {
+    if stop_first { "once it has stopped" } else { "which is up before it stops" }
 }
 
 fn backup(draft: &mut Draft<'_>) {
@@ -422,7 +434,7 @@ pub(super) fn what(found: &Found) -> String {
     }
 }
 
-fn has_health_check(service: &Service) -> bool {
+pub(super) fn has_health_check(service: &Service) -> bool {
     let check = &service.spec["TaskTemplate"]["ContainerSpec"]["Healthcheck"];
     let test = check["Test"].as_array().map(Vec::as_slice).unwrap_or_default();
     test.first().is_some_and(|kind| kind != "NONE")

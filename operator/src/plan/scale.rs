@@ -1,11 +1,15 @@
 //! What putting a service to sleep would do, and what waking it would.
 
-use super::explain::Draft;
+use skep_waker::task::Mode;
+
+use super::explain::{Draft, becomes_a_waker, has_health_check};
 use super::words::list;
-use crate::operation::client_spec::is_zero;
+use crate::operation::client_spec::is_asleep;
 use crate::operation::record::{Above, Work};
 use crate::operation::restore::Way;
+use crate::policy::WakeOnDemand;
 use crate::swarm::object::Service;
+use crate::swarm::spec::host_ports;
 
 /// Plans a sleep.
 pub(super) fn sleep(draft: &mut Draft<'_>, wanted: Above) {
@@ -14,7 +18,7 @@ pub(super) fn sleep(draft: &mut Draft<'_>, wanted: Above) {
     let direct = draft.policies.graph().dependents_of(&name);
     let order = draft.policies.graph().stop_order(direct.iter().map(String::as_str));
     let mut above = awake(draft, &order);
-    if is_zero(&draft.service.spec) {
+    if is_asleep(&draft.service.spec) {
         draft.refuse(format!("{name} is at zero already"));
     }
     match wanted {
@@ -35,21 +39,38 @@ pub(super) fn sleep(draft: &mut Draft<'_>, wanted: Above) {
     }
     let mut stopping = above;
     stopping.push(name.clone());
-    let how = |name: &String| Some(format!("{name} {}", draft.running_on(name)?.how()));
+    let how = |name: &String| {
+        let service = draft.world.service(name)?;
+        Some(match wake_of(draft, name) {
+            Some(wake) => format!("{name} {}", becomes_a_waker(&wake.ports, is_stop_first(service))),
+            None => format!("{name} {}", draft.running_on(name)?.how()),
+        })
+    };
     let lines: Vec<String> = match draft.plan.refused.is_empty() {
         true => stopping.iter().filter_map(how).collect(),
         false => Vec::new(),
     };
     draft.fact("Stops", lines);
-    if draft.policy().scale.is_none_or(|s| s.up.is_empty()) {
+    let wake = wake_of(draft, &name);
+    if wake.is_none() && draft.policy().scale.is_none_or(|s| s.up.is_empty()) {
         draft.mind(format!("nothing wakes {name} by itself: `skep scale up {name}` does"));
     }
-    format!("no answer from {name} until it is woken").clone_into(&mut draft.plan.users);
+    for service in &stopping {
+        minds_of_a_waker(draft, service);
+    }
+    let holds = wake.as_ref().is_some_and(|w| w.mode == Mode::Hold && !is_stop_first(draft.service));
+    match (wake.is_some(), holds) {
+        (false, _) => format!("no answer from {name} until it is woken"),
+        (true, true) => format!("whoever asks for {name} wakes it, and waits until it is up"),
+        (true, false) => format!("whoever asks for {name} wakes it, and gets a page until it is up"),
+    }
+    .clone_into(&mut draft.plan.users);
     draft.steps(&Work::Sleep { above: wanted }, Way::Beside, |step| match step {
         "claim" => (format!("hold {name}"), "given back"),
         "plan" => ("decide what stops, and in which order".to_owned(), "forgotten"),
         "stop" => (
-            "save the exact specs; scale to zero and wait until every task has ended".to_owned(),
+            "save the exact specs; scale to zero, or put the waker in its place, and wait until every task has ended"
+                .to_owned(),
             "the exact specs are put back",
         ),
         "remember" => ("write down what they go back to".to_owned(), "forgotten"),
@@ -71,7 +92,7 @@ pub(super) fn wake(draft: &mut Draft<'_>) {
     let lines: Vec<String> = waking
         .iter()
         .filter_map(|service| {
-            let found = draft.world.service(service).filter(|s| is_zero(&s.spec))?;
+            let found = draft.world.service(service).filter(|s| is_asleep(&s.spec))?;
             let sleeper = draft.world.sleepers.iter().find(|s| s.service_id == found.id)?;
             Some(match sleeper.replicas {
                 Some(1) => format!("{service} goes back to 1 replica"),
@@ -81,7 +102,8 @@ pub(super) fn wake(draft: &mut Draft<'_>) {
         })
         .collect();
     if !draft.world.sleepers.iter().any(|s| s.service_id == draft.service.id) {
-        let why = if is_zero(&draft.service.spec) { "; whoever scaled it to zero was not Skep" } else { "" };
+        let why =
+            if is_asleep(&draft.service.spec) { "; whoever scaled it to zero was not Skep" } else { "" };
         draft.refuse(format!("{name} does not sleep{why}"));
     }
     draft.fact("Wakes", lines);
@@ -101,9 +123,38 @@ pub(super) fn wake(draft: &mut Draft<'_>) {
     });
 }
 
+/// How a service of the plan is woken by whoever asks for it.
+fn wake_of(draft: &Draft<'_>, name: &str) -> Option<WakeOnDemand> {
+    draft.policies.get(name)?.policy.scale.as_ref()?.wake.clone()
+}
+
+fn is_stop_first(service: &Service) -> bool {
+    !host_ports(&service.spec).is_empty()
+}
+
+/// What is to be known about a waker.
+fn minds_of_a_waker(draft: &mut Draft<'_>, name: &str) {
+    let Some(service) = draft.world.service(name) else { return };
+    let Some(wake) = wake_of(draft, name) else { return };
+    if is_stop_first(service) {
+        draft.mind(format!(
+            "{name} publishes a host-mode port, which only one of the two can have: requests get the page and none is held, \
+             and about 1 s of connections is refused each way"
+        ));
+    }
+    if !has_health_check(service) {
+        draft.mind(format!(
+            "{name} has no health check in its spec: unless its image has one, the first requests after it has woken may fail"
+        ));
+    }
+    if let Some(page) = wake.page.as_ref().filter(|p| !draft.world.pages.contains(*p)) {
+        draft.mind(format!("{name}: there is no config `{page}` for its page; Skep's own is shown"));
+    }
+}
+
 /// Those of these services that are not at zero.
 fn awake(draft: &Draft<'_>, names: &[String]) -> Vec<String> {
-    let is_up = |s: &&Service| !is_zero(&s.spec);
+    let is_up = |s: &&Service| !is_asleep(&s.spec);
     let found = names.iter().filter_map(|n| draft.world.service(n)).filter(is_up);
     found.map(|s| s.name().to_owned()).collect()
 }

@@ -25,7 +25,7 @@ use sha2::{Digest as _, Sha256};
 use super::world::holder;
 use crate::operation::catalogue::{Backup, Purpose};
 use crate::operation::claim;
-use crate::operation::client_spec::is_zero;
+use crate::operation::client_spec::is_asleep;
 use crate::operation::points::{Head, Point, Purpose as PointPurpose};
 use crate::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work, of_stack};
 use crate::policy::{Policies, Policy, Schedule};
@@ -251,7 +251,7 @@ pub fn missed(
     now: Timestamp,
 ) -> Option<Timestamp> {
     // Nothing runs that could be asked for its data, which does not change either.
-    if is_zero(&service.spec) {
+    if is_asleep(&service.spec) {
         return None;
     }
     let due = newest_due(errand, service, policy, now)?;
@@ -292,7 +292,7 @@ fn run<'a>(
     let is_busy = holder(seen.operations, service.name()).is_some()
         || errand == Errand::Point && seen.operations.iter().any(|op| is_open(&op));
     // Nothing could be asked for the data of what sleeps; the point is taken once it is awake.
-    let sleeps = |s: &Service| is_zero(&s.spec) && s.spec["Labels"].get("skep.data").is_some();
+    let sleeps = |s: &Service| is_asleep(&s.spec) && s.spec["Labels"].get("skep.data").is_some();
     let is_asleep =
         errand == Errand::Point && seen.services.iter().any(|s| s.stack() == service.stack() && sleeps(s));
     if policy.paused || is_busy || is_asleep {

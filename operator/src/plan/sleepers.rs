@@ -7,6 +7,8 @@
 //! A sleeper with tasks was brought back by somebody (S12): where nothing but the number of its replicas changed, they want it
 //! up; anything else is a deploy, which says nothing about sleep.
 //!
+//! Besides, a service falls asleep that nobody has used for a while, as Prometheus tells, and that no operation had meanwhile.
+//!
 //! A service with data whose backup would come due while it sleeps is backed up before it falls asleep: afterwards nothing
 //! runs that could be asked for the data.
 //!
@@ -19,14 +21,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
 
 use super::world::holder;
 use crate::operation::claim;
-use crate::operation::client_spec::{is_zero, same_but_count};
+use crate::operation::client_spec::{is_asleep, is_only_counted};
 use crate::operation::record::{Above, Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
-use crate::operation::sleeper::Sleeper;
-use crate::policy::{OnDeploy, Policies, Policy, Scale, Schedule};
+use crate::operation::sleeper::Slept;
+use crate::policy::{OnDeploy, Policies, Policy, Scale, Schedule, duration};
 use crate::swarm::object::Service;
 
 /// The label by which a service falls asleep.
@@ -51,7 +52,9 @@ pub struct Seen<'a> {
     /// All operations that can be read.
     pub operations: &'a [Operation],
     /// What sleeps, with what it goes back to.
-    pub sleepers: &'a [(Sleeper, Value)],
+    pub sleepers: &'a [Slept],
+    /// Names of services that nobody has used for as long as their labels want.
+    pub unused: &'a BTreeSet<String>,
 }
 
 /// What the schedules want of a service.
@@ -89,19 +92,22 @@ fn one(
 ) -> Option<(OpId, Intent)> {
     let scale = policy.scale.as_ref().filter(|_| !policy.paused);
     let wanted = scale.and_then(|scale| wanted(scale, service, now));
-    let sleeper = seen.sleepers.iter().find(|(sleeper, _)| sleeper.service_id == service.id);
-    match (sleeper, is_zero(&service.spec)) {
-        (Some((sleeper, base)), false) => Some(brought_back(service, scale, sleeper, base, wanted, now)),
-        (Some((sleeper, _)), true) => match wanted? {
-            Wanted::Awake { since } if since > sleeper.since => {
+    let slept = seen.sleepers.iter().find(|slept| slept.sleeper.service_id == service.id);
+    match (slept, is_asleep(&service.spec)) {
+        (Some(slept), false) => Some(brought_back(service, scale, slept, wanted, now)),
+        (Some(slept), true) => match wanted? {
+            Wanted::Awake { since } if since > slept.sleeper.since => {
                 attempt(seen, service, Work::Wake, UP, since, now)
             }
             Wanted::Awake { .. } | Wanted::Asleep { .. } => None,
         },
-        (None, false) => match wanted? {
-            Wanted::Asleep { since } => fall_asleep(seen, policies, service, policy, since, now),
-            Wanted::Awake { .. } => None,
-        },
+        (None, false) => {
+            let by_the_clock = match wanted {
+                Some(Wanted::Asleep { since }) => fall_asleep(seen, policies, service, policy, since, now),
+                Some(Wanted::Awake { .. }) | None => None,
+            };
+            by_the_clock.or_else(|| fall_idle(seen, policies, service, policy, now))
+        }
         // Whoever scaled it to zero was not Skep.
         (None, true) => None,
     }
@@ -124,12 +130,12 @@ fn wanted(scale: &Scale, service: &Service, now: Timestamp) -> Option<Wanted> {
 fn brought_back(
     service: &Service,
     scale: Option<&Scale>,
-    sleeper: &Sleeper,
-    base: &Value,
+    slept: &Slept,
     wanted: Option<Wanted>,
     now: Timestamp,
 ) -> (OpId, Intent) {
-    let by_count = same_but_count(&service.spec, base);
+    let Slept { sleeper, spec: base, .. } = slept;
+    let by_count = is_only_counted(&service.spec, base);
     // Where no label would ever wake it again, or it is paused, what somebody deployed stays up.
     let sleeps_on = scale.is_some_and(|scale| scale.on_deploy == OnDeploy::Sleep)
         && !matches!(wanted, Some(Wanted::Awake { since }) if since > sleeper.since);
@@ -157,11 +163,7 @@ fn fall_asleep(
     if seen.operations.iter().any(is_woken_since) {
         return None;
     }
-    let above = policies.graph().all_dependents_of(service.name());
-    let sleeps = |name: &str| policies.get(name).is_some_and(|parsed| parsed.policy.scale.is_some());
-    let is_awaited =
-        |s: &Service| above.iter().any(|n| n == s.name()) && sleeps(s.name()) && !is_zero(&s.spec);
-    if seen.services.iter().any(is_awaited) {
+    if is_awaited(seen, policies, service) {
         return None;
     }
     let sleep = attempt(seen, service, Work::Sleep { above: Above::Alone }, DOWN, due, now)?;
@@ -173,6 +175,46 @@ fn fall_asleep(
     let is_asked_for = seen.operations.iter().any(|op| op.id == id);
     let backup = || (id, intent(service, Work::Backup, Trigger::Found { what }, now));
     Some(if is_asked_for { sleep } else { backup() })
+}
+
+/// Whether something that needs a service, and sleeps as well, is awake: that falls asleep first.
+fn is_awaited(seen: &Seen<'_>, policies: &Policies, service: &Service) -> bool {
+    let above = policies.graph().all_dependents_of(service.name());
+    let sleeps = |name: &str| policies.get(name).is_some_and(|parsed| parsed.policy.scale.is_some());
+    let waits = |s: &Service| above.iter().any(|n| n == s.name()) && sleeps(s.name()) && !is_asleep(&s.spec);
+    seen.services.iter().any(waits)
+}
+
+/// What to ask for where nobody uses a service: that it falls asleep, if it was left alone for as long.
+fn fall_idle(
+    seen: &Seen<'_>,
+    policies: &Policies,
+    service: &Service,
+    policy: &Policy,
+    now: Timestamp,
+) -> Option<(OpId, Intent)> {
+    let idle = policy.scale.as_ref().filter(|_| !policy.paused)?.idle.as_ref()?;
+    let name = service.name();
+    if !seen.unused.contains(name) || is_awaited(seen, policies, service) {
+        return None;
+    }
+    let of_it = || seen.operations.iter().filter(|op| claim::concerns(op, name));
+    let touched = of_it().map(|op| op.journal.ended.unwrap_or(now)).chain([service.created]).max()?;
+    if now.duration_since(touched) < SignedDuration::try_from(idle.after).ok()? {
+        return None;
+    }
+    let woken = of_it().filter(|op| op.intent.work == Work::Wake).map(|op| op.intent.created).max();
+    let is_backed_up = of_it()
+        .any(|op| op.intent.work == Work::Backup && woken.is_none_or(|woken| op.intent.created >= woken));
+    let (work, what) = match misses_a_backup(policy, now) && !is_backed_up {
+        true => (Work::Backup, "its next backup would come due while it sleeps".to_owned()),
+        false => {
+            let after = duration::show(idle.after);
+            (Work::Sleep { above: Above::Alone }, format!("nobody has used it for {after}"))
+        }
+    };
+    let id = OpId::new(now, &format!("unused {name} {}", service.version));
+    Some((id, intent(service, work, Trigger::Found { what }, now)))
 }
 
 /// Whether a backup would come due between falling asleep and waking.

@@ -3,6 +3,7 @@ use serde_json::json;
 use super::super::testing::{op, service};
 use super::*;
 use crate::operation::client_spec::zero;
+use crate::operation::sleeper::Sleeper;
 
 /// Down at 20:00, up at 07:00, UTC.
 fn app(name: &str) -> Service {
@@ -18,7 +19,7 @@ fn at(text: &str) -> Timestamp {
 }
 
 /// The service asleep, and what was written down of it.
-fn asleep(service: &Service, since: &str) -> (Service, (Sleeper, Value)) {
+fn asleep(service: &Service, since: &str) -> (Service, Slept) {
     let sleeper = Sleeper {
         config: "sleep-config".to_owned(),
         service: service.name().to_owned(),
@@ -27,21 +28,21 @@ fn asleep(service: &Service, since: &str) -> (Service, (Sleeper, Value)) {
         since: at(since),
         replicas: service.replicas(),
     };
-    let base = service.spec.clone();
-    (Service { spec: zero(&service.spec), version: 2, ..service.clone() }, (sleeper, base))
+    let slept = Slept { sleeper, spec: service.spec.clone(), waker: None };
+    (Service { spec: zero(&service.spec), version: 2, ..service.clone() }, slept)
 }
 
 fn asked(
     services: &[Service],
     operations: &[Operation],
-    sleepers: &[(Sleeper, Value)],
+    sleepers: &[Slept],
     now: &str,
 ) -> Vec<(String, Work, Trigger)> {
-    let asked = super::sleepers(&Seen { services, operations, sleepers }, at(now));
+    let asked = super::sleepers(&Seen { services, operations, sleepers, unused: &BTreeSet::new() }, at(now));
     asked.into_iter().map(|(_, i)| (i.service, i.work, i.trigger)).collect()
 }
 
-fn works(services: &[Service], sleepers: &[(Sleeper, Value)], now: &str) -> Vec<(String, Work)> {
+fn works(services: &[Service], sleepers: &[Slept], now: &str) -> Vec<(String, Work)> {
     asked(services, &[], sleepers, now).into_iter().map(|(service, work, _)| (service, work)).collect()
 }
 
@@ -177,7 +178,10 @@ fn a_service_whose_backup_would_come_due_in_its_sleep_is_backed_up_before() {
     db.spec["Labels"]["skep.backup.schedule"] = json!("0 2 * * *");
     let services = [db.clone()];
     assert_eq!(works(&services, &[], "02T20:00"), [("db".to_owned(), Work::Backup)]);
-    let asked_for = sleepers(&Seen { services: &services, operations: &[], sleepers: &[] }, at("02T20:00"));
+    let asked_for = sleepers(
+        &Seen { services: &services, operations: &[], sleepers: &[], unused: &BTreeSet::new() },
+        at("02T20:00"),
+    );
     let mut backup = op("db", Work::Backup, "2026-03-02T20:00:00Z", State::Running);
     backup.id = asked_for[0].0.clone();
     assert_eq!(asked(&services, std::slice::from_ref(&backup), &[], "02T20:05"), [], "it has the service");
@@ -206,4 +210,78 @@ fn a_service_that_is_paused_held_or_scaled_to_zero_by_a_person_is_left_alone() {
     assert_eq!(asked(&[app("shop_app")], &[held], &[], "02T20:00"), []);
     let zero = Service { spec: zero(&app("shop_app").spec), ..app("shop_app") };
     assert_eq!(works(&[zero], &[], "02T20:00"), []);
+}
+
+/// Falls asleep after a quarter of an hour without use, and wakes when somebody asks.
+fn idler(name: &str) -> Service {
+    let mut app = service(name);
+    for (key, value) in [
+        ("skep.scale.idle.query", "x"),
+        ("skep.scale.idle.after", "15m"),
+        ("skep.scale.wake", "true"),
+        ("skep.scale.wake.port", "80"),
+    ] {
+        app.spec["Labels"][key] = json!(value);
+    }
+    app
+}
+
+fn idle(services: &[Service], operations: &[Operation], unused: &[&str], now: &str) -> Vec<(String, Work)> {
+    let unused = unused.iter().map(|name| (*name).to_owned()).collect();
+    let seen = Seen { services, operations, sleepers: &[], unused: &unused };
+    sleepers(&seen, at(now)).into_iter().map(|(_, i)| (i.service, i.work)).collect()
+}
+
+#[test]
+fn what_nobody_uses_falls_asleep_once_it_was_left_alone_for_as_long() {
+    let app = [idler("shop_app")];
+    let asleep = [("shop_app".to_owned(), SLEEP)];
+    assert_eq!(idle(&app, &[], &[], "02T12:00"), []);
+    assert_eq!(idle(&app, &[], &["shop_app"], "02T12:00"), asleep);
+    let mut woken = op("shop_app", Work::Wake, "2026-03-02T11:40:00Z", State::Succeeded);
+    woken.journal.ended = Some(at("02T11:50"));
+    let woken = [woken];
+    assert_eq!(
+        idle(&app, &woken, &["shop_app"], "02T12:04"),
+        [],
+        "whoever woke it may not have come back yet"
+    );
+    assert_eq!(idle(&app, &woken, &["shop_app"], "02T12:05"), asleep);
+    let mut paused = idler("shop_app");
+    paused.spec["Labels"]["skep.paused"] = json!("true");
+    assert_eq!(idle(&[paused], &[], &["shop_app"], "02T12:00"), []);
+}
+
+#[test]
+fn what_needs_it_falls_asleep_before_what_nobody_uses() {
+    let mut app = idler("shop_app");
+    app.spec["Labels"]["skep.depends-on"] = json!("shop_db");
+    let both = [app, idler("shop_db")];
+    let unused = ["shop_app", "shop_db"];
+    assert_eq!(idle(&both, &[], &unused, "02T12:00"), [("shop_app".to_owned(), SLEEP)]);
+    assert_eq!(idle(&both, &[], &["shop_db"], "02T12:00"), [], "the application is awake and may ask for it");
+}
+
+#[test]
+fn what_nobody_uses_is_backed_up_before_once_since_it_woke() {
+    let mut db = idler("shop_db");
+    db.spec["Labels"]["skep.data"] = json!("postgres");
+    db.spec["Labels"]["skep.backup.schedule"] = json!("0 3 * * *");
+    let db = [db];
+    assert_eq!(idle(&db, &[], &["shop_db"], "02T12:00"), [("shop_db".to_owned(), Work::Backup)]);
+    let ended = |work: Work, created: &str, at: Timestamp| {
+        let mut op = op("shop_db", work, created, State::Succeeded);
+        op.journal.ended = Some(at);
+        op
+    };
+    let backed_up = ended(Work::Backup, "2026-03-02T12:00:00Z", at("02T12:01"));
+    assert_eq!(
+        idle(&db, std::slice::from_ref(&backed_up), &["shop_db"], "02T12:20"),
+        [("shop_db".to_owned(), SLEEP)]
+    );
+    let woken = ended(Work::Wake, "2026-03-02T13:00:00Z", at("02T13:01"));
+    assert_eq!(
+        idle(&db, &[backed_up, woken], &["shop_db"], "02T14:00"),
+        [("shop_db".to_owned(), Work::Backup)]
+    );
 }

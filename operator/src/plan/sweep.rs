@@ -27,7 +27,8 @@ pub struct Objects {
 }
 
 /// The kinds of config that are swept. Operations are pruned; guards, backups and the lease have owners of their own.
-pub const SWEPT: [Kind; 6] = [Kind::Ticket, Kind::Claim, Kind::Plan, Kind::Page, Kind::Runner, Kind::Sleep];
+pub const SWEPT: [Kind; 7] =
+    [Kind::Ticket, Kind::Claim, Kind::Plan, Kind::Page, Kind::Waker, Kind::Runner, Kind::Sleep];
 
 /// What the names of services that Skep makes begin with.
 const MADE: [&str; 4] = ["skep-job-", "skep-canary-", "skep-page-", "skep-wake-"];

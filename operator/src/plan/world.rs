@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::operation::catalogue::Backup;
 use crate::operation::claim::concerns;
+use crate::operation::client_spec::is_waker;
 use crate::operation::points::Point;
 use crate::operation::receiver::Standing;
 use crate::operation::record::Operation;
@@ -58,9 +59,9 @@ impl World {
         self.services.iter().filter_map(Service::stack).collect()
     }
 
-    /// Tasks of a service that run and are meant to.
+    /// Tasks of a service that run and are meant to; a waker is none.
     pub fn running(&self, service: &Service) -> usize {
-        let of = self.tasks.iter().filter(|t| t.service == service.id);
+        let of = self.tasks.iter().filter(|t| t.service == service.id && !is_waker(&t.spec));
         of.filter(|t| t.state == TaskState::Running && t.desired == TaskState::Running).count()
     }
 

@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use skep_runner::task::Expect;
+use skep_waker::Rule;
+use skep_waker::task::{Mode, Port, Protocol};
 
 use super::probe::{Body, Url};
 use super::schedule::Schedule;
 use super::types::{
-    Backup, Check, CheckProbe, Commands, Data, Drill, Engine, Keep, Limit, Maintenance, MaintenanceMode,
-    OnDeploy, Points, Restore, RestoreMode, Scale, Strategy,
+    Backup, Check, CheckProbe, Commands, Data, Drill, Engine, Idle, Keep, Limit, Maintenance,
+    MaintenanceMode, OnDeploy, Points, Restore, RestoreMode, Scale, Strategy, WakeOnDemand,
 };
 
 /// All labels of one service that were understood.
@@ -37,6 +39,15 @@ pub(super) struct ScaleDraft {
     pub(super) down: Option<Vec<Schedule>>,
     pub(super) up: Option<Vec<Schedule>>,
     pub(super) on_deploy: Option<OnDeploy>,
+    pub(super) idle_query: Option<String>,
+    pub(super) idle_after: Option<Duration>,
+    pub(super) wake: Option<bool>,
+    pub(super) wake_http: Option<Vec<u16>>,
+    pub(super) wake_tcp: Option<Vec<u16>>,
+    pub(super) wake_mode: Option<Mode>,
+    pub(super) wake_timeout: Option<Duration>,
+    pub(super) wake_ignore: Option<Vec<Rule>>,
+    pub(super) wake_page: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -119,7 +130,31 @@ impl Draft {
 
 impl ScaleDraft {
     pub(super) fn build(self) -> Option<Scale> {
-        Some(Scale { down: self.down?, up: self.up?, on_deploy: self.on_deploy? })
+        let wake = self.wake?;
+        let idle = self.idle_query.clone().zip(self.idle_after).map(|(query, after)| Idle { query, after });
+        if !wake && self.down.is_none() && idle.is_none() {
+            return None;
+        }
+        Some(Scale {
+            idle,
+            on_deploy: self.on_deploy?,
+            wake: if wake { Some(self.wake_on_demand()?) } else { None },
+            down: self.down.unwrap_or_default(),
+            up: self.up.unwrap_or_default(),
+        })
+    }
+
+    fn wake_on_demand(&self) -> Option<WakeOnDemand> {
+        let of = |ports: &Option<Vec<u16>>, protocol: Protocol| {
+            ports.iter().flatten().map(|port| Port { port: *port, protocol }).collect::<Vec<_>>()
+        };
+        Some(WakeOnDemand {
+            ports: [of(&self.wake_http, Protocol::Http), of(&self.wake_tcp, Protocol::Tcp)].concat(),
+            mode: self.wake_mode?,
+            timeout: self.wake_timeout?,
+            ignore: self.wake_ignore.clone().unwrap_or_default(),
+            page: self.wake_page.clone(),
+        })
     }
 }
 

@@ -98,6 +98,8 @@ pub enum Kind {
     Query,
     /// Age recipients.
     Recipient,
+    /// What wakes nobody.
+    Rules,
 }
 
 /// The table. Order is the order of the reference.
@@ -121,12 +123,27 @@ pub static KEYS: &[KeySpec] = &[
         .default("sleep")
         .into(|d, _, t| put(&mut d.scale.on_deploy, t, value::on_deploy)),
     key("skep.scale.min", Section::Scale, Kind::Count, "0", "Replicas that are left while scaled down.").later(),
-    key("skep.scale.idle.after", Section::Scale, Kind::Duration, "15m", "Scale down after this long without use.").later(),
-    key("skep.scale.idle.query", Section::Scale, Kind::Query, "sum(rate(http_requests_total[5m]))", "How use is measured.").later(),
-    key("skep.scale.wake", Section::Scale, Kind::Flag, "true", "Scale back when somebody asks for the service.").later(),
-    key("skep.scale.wake.port", Section::Scale, Kind::Port, "8080", "The port on which they ask.").later(),
-    key("skep.scale.wake.timeout", Section::Scale, Kind::Duration, "60s", "How long a request may wait for the service.").later(),
-    key("skep.scale.wake.mode", Section::Scale, Kind::Choice("`hold` or `page`"), "hold", "Whether the request waits or gets a page.").later(),
+    key("skep.scale.idle.query", Section::Scale, Kind::Query, "sum(rate(http_requests_total{service=\"app\"}[1m])) + sum(http_connections{service=\"app\"})", "How use is measured: while this PromQL expression is zero, nobody uses the service. It is asked of the Prometheus that Skep's configuration names (`SKEP_PROMETHEUS_URL`). What has no value, or cannot be asked, counts as used. Long-lived connections are use only where the expression counts them. With `skep.scale.idle.after`, and with `skep.scale.wake` or `skep.scale.up`, or nothing would wake it.")
+        .into(|d, _, t| put(&mut d.scale.idle_query, t, value::query)),
+    key("skep.scale.idle.after", Section::Scale, Kind::Duration, "15m", "After how long without use the service falls asleep; at least a minute. It was also awake for so long by then, and no operation had it.")
+        .into(|d, _, t| put(&mut d.scale.idle_after, t, value::idle_after)),
+    key("skep.scale.wake", Section::Scale, Kind::Flag, "true", "Wakes the service when somebody asks for it: while it sleeps, a small waker of Skep's stands in its place, under its name, networks and ports, holds or answers what comes, and leaves when the service is up. With `skep.scale.wake.port` or `skep.scale.wake.tcp`.")
+        .default("false")
+        .into(|d, _, t| put(&mut d.scale.wake, t, value::flag)),
+    key("skep.scale.wake.port", Section::Scale, Kind::Ports, "8080", "The port or ports of the application, inside its container, on which it is asked over HTTP (WebSockets and HTTP/2 without TLS too).")
+        .into(|d, _, t| put(&mut d.scale.wake_http, t, value::ports)),
+    key("skep.scale.wake.tcp", Section::Scale, Kind::Ports, "5432", "The port or ports on which it is asked by another protocol over TCP, as databases and SSH are, where the caller speaks first or waits: any connection wakes it, and is held until it is up.")
+        .into(|d, _, t| put(&mut d.scale.wake_tcp, t, value::ports)),
+    key("skep.scale.wake.mode", Section::Scale, Kind::Choice("`hold` or `page`"), "page", "What a request gets that comes while the service sleeps: `hold` lets it wait until the service is up and passes it on, so that whoever asks sees nothing but a slow answer; `page` answers at once with a page that says so and looks again by itself. A service with a host-mode port cannot hold: its own task needs the port.")
+        .default("hold")
+        .into(|d, _, t| put(&mut d.scale.wake_mode, t, value::wake_mode)),
+    key("skep.scale.wake.timeout", Section::Scale, Kind::Duration, "60s", "The longest that a request waits for the service to be up; then it gets the page, with status 503.")
+        .default("1m")
+        .into(|d, _, t| put(&mut d.scale.wake_timeout, t, duration::parse_positive)),
+    key("skep.scale.wake.ignore", Section::Scale, Kind::Rules, "path:/health, agent:*monitor*", "What wakes nobody, as what monitors and robots ask: it gets the page, with status 503. Rules are `path:`, `agent:` (the User-Agent) with `*` for anything, and `source:` with an address or a network as in `10.0.0.0/8`.")
+        .into(|d, _, t| put(&mut d.scale.wake_ignore, t, |t| value::list(t, value::rule))),
+    key("skep.scale.wake.page", Section::Scale, Kind::Config, "shop_asleep", "The full name of a Swarm config that holds your own page (HTML), shown as it is while the service wakes.")
+        .into(|d, _, t| put(&mut d.scale.wake_page, t, value::config_name)),
     // --- maintenance
     key("skep.maintenance", Section::Maintenance, Kind::Flag, "true", "Show users a maintenance page while the service is stopped.")
         .default("false")
@@ -343,6 +360,9 @@ impl Kind {
             Kind::Command => "a command for the shell",
             Kind::Query => "a PromQL expression",
             Kind::Recipient => "age recipients, `age1…`, with commas between them",
+            Kind::Rules => {
+                "rules `path:/health`, `agent:*bot*` or `source:10.0.0.0/8` with commas between them"
+            }
         }
     }
 }

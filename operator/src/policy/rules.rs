@@ -47,16 +47,63 @@ fn enabled(read: &Read<'_>) -> Vec<Problem> {
     vec![Problem::new(Code::NotEnabled, Section::Common, ENABLE).want(want).hint(keys::example(ENABLE))]
 }
 
-/// What falls asleep by the clock has to wake by it, and the other way round.
+/// What falls asleep by the clock has to wake by it or when somebody asks, and what wakes by it has to fall asleep by it.
 fn scale(read: &Read<'_>) -> Vec<Problem> {
+    let wakes = read.draft.scale.wake == Some(true);
     let pair = [("skep.scale.down", "skep.scale.up"), ("skep.scale.up", "skep.scale.down")];
-    let lone = pair.into_iter().filter(|(one, other)| read.has(one) && !read.has(other));
+    let is_undone = |one: &str| match one {
+        "skep.scale.down" => wakes,
+        _ => read.has("skep.scale.idle.query"),
+    };
+    let lone = pair.into_iter().filter(|(one, other)| read.has(one) && !read.has(other) && !is_undone(one));
     let problem = |(one, other): (&str, &str)| {
         Problem::new(Code::MissingKey, Section::Scale, other)
             .want(format!("a schedule beside `{one}`: alone it would be done once and never undone"))
             .hint(keys::example(other))
     };
-    lone.map(problem).collect()
+    lone.map(problem).chain(wake_on_demand(read)).chain(idle(read)).collect()
+}
+
+/// What falls asleep for want of use has to wake again.
+fn idle(read: &Read<'_>) -> Vec<Problem> {
+    let [query, after] = ["skep.scale.idle.query", "skep.scale.idle.after"];
+    let missing = |key: &str, want: String| {
+        Problem::new(Code::MissingKey, Section::Scale, key).want(want).hint(keys::example(key))
+    };
+    let pair = [(query, after), (after, query)];
+    let lone = pair.into_iter().filter(|(one, other)| read.has(one) && !read.has(other));
+    let mut problems: Vec<Problem> =
+        lone.map(|(one, other)| missing(other, format!("a value beside `{one}`"))).collect();
+    if read.has(query) && read.draft.scale.wake != Some(true) && !read.has("skep.scale.up") {
+        let want =
+            format!("`true` beside `{query}`, or times in `skep.scale.up`: otherwise nothing would wake it");
+        problems.push(missing("skep.scale.wake", want));
+    }
+    problems
+}
+
+/// Whoever stands in for a service has to know where it is asked.
+fn wake_on_demand(read: &Read<'_>) -> Vec<Problem> {
+    let missing = |key: &str, want: String| Problem::new(Code::MissingKey, Section::Scale, key).want(want);
+    let mut problems = Vec::new();
+    if let Some(other) = read.first_under("skep.scale.wake.").filter(|_| !read.has("skep.scale.wake")) {
+        problems.push(missing("skep.scale.wake", format!("`true` (or `false`) beside `{other}`")));
+    }
+    let [http, tcp] = ["skep.scale.wake.port", "skep.scale.wake.tcp"];
+    let draft = &read.draft.scale;
+    if draft.wake == Some(true) && !read.has(http) && !read.has(tcp) {
+        let want = "the port that the application listens on: the waker takes its place there; `skep.scale.wake.tcp` where \
+                    it does not speak HTTP";
+        problems.push(missing(http, want.to_owned()).hint(keys::example(http)));
+    }
+    let both = draft.wake_http.iter().flatten().find(|p| draft.wake_tcp.iter().flatten().any(|t| t == *p));
+    if let Some(port) = both {
+        let want =
+            format!("`{port}` in one of `{http}` and `{tcp}`: it is asked over HTTP or by another protocol");
+        let got = read.labels.get(tcp).copied().unwrap_or_default();
+        problems.push(Problem::new(Code::Conflict, Section::Scale, tcp).got(got).want(want));
+    }
+    problems
 }
 
 fn maintenance(read: &Read<'_>) -> Vec<Problem> {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use skep_runner::task::Expect;
+use skep_waker::Rule;
+use skep_waker::task::{Mode, Port};
 
 pub use super::schedule::{Cron, Schedule};
 
@@ -46,6 +48,34 @@ pub struct Scale {
     pub up: Vec<Schedule>,
     /// What becomes of a service that is deployed while it sleeps.
     pub on_deploy: OnDeploy,
+    /// How it is woken by whoever asks for it; none where that wakes nobody.
+    pub wake: Option<WakeOnDemand>,
+    /// When it falls asleep for want of use; none where it does not.
+    pub idle: Option<Idle>,
+}
+
+/// When a service falls asleep for want of use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idle {
+    /// PromQL expression that is zero while nobody uses it.
+    pub query: String,
+    /// For how long it is zero by then.
+    pub after: Duration,
+}
+
+/// How a service is woken by whoever asks for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WakeOnDemand {
+    /// Ports on which it is asked, inside its container; never empty, each once.
+    pub ports: Vec<Port>,
+    /// What becomes of a request that comes while it sleeps.
+    pub mode: Mode,
+    /// The longest that one waits.
+    pub timeout: Duration,
+    /// What wakes nobody.
+    pub ignore: Vec<Rule>,
+    /// Own page: name of a Swarm config.
+    pub page: Option<String>,
 }
 
 /// What becomes of a service that is deployed while it sleeps.

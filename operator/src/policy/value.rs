@@ -9,6 +9,9 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use skep_waker::Rule;
+use skep_waker::task::Mode;
+
 use super::duration;
 use super::problem::Code;
 use super::schedule::Schedule;
@@ -87,8 +90,18 @@ show_by_display!(
     OnDeploy,
     RestoreMode,
     Strategy,
-    Engine
+    Engine,
+    Rule
 );
+
+impl Show for Mode {
+    fn show(&self) -> String {
+        match self {
+            Mode::Hold => "hold".to_owned(),
+            Mode::Page => "page".to_owned(),
+        }
+    }
+}
 
 impl Show for Duration {
     fn show(&self) -> String {
@@ -147,6 +160,40 @@ pub fn strategy(text: &str) -> Result<Strategy, Fault> {
 /// What becomes of a sleeper that is deployed.
 pub fn on_deploy(text: &str) -> Result<OnDeploy, Fault> {
     choice(text, &OnDeploy::ALL)
+}
+
+/// A PromQL expression.
+pub fn query(text: &str) -> Result<String, Fault> {
+    let because = match text.trim() {
+        "" => "it is empty",
+        text if text.len() > 4_000 => "it is longer than 4000 characters",
+        text => return Ok(text.to_owned()),
+    };
+    Err(Fault::new(Code::BadText).because(because))
+}
+
+/// A time without use: shorter ones nobody can measure.
+pub fn idle_after(text: &str) -> Result<Duration, Fault> {
+    let after = duration::parse_positive(text)?;
+    if after < Duration::from_secs(60) {
+        return Err(Fault::new(Code::BadDuration).because("at least a minute"));
+    }
+    Ok(after)
+}
+
+/// What a request gets that comes while its service sleeps.
+pub fn wake_mode(text: &str) -> Result<Mode, Fault> {
+    let modes = [Mode::Hold, Mode::Page];
+    let words = modes.map(|mode| mode.show());
+    match words.iter().position(|word| word == text) {
+        Some(index) => Ok(modes[index]),
+        None => Err(Fault::new(Code::BadChoice).hint(nearest(text, words.iter().map(String::as_str)))),
+    }
+}
+
+/// A rule of what wakes nobody.
+pub fn rule(text: &str) -> Result<Rule, Fault> {
+    text.parse::<Rule>().map_err(|error| Fault::new(Code::BadText).because(error.to_string()))
 }
 
 /// A data engine that this version knows how to handle.

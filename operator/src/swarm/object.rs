@@ -41,6 +41,8 @@ pub enum Kind {
     Lease,
     /// A page or nginx configuration that Skep delivers.
     Page,
+    /// The task of a waker.
+    Waker,
     /// What the weekly mail has told.
     Digest,
     /// What a service that sleeps goes back to.
@@ -68,6 +70,15 @@ pub struct Config {
     pub labels: Labels,
     /// Immutable data.
     pub data: Vec<u8>,
+}
+
+/// The task in whose container this program runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnTask {
+    /// Image reference.
+    pub image: String,
+    /// Id of its service.
+    pub service: String,
 }
 
 /// A service.
@@ -294,7 +305,7 @@ pub fn short_hash(text: &str) -> String {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Operation,
         Kind::Plan,
         Kind::Ticket,
@@ -306,6 +317,7 @@ impl Kind {
         Kind::Claim,
         Kind::Lease,
         Kind::Page,
+        Kind::Waker,
         Kind::Digest,
         Kind::Sleep,
         Kind::Released,
@@ -326,6 +338,7 @@ impl Kind {
             Kind::Claim => "claim",
             Kind::Lease => "lease",
             Kind::Page => "page",
+            Kind::Waker => "waker",
             Kind::Digest => "digest",
             Kind::Sleep => "sleep",
             Kind::Released => "released",

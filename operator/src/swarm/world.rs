@@ -184,6 +184,7 @@ impl World {
             Kind::Page => &self.pages,
             Kind::Sleep => &self.sleepers,
             Kind::Runner
+            | Kind::Waker
             | Kind::Lease
             | Kind::Digest
             | Kind::Released

@@ -16,6 +16,7 @@ use crate::plan::sleepers::{self, sleepers};
 use crate::plan::{due, scheduled};
 use crate::swarm::error::Error;
 use crate::swarm::object::{ENABLE, Kind};
+use crate::triggers::idle;
 
 /// Stores the operations that are due now. Returns those that nobody had stored before.
 ///
@@ -35,11 +36,10 @@ pub async fn ask(env: &Env, rules: &Rules) -> Result<Vec<Operation>, Error> {
         (seen.backups, seen.points) = (&backups, &points);
         wanted.extend(scheduled(&seen, rules, now));
     }
-    let asleep = sleeper::list(engine).await?;
-    wanted.extend(sleepers(
-        &sleepers::Seen { services: &services, operations: &operations, sleepers: &asleep },
-        now,
-    ));
+    let (asleep, unused) = (sleeper::list(engine).await?, idle::unused(&env.settings, &services).await);
+    let seen =
+        sleepers::Seen { services: &services, operations: &operations, sleepers: &asleep, unused: &unused };
+    wanted.extend(sleepers(&seen, now));
     let mut created = Vec::new();
     for (id, intent) in wanted {
         created.extend(create(env, &id, intent).await?);

@@ -3,6 +3,7 @@
 //! ```text
 //! Alertmanager ─▶ http ─▶ alertmanager (payload → alerts) ─▶ intake ─▶ guard::judge (pure) ─▶ an operation, or not
 //! time ─▶ cron ─▶ plan::scheduled, plan::due (pure) ─▶ operations
+//! Prometheus ─▶ idle ─▶ plan::sleepers (pure) ─▶ operations
 //! ```
 //!
 //! Invariant: nothing here works on a service; the most that a trigger does is to store an operation.
@@ -10,5 +11,6 @@
 pub mod alertmanager;
 pub mod cron;
 pub mod guard;
+pub mod idle;
 pub mod intake;
 pub mod port;

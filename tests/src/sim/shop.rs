@@ -11,6 +11,10 @@ use crate::raw::Raw;
 
 /// Image of the maintenance page's server.
 pub const PAGE_IMAGE: &str = "nginx";
+/// Skep's own image.
+pub const SKEP_IMAGE: &str = "skep:test";
+/// The network on which Skep is reached.
+pub const SKEP_NETWORK: &str = "skep-monitoring";
 /// Image of a service that keeps files.
 pub const FILES_IMAGE: &str = "mariadb:10";
 /// Name of the database.
@@ -138,6 +142,9 @@ impl Shop {
         sim.workload("postgres:17", Plain);
         sim.workload(FILES_IMAGE, Holder(data.clone()));
         sim.workload(PAGE_IMAGE, PageServer);
+        // A waker, whose page is all that the users of this model can tell from the application.
+        sim.workload(SKEP_IMAGE, PageServer);
+        sim.network(SKEP_NETWORK);
         sim.jobs(data.clone());
         let (proxy, upstream) = ("shop_proxy".to_owned(), "app".to_owned());
         sim.front(Front { proxy, upstream, own_page: options.own_page });

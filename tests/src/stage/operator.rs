@@ -97,25 +97,30 @@ impl Drop for Operator {
 impl Stage {
     /// Starts an operator that acts on alerts at once, and waits until it serves.
     pub async fn operator(&self, program: &str, more: &[&str]) -> Operator {
-        self.launch(LOOPBACK, &self.sandbox.environment()["DOCKER_HOST"], program, more).await
+        self.operator_at(LOOPBACK, program, more).await
     }
 
     /// Like [`Stage::operator`], listening on another address of this host.
     pub async fn operator_at(&self, host: IpAddr, program: &str, more: &[&str]) -> Operator {
-        self.launch(host, &self.sandbox.environment()["DOCKER_HOST"], program, more).await
+        self.operator_on(SocketAddr::new(host, unique_port()), program, more).await
+    }
+
+    /// Like [`Stage::operator`], listening there, where an earlier one may have listened.
+    pub async fn operator_on(&self, address: SocketAddr, program: &str, more: &[&str]) -> Operator {
+        self.launch(address, &self.sandbox.environment()["DOCKER_HOST"], program, more).await
     }
 
     /// Like [`Stage::operator`], with this door between it and the engine.
     pub async fn operator_behind(&self, door: &Door, program: &str) -> Operator {
-        self.launch(LOOPBACK, &door.host(), program, &[]).await
+        let address = SocketAddr::new(LOOPBACK, unique_port());
+        self.launch(address, &door.host(), program, &[]).await
     }
 
-    async fn launch(&self, host: IpAddr, docker: &str, program: &str, more: &[&str]) -> Operator {
+    async fn launch(&self, address: SocketAddr, docker: &str, program: &str, more: &[&str]) -> Operator {
         let directory = std::env::temp_dir();
         let name = unique("operator");
         let (log, token) = (directory.join(format!("{name}.log")), directory.join(format!("{name}.token")));
         std::fs::write(&token, TOKEN).expect("the temporary directory can be written");
-        let address = SocketAddr::new(host, unique_port());
         let mut command = Command::new(program);
         command.args(["--listen", &address.to_string(), "--lease-term", LEASE, "--instance", &name]);
         command.args([

@@ -27,6 +27,7 @@ mod store;
 mod stores;
 mod suspended;
 mod undo;
+mod wakers;
 
 use std::sync::Arc;
 use std::task::Poll;

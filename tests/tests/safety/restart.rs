@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use skep::operation::client_spec::is_zero;
+use skep::operation::client_spec::is_asleep;
 use skep::operation::record::{Above, Manner, Operation, State, Trigger, Work};
 use skep::operation::saga::Env;
 use skep::swarm::object::TaskState;
@@ -72,7 +72,7 @@ async fn no_client_runs_while_what_it_needs_stops_is_down_or_is_not_healthy_yet(
     let (mut down, mut clients) = (0, 0);
     scene
         .drive_watched(&env, |shop| {
-            let is_new = !up(shop, "shop_db") || is_zero(&spec(shop, "shop_db"));
+            let is_new = !up(shop, "shop_db") || is_asleep(&spec(shop, "shop_db"));
             if is_new {
                 down += 1;
                 assert!(!app_runs(shop), "the application runs without its database");
@@ -111,7 +111,7 @@ async fn a_start_that_fails_starts_nothing_before_it_has_failed_and_leaves_nothi
     let (scene, env) = sick_db().await;
     let (mut stopped, mut started) = (false, None);
     scene
-        .drive_watched(&env, |shop| match is_zero(&spec(shop, "shop_app")) {
+        .drive_watched(&env, |shop| match is_asleep(&spec(shop, "shop_app")) {
             true => stopped = true,
             false if stopped && started.is_none() => started = Some(shop.sim.elapsed()),
             false => {}
@@ -137,7 +137,7 @@ async fn s12_what_somebody_deploys_while_it_is_stopped_is_what_starts() {
     let mut scene = of_db(at_zero()).await;
     let env = scene.driver("driver").await;
     let meddle = async {
-        once(&scene.shop, "the stop of the database", |shop| is_zero(&spec(shop, "shop_db"))).await;
+        once(&scene.shop, "the stop of the database", |shop| is_asleep(&spec(shop, "shop_db"))).await;
         update(&scene.shop, "shop_app", |spec| {
             spec["TaskTemplate"]["ContainerSpec"]["Env"] = json!(["RELEASE=2"]);
         })

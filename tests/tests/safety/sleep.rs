@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use skep::operation::client_spec::is_zero;
+use skep::operation::client_spec::is_asleep;
 use skep::operation::points;
 use skep::operation::record::{Above, Operation, State, Trigger, Work};
 use skep::operation::sleeper;
@@ -28,7 +28,7 @@ async fn asleep(service: &str, above: Above) -> Shop {
     let shop = Shop::start(ShopOptions { own_page: true, ..ShopOptions::default() }).await;
     let (shop, op) = done(shop, service, Work::Sleep { above }).await;
     assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
-    assert!(is_zero(&spec(&shop, service)));
+    assert!(is_asleep(&spec(&shop, service)));
     shop
 }
 
@@ -75,7 +75,7 @@ async fn a_restore_point_of_a_sleeper_holds_what_it_goes_back_to() {
     let held = app.spec.load(&engine, &point.id).await.unwrap();
     let held: serde_json::Value = serde_json::from_slice(&held).unwrap();
     assert_eq!(held["Mode"], awake["Mode"]);
-    assert!(is_zero(&spec(&scene.shop, "shop_app")), "it sleeps on");
+    assert!(is_asleep(&spec(&scene.shop, "shop_app")), "it sleeps on");
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,5 +112,5 @@ async fn what_a_person_has_scaled_to_zero_is_not_woken() {
     let (shop, op) = done(shop, "shop_app", Work::Sleep { above: Above::Refuse }).await;
     assert!(failed_with(&op, "at zero already"), "{:#?}", op.journal);
     let (shop, _) = done(shop, "shop_app", Work::Wake).await;
-    assert!(is_zero(&spec(&shop, "shop_app")));
+    assert!(is_asleep(&spec(&shop, "shop_app")));
 }

@@ -48,11 +48,17 @@ pub(super) async fn capture(
     };
     let ids: Vec<&str> = services.iter().map(|s| s.id.as_str()).collect();
     let tasks = cx.engine().tasks(&ids).await?;
+    let mut awakened = Vec::new();
+    for service in services {
+        awakened.push(Service { spec: awake(cx, service).await?, ..service.clone() });
+    }
+    let services = awakened.as_slice();
     let mut members = Vec::new();
     for service in services {
-        let bytes = serde_json::to_vec(&awake(cx, service).await?)
+        let bytes = serde_json::to_vec(&service.spec)
             .map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
-        let running = tasks.iter().filter(|t| t.service == service.id && t.state == TaskState::Running);
+        let own = tasks.iter().filter(|t| t.service == service.id && !client_spec::is_waker(&t.spec));
+        let running = own.filter(|t| t.state == TaskState::Running);
         let mut nodes: Vec<String> = running.filter_map(|t| t.node.clone()).collect();
         nodes.sort();
         nodes.dedup();
@@ -97,12 +103,12 @@ pub(super) async fn capture(
 
 /// The spec of a service, and of one that sleeps that to which it goes back: a point is gone back to in order to work.
 pub(super) async fn awake(cx: &Cx<'_>, service: &Service) -> Result<Value, Fault> {
-    if !client_spec::is_zero(&service.spec) {
+    if !client_spec::is_asleep(&service.spec) {
         return Ok(service.spec.clone());
     }
     let slept = sleeper::find(cx.engine(), service.name()).await?;
-    let slept = slept.filter(|(sleeper, _)| sleeper.service_id == service.id);
-    Ok(slept.map_or_else(|| service.spec.clone(), |(_, spec)| spec))
+    let slept = slept.filter(|slept| slept.sleeper.service_id == service.id);
+    Ok(slept.map_or_else(|| service.spec.clone(), |slept| slept.spec))
 }
 
 /// The configs or secrets that specs name, each once.

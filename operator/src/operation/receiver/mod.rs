@@ -31,6 +31,7 @@ use super::saga::Env;
 use super::wal;
 use crate::engines::Data;
 use crate::engines::found::{self, Found};
+use crate::operation::client_spec::is_waker;
 use crate::policy::{Policies, Policy, Section};
 use crate::swarm::engine::Engine;
 use crate::swarm::error::Error;
@@ -178,7 +179,8 @@ async fn target(env: &Env, service: &Service, policy: &Policy) -> Result<Option<
 
 async fn running(engine: &Engine, service: &str) -> Result<Option<Task>, Error> {
     let tasks = engine.tasks(&[service]).await?;
-    Ok(tasks.into_iter().find(|t| t.state == TaskState::Running && t.desired == TaskState::Running))
+    let runs = |t: &Task| t.state == TaskState::Running && t.desired == TaskState::Running;
+    Ok(tasks.into_iter().find(|t| runs(t) && !is_waker(&t.spec)))
 }
 
 /// What is to be done next.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engines::is_local;
-use crate::operation::client_spec::is_zero;
+use crate::operation::client_spec::is_asleep;
 use crate::operation::point::users_of;
 use crate::operation::record::Manner;
 use crate::policy::{Policies, Policy};
@@ -179,7 +179,7 @@ impl<'a> Scene<'a> {
         if !self.policy(service.name()).is_some_and(|p| p.enabled) {
             return Some(Left::NotEnabled);
         }
-        match (is_zero(&service.spec), self.asleep.contains(&service.id)) {
+        match (is_asleep(&service.spec), self.asleep.contains(&service.id)) {
             (true, true) => Some(Left::Asleep),
             (true, false) => Some(Left::AtZero),
             (false, _) => None,
@@ -201,7 +201,7 @@ impl<'a> Scene<'a> {
             Manner::Fitting => {
                 let (graph, name) = (self.policies.graph(), service.name());
                 let goes_away = |below: &String| targets.contains(below.as_str()) && self.is_missed(below);
-                let is_awake = |above: &String| self.find(above).is_some_and(|above| !is_zero(&above.spec));
+                let is_awake = |above: &String| self.find(above).is_some_and(|above| !is_asleep(&above.spec));
                 is_stateless(service, self.policy(name))
                     && !(self.is_missed(name) && graph.dependents_of(name).iter().any(is_awake))
                     && !graph.dependencies_of(name).iter().any(goes_away)

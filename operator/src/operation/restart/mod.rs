@@ -170,7 +170,7 @@ async fn decided(cx: &Cx<'_>, seen: &Seen) -> Result<Decision, Fault> {
         freeze::service(cx).await?;
     }
     let sleepers = sleeper::list(cx.engine()).await?;
-    let asleep: BTreeSet<String> = sleepers.into_iter().map(|(s, _)| s.service_id).collect();
+    let asleep: BTreeSet<String> = sleepers.into_iter().map(|s| s.sleeper.service_id).collect();
     let wanted = Wanted { name: &cx.op.intent.service, whole: *whole, manner: *manner, flush };
     let decision = decide(seen.services(), seen.policies(), &asleep, wanted);
     match decision.refused.is_empty() {

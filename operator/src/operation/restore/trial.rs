@@ -14,12 +14,13 @@ use skep_runner::{Report, Task};
 
 use super::cut::{hold, soon};
 use super::prepare::failures;
+use crate::operation::client_spec::{is_asleep, is_waker};
 use crate::operation::clients::Base;
 use crate::operation::data::unexpected;
 use crate::operation::frozen::{self, Client, Target};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Order, Outcome};
-use crate::operation::{canary, clients};
+use crate::operation::{canary, clients, sleeper};
 use crate::swarm::error::Error;
 use crate::swarm::object::{Kind, OP, ObjectRef, RegistryAuth};
 
@@ -99,6 +100,11 @@ async fn trial<'a>(
         let Some(mut base) = clients::load_base(cx, client).await? else { continue };
         if let Some(spec) = specs.get(&client.name) {
             base.spec.clone_from(spec);
+        }
+        if is_waker(&base.spec["TaskTemplate"]) {
+            // What stands there knows nothing of the data: the application that sleeps is tried.
+            let Some(slept) = sleeper::find(cx.engine(), &client.name).await? else { continue };
+            base.spec = slept.spec;
         }
         let name = canary::name(&cx.op.id, base.number);
         let checks = canary::checks(client, &base.spec, &name);
@@ -225,7 +231,8 @@ pub(in crate::operation) async fn check_client(
         return Ok(None);
     }
     match clients::find(cx, client).await? {
-        Some(service) if service.replicas() != Some(0) => {
+        // The checks of what sleeps behind a waker would wake it.
+        Some(service) if !is_asleep(&service.spec) => {
             run_net_checks(cx, client, &service.spec, checks, key).await
         }
         Some(_) | None => Ok(None),

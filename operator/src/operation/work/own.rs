@@ -139,9 +139,8 @@ async fn image(cx: &Cx<'_>) -> Result<String, Fault> {
     if let Some(image) = &cx.env.settings.image {
         return Ok(image.clone());
     }
-    let here = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let found = cx.engine().image_of_container(&here).await?;
-    found.ok_or_else(|| {
+    let own = cx.own_task().await?;
+    own.map(|own| own.image).ok_or_else(|| {
         Fault::failed(
             "Skep's own image is not known here, which is needed for stores on S3, encryption and copies: name it in \
              the setting SKEP_IMAGE",

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Engine, exact, filters, list, understood};
 use crate::swarm::decode;
 use crate::swarm::error::Error;
-use crate::swarm::object::{RegistryAuth, Service, Task};
+use crate::swarm::object::{OwnTask, RegistryAuth, Service, Task};
 use crate::swarm::transport::{Call, encode};
 
 /// Task lists are asked for so many services at once: the filter travels in the request line.
@@ -121,11 +121,11 @@ impl Engine {
         self.list_tasks(format!("/tasks?{}", filters(&json!({"label": wanted})))).await
     }
 
-    /// The image of the task whose container's id begins with this, as containers are named for themselves.
+    /// The task whose container's id begins with this, as containers are named for themselves.
     ///
     /// # Errors
     /// When the engine cannot be asked.
-    pub async fn image_of_container(&self, id: &str) -> Result<Option<String>, Error> {
+    pub async fn task_of_container(&self, id: &str) -> Result<Option<OwnTask>, Error> {
         // A name that is shorter, or no hexadecimal number, was given by a person.
         if id.len() < 12 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Ok(None);
@@ -137,11 +137,13 @@ impl Engine {
             let container = task["Status"]["ContainerStatus"]["ContainerID"].as_str();
             container.is_some_and(|c| c.starts_with(id))
         };
-        let found = tasks?
-            .iter()
-            .find(is_here)
-            .and_then(|t| t["Spec"]["ContainerSpec"]["Image"].as_str().map(str::to_owned));
-        Ok(found)
+        let own = |task: &Value| {
+            Some(OwnTask {
+                image: task["Spec"]["ContainerSpec"]["Image"].as_str()?.to_owned(),
+                service: task["ServiceID"].as_str()?.to_owned(),
+            })
+        };
+        Ok(tasks?.iter().find(is_here).and_then(own))
     }
 
     async fn tasks_at_once(&self, service_ids: &[&str]) -> Result<Vec<Task>, Error> {
