@@ -1,7 +1,7 @@
 # The only entry: `make` lists the targets. Each is a call of cargo or of a script, which says more.
 static := x86_64-unknown-linux-musl
 .DEFAULT_GOAL := help
-.PHONY: soak help setup demo test test-unit bench-restore bench-backup check runner images image sandbox-up sandbox-down sandbox-wipe
+.PHONY: soak help setup demo test test-unit bench-restore bench-backup bench-wake check runner images image sandbox-up sandbox-down sandbox-wipe
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ bench-backup: setup ## the runner against pg_dump, pg_restore and tar, its memor
 		cat target/bench-backup.txt; exit $$status
 	cargo build --release -p skep-tests --bins
 	target/release/bench_backup target/bench-backup.txt; status=$$?; tests/sandbox/engine.sh down; exit $$status
+
+bench-wake: setup ## what the waker costs in the path of requests, against nginx with and without auth_request
+	cargo build --release -p skep-tests --bin bench_wake
+	target/release/bench_wake
 
 soak: setup ## hours: every write of every operation, and on a real Swarm a kill at the first writes of every step of a restore
 	SKEP_SAGA=all cargo test --workspace --test saga

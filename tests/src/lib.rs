@@ -15,4 +15,5 @@ pub mod sandbox;
 pub mod sim;
 pub mod smtp;
 pub mod stage;
+pub mod waking;
 pub mod yard;
