@@ -40,17 +40,22 @@ impl Open {
         self.is_leaving.store(true, Ordering::SeqCst);
     }
 
+    /// Whether nothing is open.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.now.load(Ordering::SeqCst) == 0
+    }
+
     /// Waits until nothing is open and nothing has come for so long; after [`Open::leave`].
     pub(crate) async fn quiet(&self, quiet: Duration) {
         loop {
             let closed = self.closed.notified();
-            if self.now.load(Ordering::SeqCst) > 0 {
+            if !self.is_idle() {
                 closed.await;
                 continue;
             }
             let before = self.ever.load(Ordering::SeqCst);
             sleep(quiet).await;
-            if self.now.load(Ordering::SeqCst) == 0 && self.ever.load(Ordering::SeqCst) == before {
+            if self.is_idle() && self.ever.load(Ordering::SeqCst) == before {
                 return;
             }
         }

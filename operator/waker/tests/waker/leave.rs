@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use hyper::client::conn::http2;
 use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
@@ -124,4 +126,38 @@ async fn connections_with_nothing_on_them_do_not_keep_it() {
     stage.waker.stop();
     stage.waker.left().await;
     drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_of_http_2_are_not_lost_either() {
+    let mut stage = Stage::new(|_| ()).await;
+    let application = Server::application().await;
+    stage.waker.names.list(application.at);
+    let io = TokioIo::new(tokio::net::TcpStream::connect(stage.waker.at).await.unwrap());
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let at = stage.waker.at;
+    let load = tokio::spawn(async move {
+        let mut answered = 0_usize;
+        // As clients do: a connection that says it goes away takes no more, and what it has taken is answered.
+        while sender.ready().await.is_ok() {
+            let request = Request::get(format!("http://{at}/")).body(nothing()).unwrap();
+            match sender.try_send_request(request).await {
+                Ok(response) => {
+                    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "the application");
+                }
+                Err(mut error) => {
+                    assert!(error.take_message().is_some(), "a call was lost: {:?}", error.error());
+                    return answered;
+                }
+            }
+            answered += 1;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        answered
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    stage.waker.stop();
+    assert!(soon(load).await.unwrap() > 10);
+    stage.waker.left().await;
 }
