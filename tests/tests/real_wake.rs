@@ -112,12 +112,17 @@ impl Scene {
     }
 
     async fn sleep(&self, short: &str, above: Above) {
+        self.fall_asleep(short, above).await;
+        let service = self.stage.engine.service(&self.stage.service(short)).await.unwrap();
+        assert!(is_asleep(&service.spec) && is_waker(&service.spec["TaskTemplate"]));
+    }
+
+    /// As [`Scene::sleep`], where somebody may wake it at once.
+    async fn fall_asleep(&self, short: &str, above: Above) {
         let service = self.stage.engine.service(&self.stage.service(short)).await.unwrap();
         let id = self.stage.ask_of(service.name(), &service.id, Work::Sleep { above }).await;
         let ended = self.stage.ended(&id).await;
         assert_eq!(ended.journal.state, State::Succeeded, "{:#?}", ended.journal);
-        let service = self.stage.engine.service(&self.stage.service(short)).await.unwrap();
-        assert!(is_asleep(&service.spec) && is_waker(&service.spec["TaskTemplate"]));
     }
 
     /// The wakes of a service that its waker asked for.
@@ -209,7 +214,7 @@ async fn a_connection_to_the_database(scene: &Scene) {
 /// Users come all the while it falls asleep and wakes: each of them gets the application's own answer.
 async fn users_all_the_while(scene: &Scene) {
     let users = scene.stage.users(20);
-    scene.sleep("app", Above::Alone).await;
+    scene.fall_asleep("app", Above::Alone).await;
     eventually("a wake", PATIENCE, async || {
         let wakes = scene.wakes("app").await.len();
         if wakes == 3 { Ok(()) } else { Err(format!("{wakes} wakes")) }
