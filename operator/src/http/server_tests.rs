@@ -104,7 +104,11 @@ struct Answer {
 }
 
 fn tokens(token: &str) -> Tokens {
-    let path = std::env::temp_dir().join(format!("skep-http-{token}-{:?}", std::thread::current().id()));
+    let path = std::env::temp_dir().join(format!(
+        "skep-http-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
     std::fs::write(&path, token).unwrap();
     let tokens = Tokens::from_file(&path).unwrap();
     std::fs::remove_file(&path).unwrap();

@@ -106,15 +106,15 @@ mod tests {
     use std::io::Write;
 
     fn of(content: &str) -> Result<Tokens, Unusable> {
-        let path = std::env::temp_dir().join(format!("skep-token-{}", hex(&hash(content))));
+        let path = std::env::temp_dir().join(format!(
+            "skep-token-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
         std::fs::File::create(&path).unwrap().write_all(content.as_bytes()).unwrap();
         let tokens = Tokens::from_file(&path);
         std::fs::remove_file(&path).unwrap();
         tokens
-    }
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|b| format!("{b:02x}")).collect()
     }
 
     #[test]
