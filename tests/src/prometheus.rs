@@ -68,6 +68,11 @@ impl Prometheus {
         prometheus
     }
 
+    /// Where it answers, as a setting names it.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// The result of an instant query, empty where there is nothing.
     ///
     /// # Panics
