@@ -284,8 +284,9 @@ proptest! {
         prop_assert_eq!(schedule.next_after(between), Some(next));
     }
 
+    // From 2011 on: the rarest days come every 28 years, and schedules know none from before 1970.
     #[test]
-    fn the_last_time_is_the_one_before_the_next(text in any_cron(), second in 200_000_000_i64..3_700_000_000) {
+    fn the_last_time_is_the_one_before_the_next(text in any_cron(), second in 1_300_000_000_i64..3_700_000_000) {
         let schedule = Schedule::parse(&text).unwrap();
         let now = Timestamp::from_second(second).unwrap();
         let last = schedule.last_at(now).unwrap();
