@@ -213,7 +213,8 @@ async fn a_connection_to_the_database(scene: &Scene) {
 
 /// Users come all the while it falls asleep and wakes: each of them gets the application's own answer.
 async fn users_all_the_while(scene: &Scene) {
-    let users = scene.stage.users(20);
+    // Who comes while it falls asleep waits until that is done, and until it is awake again.
+    let users = scene.stage.patient_users(20, PATIENCE);
     scene.fall_asleep("app", Above::Alone).await;
     eventually("a wake", PATIENCE, async || {
         let wakes = scene.wakes("app").await.len();

@@ -74,7 +74,7 @@ async fn the_proxy_loses_no_request_while_the_application_goes_and_comes_back(sh
     shop.scale(2).await;
     let target = (shop.sandbox.address(), shop.port).into();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let load = Load { target, path: "/".to_owned(), rate: 100, order_every: 20 };
+    let load = Load { target, path: "/".to_owned(), rate: 100, order_every: 20, patience: load::PATIENCE };
     let load = tokio::spawn(load::run(load, async move { drop(stopped.await) }));
     shop.scale(0).await;
     eventually("the proxy's page", PATIENCE, async || {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use skep_tests::load::{Load, Report, run};
+use skep_tests::load::{Load, PATIENCE, Report, run};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{interval, sleep};
 
@@ -40,7 +40,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let Arguments { target, rate, path, order_every, seconds, stop_file, output } = arguments;
     let stop = stopped(seconds, stop_file);
-    let report = run(Load { target, path, rate, order_every }, stop).await;
+    let report = run(Load { target, path, rate, order_every, patience: PATIENCE }, stop).await;
     match write(&report, output.as_deref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

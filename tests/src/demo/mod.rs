@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::load::{Load, Report};
+use crate::load::{Load, PATIENCE, Report};
 use crate::sandbox::http_get;
 use show::{Mail, bar, heading};
 pub use stage::Stage;
@@ -226,6 +226,7 @@ impl Users {
             path: "/".to_owned(),
             rate: RATE,
             order_every: ORDER_EVERY,
+            patience: PATIENCE,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let report = tokio::spawn(crate::load::run(load, async { drop(stopped.await) }));

@@ -19,7 +19,7 @@ pub use report::{Report, Second, Span, Totals};
 
 use client::{Connection, ask_once};
 
-/// Longest time for an answer; more is a wrong one.
+/// How long most users wait for an answer.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Requests a second of one client that keeps its connection.
 const KEPT_RATE: u32 = 10;
@@ -36,6 +36,8 @@ pub struct Load {
     pub rate: u32,
     /// Every so many requests one is `POST /orders`; none where 0.
     pub order_every: u32,
+    /// Longest time for an answer; more is a wrong one.
+    pub patience: Duration,
 }
 
 /// What one request came to.
@@ -141,7 +143,7 @@ async fn kept_client(shared: Arc<Shared>, first: u32, mut stopped: Stopped) {
         }
         let sent = Instant::now();
         let asked = ask_kept(&mut connection, &shared.load, shared.is_order(number));
-        let verdict = timeout(PATIENCE, asked).await.unwrap_or(Verdict::Wrong(Wrong::Timeout));
+        let verdict = timeout(shared.load.patience, asked).await.unwrap_or(Verdict::Wrong(Wrong::Timeout));
         if matches!(verdict, Verdict::Wrong(Wrong::Refused | Wrong::Reset | Wrong::Timeout | Wrong::Other)) {
             connection = None;
         }
@@ -178,7 +180,8 @@ async fn single_clients(shared: Arc<Shared>, rate: u32, mut stopped: Stopped) {
         under_way.spawn(async move {
             let sent = Instant::now();
             let asked = ask_once(&shared.load, shared.is_order(number));
-            let verdict = timeout(PATIENCE, asked).await.unwrap_or(Verdict::Wrong(Wrong::Timeout));
+            let verdict =
+                timeout(shared.load.patience, asked).await.unwrap_or(Verdict::Wrong(Wrong::Timeout));
             shared.note(sent, verdict);
         });
     }

@@ -6,7 +6,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 
 fn load(target: SocketAddr) -> Load {
-    Load { target, path: "/".to_owned(), rate: 40, order_every: 0 }
+    Load { target, path: "/".to_owned(), rate: 40, order_every: 0, patience: PATIENCE }
 }
 
 /// A server that answers each connection with these bytes and closes it.

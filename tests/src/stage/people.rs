@@ -1,12 +1,13 @@
 //! Users: constant load from before an operation until after it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::Stage;
-use crate::load::{Load, Report, run};
+use crate::load::{Load, PATIENCE, Report, run};
 
 /// Users at the shop's door.
 pub struct Users {
@@ -29,8 +30,13 @@ impl Users {
 impl Stage {
     /// Users who come at `rate` requests a second and place an order with one request of ten.
     pub fn users(&self, rate: u32) -> Users {
+        self.patient_users(rate, PATIENCE)
+    }
+
+    /// As [`Stage::users`], who wait for an answer as long as this.
+    pub fn patient_users(&self, rate: u32, patience: Duration) -> Users {
         let target = SocketAddr::new(self.sandbox.address(), self.port);
-        let load = Load { target, path: "/orders/last".to_owned(), rate, order_every: 10 };
+        let load = Load { target, path: "/orders/last".to_owned(), rate, order_every: 10, patience };
         let (leave, left) = oneshot::channel();
         let report = tokio::spawn(async move { run(load, async { drop(left.await) }).await });
         Users { leave, report }
