@@ -139,7 +139,7 @@ pub static KEYS: &[KeySpec] = &[
         .into(|d, _, t| put(&mut d.scale.wake_mode, t, value::wake_mode)),
     key("skep.scale.wake.timeout", Section::Scale, Kind::Duration, "60s", "The longest that a request waits for the service to be up; then it gets the page, with status 503.")
         .default("1m")
-        .into(|d, _, t| put(&mut d.scale.wake_timeout, t, duration::parse_positive)),
+        .into(|d, _, t| put(&mut d.scale.wake_timeout, t, value::wake_timeout)),
     key("skep.scale.wake.ignore", Section::Scale, Kind::Rules, "path:/health, agent:*monitor*", "What wakes nobody, as what monitors and robots ask: it gets the page, with status 503. Rules are `path:`, `agent:` (the User-Agent) with `*` for anything, and `source:` with an address or a network as in `10.0.0.0/8`.")
         .into(|d, _, t| put(&mut d.scale.wake_ignore, t, |t| value::list(t, value::rule))),
     key("skep.scale.wake.page", Section::Scale, Kind::Config, "shop_asleep", "The full name of a Swarm config that holds your own page (HTML), shown as it is while the service wakes.")

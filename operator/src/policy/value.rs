@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use skep_waker::Rule;
-use skep_waker::task::Mode;
+use skep_waker::task::{LONGEST_HOLD_S, Mode};
 
 use super::duration;
 use super::problem::Code;
@@ -179,6 +179,15 @@ pub fn idle_after(text: &str) -> Result<Duration, Fault> {
         return Err(Fault::new(Code::BadDuration).because("at least a minute"));
     }
     Ok(after)
+}
+
+/// How long a request may be held: no longer than a waker holds one.
+pub fn wake_timeout(text: &str) -> Result<Duration, Fault> {
+    let timeout = duration::parse_positive(text)?;
+    if timeout > Duration::from_secs(LONGEST_HOLD_S) {
+        return Err(Fault::new(Code::BadDuration).because("at most an hour"));
+    }
+    Ok(timeout)
 }
 
 /// What a request gets that comes while its service sleeps.

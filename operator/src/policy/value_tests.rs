@@ -13,6 +13,14 @@ fn hint<T>(result: Result<T, Fault>) -> Option<String> {
 }
 
 #[test]
+fn a_request_is_held_no_longer_than_a_waker_holds_one() {
+    assert_eq!(wake_timeout("1h"), Ok(Duration::from_secs(3600)));
+    for text in ["61m", "0s", "soon"] {
+        assert_eq!(wake_timeout(text).map_err(|fault| fault.code), Err(Code::BadDuration), "{text}");
+    }
+}
+
+#[test]
 fn only_true_and_false_are_flags_and_the_others_are_explained() {
     assert_eq!((flag("true"), flag("false")), (Ok(true), Ok(false)));
     for (text, meant) in [

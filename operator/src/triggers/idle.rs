@@ -27,6 +27,8 @@ use crate::swarm::object::Service;
 
 /// Longest time for one answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest time for all of them: who asks has schedules to meet.
+const ALL: Duration = Duration::from_secs(10);
 /// Questions at once.
 const AT_ONCE: usize = 4;
 /// Largest answer.
@@ -93,7 +95,8 @@ pub async fn unused(settings: &Settings, services: &[Service]) -> BTreeSet<Strin
     }
     let answers =
         stream::iter(asked).map(|(name, idle)| unless_used(settings.prometheus.clone(), name, idle));
-    let answers: Vec<Option<String>> = answers.buffer_unordered(AT_ONCE).collect().await;
+    let in_time = answers.buffer_unordered(AT_ONCE).take_until(tokio::time::sleep(ALL));
+    let answers: Vec<Option<String>> = in_time.collect().await;
     answers.into_iter().flatten().collect()
 }
 
