@@ -71,11 +71,25 @@ async fn received(yard: &Yard, at: &str) {
     .await;
 }
 
+/// A server that lets no replication in: `skep check` has it from here.
+async fn told_what_is_missing(yard: &Yard) {
+    let env = yard.env(yard.settings.clone());
+    eventually("what is missing is told", PATIENCE, async || {
+        receiver::reconcile(&env, false).await.map_err(|e| e.to_string())?;
+        let all = receiver::standings(&env.engine).await.map_err(|e| e.to_string())?;
+        let standing = all.get(&yard.stack.service("db")).ok_or("there is no receiver")?;
+        let fault = standing.fault.clone().unwrap_or_default();
+        fault.contains("host replication shop").then_some(()).ok_or(fault)
+    })
+    .await;
+}
+
 #[tokio::test]
 #[ignore = "needs the sandbox"]
 async fn a_database_comes_back_as_it_was_at_a_moment() {
     let yard = Yard::deploy("wal", STACK, Settings::default()).await;
     yard.sh("db", &sql("CREATE TABLE orders (what text); INSERT INTO orders VALUES ('a'); SELECT 1")).await;
+    told_what_is_missing(&yard).await;
     let line = "echo 'host replication all all scram-sha-256' >>$PGDATA/pg_hba.conf";
     yard.sh("db", &format!("{line} && {}", sql("SELECT pg_reload_conf()"))).await;
     received(&yard, &now(&yard).await).await;

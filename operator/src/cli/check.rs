@@ -1,12 +1,14 @@
 //! `skep check`, `skep labels` and `skep explain`: what people can ask about labels. The first needs the Swarm only
 //! when it is asked about services there; the others never do.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
 use super::out::Format;
-use crate::policy::lint::Environment;
-use crate::policy::{CheckReport, value};
+use crate::operation::receiver::Standing;
+use crate::policy::lint::{Environment, Finding};
+use crate::policy::{CheckReport, Problem, Section, value};
 use crate::policy::{Code, check_files, check_service, check_services, explain, labels_reference};
 use crate::swarm::object::Service;
 
@@ -20,6 +22,15 @@ pub struct CheckArgs {
     /// Name that the stack of the files will have.
     #[arg(long, value_name = "NAME")]
     pub stack: Option<String>,
+}
+
+/// What of the Swarm is looked at, where it is needed.
+#[derive(Clone, Debug, Default)]
+pub struct Swarm {
+    /// All services.
+    pub services: Vec<Service>,
+    /// How the receivers of write-ahead logs stand, by the names of their services.
+    pub received: BTreeMap<String, Standing>,
 }
 
 /// `skep explain [CODE]`
@@ -46,8 +57,9 @@ impl CheckArgs {
         self.targets.is_empty() || self.targets.iter().any(|target| !is_file(target))
     }
 
-    /// Checks what was asked for. `services` are all services of the Swarm, where they are needed.
-    pub fn run(&self, environment: &Environment<'_>, services: &[Service], format: Format) -> Answer {
+    /// Checks what was asked for.
+    pub fn run(&self, environment: &Environment<'_>, swarm: &Swarm, format: Format) -> Answer {
+        let services = swarm.services.as_slice();
         let (files, names): (Vec<&String>, Vec<&String>) = self.targets.iter().partition(|t| is_file(t));
         let mut report = CheckReport::default();
         if !files.is_empty() {
@@ -63,11 +75,33 @@ impl CheckArgs {
                 None => return no_such_service(name, services),
             }
         }
+        swarm.tell_logs(&mut report);
         let text = match format {
             Format::Human => report.to_string(),
             Format::Json => serde_json::to_string_pretty(&report).map(|t| t + "\n").unwrap_or_default(),
         };
         Answer { text, exit_code: report.exit_code() }
+    }
+}
+
+// === impl Swarm ===
+
+impl Swarm {
+    /// What a server lacks is known to the one who receives its log.
+    fn tell_logs(&self, report: &mut CheckReport) {
+        for name in &report.services {
+            let Some(why) = self.received.get(name).and_then(|standing| standing.fault.as_ref()) else {
+                continue;
+            };
+            let problem = Problem::new(Code::LogNotReceived, Section::Backup, "skep.backup.wal");
+            report.findings.push(Finding {
+                level: Code::LogNotReceived.level(),
+                file: None,
+                line: None,
+                service: Some(name.clone()),
+                problem: problem.got("true").want(why.as_str()),
+            });
+        }
     }
 }
 
@@ -137,10 +171,12 @@ mod tests {
         Command::parse_from([&["check"], words].concat()).check
     }
 
-    fn services() -> Vec<Service> {
+    fn swarm() -> Swarm {
         let labels = json!({ "skep.enable": "true", "skep.data": "mongodbb" });
         let spec = json!({ "Name": "shop_db", "Labels": labels });
-        vec![Service { id: "x".to_owned(), version: 1, spec, update: None, created: Timestamp::UNIX_EPOCH }]
+        let created = Timestamp::UNIX_EPOCH;
+        let service = Service { id: "x".to_owned(), version: 1, spec, update: None, created };
+        Swarm { services: vec![service], received: BTreeMap::new() }
     }
 
     const TEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/check/ten-mistakes.yml");
@@ -149,7 +185,7 @@ mod tests {
     fn a_stack_file_is_checked_without_the_swarm() {
         let check = args(&[TEN]);
         assert!(!check.needs_swarm() && !args(&["not-there.yml"]).needs_swarm());
-        let answer = check.run(&|_| None, &[], Format::Human);
+        let answer = check.run(&|_| None, &Swarm::default(), Format::Human);
         assert_eq!(answer.exit_code, 1);
         assert!(
             answer.text.ends_with("10 problems, 0 warnings, 3 services with labels of Skep\n"),
@@ -161,21 +197,43 @@ mod tests {
     fn services_are_checked_by_name_or_all_together() {
         for words in [&["shop_db"][..], &[]] {
             assert!(args(words).needs_swarm());
-            let answer = args(words).run(&|_| None, &services(), Format::Human);
+            let answer = args(words).run(&|_| None, &swarm(), Format::Human);
             assert_eq!(answer.exit_code, 1);
             assert!(
                 answer.text.starts_with("L011  service `shop_db`, `skep.data` = \"mongodbb\"\n"),
                 "{answer}"
             );
         }
-        let answer = args(&["shop_bd"]).run(&|_| None, &services(), Format::Human);
+        let answer = args(&["shop_bd"]).run(&|_| None, &swarm(), Format::Human);
         assert_eq!(answer.exit_code, 2);
         assert!(answer.text.contains("did you mean `shop_db`?"), "{answer}");
     }
 
     #[test]
+    fn what_a_server_lacks_for_its_log_is_told_of_one_that_runs() {
+        let mut swarm = swarm();
+        let labels = json!({ "skep.enable": "true", "skep.data": "postgres", "skep.backup.wal": "true",
+            "skep.backup.schedule": "@daily" });
+        swarm.services[0].spec["Labels"] = labels;
+        let mut standing = Standing { service: "shop_db".to_owned(), ..Standing::default() };
+        swarm.received.insert("shop_db".to_owned(), standing.clone());
+        let said = |swarm: &Swarm| args(&["shop_db"]).run(&|_| None, swarm, Format::Human);
+        assert_eq!(said(&swarm).text, "0 problems, 0 warnings, 1 service with labels of Skep\n");
+        standing.fault =
+            Some("the write-ahead log cannot be received: set max_slot_wal_keep_size".to_owned());
+        swarm.received.insert("shop_db".to_owned(), standing);
+        let answer = said(&swarm);
+        assert_eq!(answer.exit_code, 0);
+        assert!(
+            answer.text.starts_with("W011  service `shop_db`, `skep.backup.wal` = \"true\"\n"),
+            "{answer}"
+        );
+        assert!(answer.text.contains("set max_slot_wal_keep_size"), "{answer}");
+    }
+
+    #[test]
     fn files_and_services_can_be_asked_about_together_and_as_json() {
-        let answer = args(&[TEN, "shop_db"]).run(&|_| None, &services(), Format::Json);
+        let answer = args(&[TEN, "shop_db"]).run(&|_| None, &swarm(), Format::Json);
         let report: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
         assert_eq!(report["findings"].as_array().map(Vec::len), Some(11));
     }

@@ -51,6 +51,7 @@ pub use out::{Format, Out, OutArgs};
 pub use settings::{LogFormat, OperatorArgs, WorkArgs};
 pub use waker::WakerArgs;
 
+use crate::operation::receiver;
 use crate::operation::saga::Clock;
 use crate::runtime::clock;
 use crate::swarm::engine::Engine;
@@ -208,7 +209,7 @@ impl Cli {
             Command::Waker(args) if args.healthy => Ok(waker::healthy(out, args).await),
             Command::Completions { shell } => Ok(completions(out, *shell)),
             Command::Check(args) if !args.needs_swarm() => {
-                Ok(tell(out, &args.run(&variable, &[], self.out.output)))
+                Ok(tell(out, &args.run(&variable, &check::Swarm::default(), self.out.output)))
             }
             Command::Operator(_) | Command::Task { .. } | Command::Waker(_) => {
                 Err(Failure::refused("the operator and its jobs are not run from here"))
@@ -239,7 +240,9 @@ impl Cli {
             Command::Ops(args) => ops::ops(session, args).await,
             Command::Check(args) => {
                 let services = session.engine.services(&[]).await?;
-                Ok(tell(&session.out, &args.run(&variable, &services, self.out.output)))
+                let received = receiver::standings(&session.engine).await?;
+                let swarm = check::Swarm { services, received };
+                Ok(tell(&session.out, &args.run(&variable, &swarm, self.out.output)))
             }
             Command::Release(args) => release::release(session, args).await,
             Command::Operator(_)

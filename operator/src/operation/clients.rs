@@ -108,6 +108,32 @@ pub async fn all_stopped(cx: &mut Cx<'_>, clients: &[Client]) -> Result<Progress
     Ok(Progress::Wait(wait))
 }
 
+/// The same one client after the other, so that nothing loses what it needs before it has stopped. Each has the whole time for
+/// itself; `late` says what becomes of one that takes longer.
+///
+/// # Errors
+/// When a client does not stop and `late` says so, or what the engine says.
+pub async fn stopped_in_turn(
+    cx: &mut Cx<'_>,
+    clients: &[Client],
+    late: fn(&mut Cx<'_>, &Client, &Wait) -> Result<(), Fault>,
+) -> Result<Progress, Fault> {
+    for client in clients {
+        let since = turn(cx, Turn::Stop, client).await?;
+        let Some(wait) = stop(cx, std::slice::from_ref(client)).await? else { continue };
+        if cx.since(since) <= cx.env.settings.stop_deadline {
+            return Ok(Progress::Wait(wait));
+        }
+        late(cx, client, &wait)?;
+    }
+    journaled(cx)
+}
+
+/// What did not stop in its time, as a failure.
+pub fn does_not_stop(client: &Client, wait: &Wait) -> Fault {
+    Fault::failed(format!("{} does not stop: {}", client.name, wait.why))
+}
+
 /// The step is done, and what it has journaled about clients stays.
 ///
 /// # Errors

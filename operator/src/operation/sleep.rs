@@ -1,7 +1,8 @@
 //! Sleep: claim ↩ · plan ↩ · stop ↩ (to zero, or behind a waker) · remember ↩ · release. The way back is [`super::wake`].
 //!
-//! Invariants: nothing falls asleep under something that needs it and is awake, unless that was asked for; what is remembered is what was found when it
-//! stopped, or what somebody deployed while it did.
+//! Invariants: nothing falls asleep under something that needs it and is awake, unless that was asked for; what is needed stops
+//! once everything that needs it has, as the last of its sessions would wake it again where a waker stands in; what is
+//! remembered is what was found when it stopped, or what somebody deployed while it did.
 
 use serde_json::Value;
 
@@ -75,7 +76,11 @@ impl Saga for Sleep {
             Step::Plan => plan(cx).await,
             Step::Stop => {
                 recall(cx).await?;
-                clients::stopped(cx).await
+                let clients = frozen::load(cx).await?.clients;
+                clients::stopped_in_turn(cx, &clients, |_, client, wait| {
+                    Err(clients::does_not_stop(client, wait))
+                })
+                .await
             }
             Step::Remember => {
                 for client in frozen::load(cx).await?.clients {

@@ -185,6 +185,8 @@ codes! {
     LoneBackup = "W009",
     /// A log that is received, but no schedule takes base backups.
     LogWithoutBackup = "W010",
+    /// A log that is not received now.
+    LogNotReceived = "W011",
 }
 
 /// A problem with the service that it belongs to, for printing.

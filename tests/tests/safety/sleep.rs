@@ -11,7 +11,7 @@ use skep_tests::saga::{Scene, connect, update};
 use skep_tests::sim::Unhealthy;
 use skep_tests::sim::shop::{Shop, ShopOptions};
 
-use super::{beside, driven, failed_with, once, spec, step};
+use super::{app_runs, beside, driven, failed_with, once, spec, step};
 
 fn person() -> Trigger {
     Trigger::Person { name: "somebody".to_owned() }
@@ -45,6 +45,25 @@ async fn nothing_falls_asleep_under_what_needs_it_unless_that_was_asked_for() {
     assert_eq!(step(&op, "stop"), None);
     assert_eq!(spec(&shop, "shop_db"), before);
     assert!(!sleeps(&shop, "shop_db").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_needed_falls_asleep_once_everything_that_needs_it_has_stopped() {
+    let shop = Shop::start(ShopOptions { own_page: true, ..ShopOptions::default() }).await;
+    let scene = Scene::ask_for(shop, "shop_db", Work::Sleep { above: Above::Along }, person()).await;
+    let env = scene.driver("driver").await;
+    let (mut alone, mut down) = (0, 0);
+    scene
+        .drive_watched(&env, |shop| match is_asleep(&spec(shop, "shop_db")) {
+            true => {
+                down += 1;
+                assert!(!app_runs(shop), "the application runs, and its database does not");
+            }
+            false => alone += usize::from(!app_runs(shop)),
+        })
+        .await;
+    assert_eq!(scene.operation().await.journal.state, State::Succeeded);
+    assert!(alone > 0 && down > 0, "the order was not seen: {alone} {down}");
 }
 
 #[tokio::test(start_paused = true)]

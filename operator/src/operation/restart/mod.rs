@@ -119,7 +119,7 @@ impl Saga for Restart {
         match step {
             Step::Claim => take(cx).await,
             Step::Plan => plan(cx).await,
-            Step::Stop => stop(cx).await,
+            Step::Stop => clients::stopped_in_turn(cx, &load(cx).await?.clients, late).await,
             Step::Start => start(cx).await,
             Step::Roll => roll::run(cx, &load(cx).await?.rolls).await,
             Step::Release => backup::release(cx).await,
@@ -267,21 +267,13 @@ fn summary(frozen: &Frozen) -> Progress {
     Progress::Done(json!({ "stop": stop, "roll": roll }))
 }
 
-/// One service after the other, so that nothing loses what it needs before it has stopped.
-async fn stop(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-    for client in &load(cx).await?.clients {
-        let since = clients::turn(cx, clients::Turn::Stop, client).await?;
-        let Some(wait) = clients::stop(cx, std::slice::from_ref(client)).await? else { continue };
-        if cx.since(since) <= cx.env.settings.stop_deadline {
-            return Ok(Progress::Wait(wait));
-        }
-        // Two at once of what keeps files is nothing that a person can want (S8).
-        if !is_forced(cx) || client.holds_files {
-            return Err(Fault::failed(format!("{} does not stop: {}", client.name, wait.why)));
-        }
-        cx.remark(format!("{} was not waited for any longer when it stopped", client.name));
+/// Two at once of what keeps files is nothing that a person can want (S8).
+fn late(cx: &mut Cx<'_>, client: &Client, wait: &Wait) -> Result<(), Fault> {
+    if !is_forced(cx) || client.holds_files {
+        return Err(clients::does_not_stop(client, wait));
     }
-    clients::journaled(cx)
+    cx.remark(format!("{} was not waited for any longer when it stopped", client.name));
+    Ok(())
 }
 
 /// One service after the other in the reverse order: each is up and has passed its checks before the next.

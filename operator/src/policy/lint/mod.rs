@@ -99,7 +99,7 @@ fn check_live(services: &[Service], wanted: impl Fn(&Service) -> bool) -> CheckR
                 problem,
             });
         }
-        report.notes.extend(note(&name, &name, &parsed.policy));
+        report.notes.extend(alert_note(&name, &name, &parsed.policy));
         report.services.push(name);
     }
     report
@@ -229,9 +229,11 @@ impl<'a> Checked<'a> {
     }
 
     fn notes(&self) -> Vec<String> {
-        let all = self.labelled();
-        all.filter_map(|(short, _, parsed)| note(short, &format!("{}_{short}", self.name), &parsed.policy))
-            .collect()
+        let notes = |(short, policy): (&str, &Policy)| {
+            let full = format!("{}_{short}", self.name);
+            [alert_note(short, &full, policy), log_note(short, &full, policy)].into_iter().flatten()
+        };
+        self.labelled().flat_map(|(short, _, parsed)| notes((short, &parsed.policy))).collect()
     }
 }
 
@@ -244,10 +246,19 @@ fn parse_service(service: &StackService) -> Parsed {
 }
 
 /// The other half of an alert's opt-in, which stands in the alert's rule.
-fn note(shown: &str, full: &str, policy: &Policy) -> Option<String> {
+fn alert_note(shown: &str, full: &str, policy: &Policy) -> Option<String> {
     let alerts =
         policy.restore.as_ref().map(|r| r.on_alert.join("`, `")).filter(|names| !names.is_empty())?;
     Some(format!("service `{shown}`: the alert `{alerts}` must carry the label skep_service=\"{full}\""))
+}
+
+/// What a server must be set to; of one that runs its receiver tells.
+fn log_note(shown: &str, full: &str, policy: &Policy) -> Option<String> {
+    policy.backup.as_ref().filter(|backup| backup.wal)?;
+    Some(format!(
+        "service `{shown}`: its server must have `max_slot_wal_keep_size` set, a role that may replicate, and a line `host \
+         replication` in pg_hba.conf; once it runs, `skep check {full}` tells what is missing"
+    ))
 }
 
 /// Where a key stands: its own line, else that of the nearest label above or below it, else that of the service.
