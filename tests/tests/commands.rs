@@ -689,3 +689,21 @@ async fn a_database_goes_back_to_a_moment_and_a_release_leaves_no_slot() {
     assert!(!desk.shop.sim.services().iter().any(own) && !desk.shop.sim.stored_names().iter().any(own));
     desk.kept_the_secret();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_service_is_updated_and_says_beforehand_what_becomes_of_it() {
+    let desk = Desk::open().await;
+    desk.shop.sim.workload("shop-app:2", desk.shop.application());
+    let to_2 = ["update", "app", "--image", "shop-app:2", "--monitor", "5s"];
+    let plan = desk.say(&["plan", "update", "app", "--image", "shop-app:2", "--monitor", "5s"]).await;
+    assert!(plan.exit == Exit::Fine && plan.out.contains("Then         shop-app:2"), "{}", plan.out);
+    let same = desk.say(&["update", "app", "--image", "shop-app:1", "--dry-run"]).await;
+    assert!(same.exit == Exit::Refused && same.out.contains("has image shop-app:1 already"), "{}", same.out);
+    let _operator = desk.operator().await;
+    let said = desk.say(&to_2).await;
+    assert_eq!(said.exit, Exit::Fine, "{}{}", said.out, said.err);
+    assert_eq!(desk.spec("shop_app")["TaskTemplate"]["ContainerSpec"]["Image"], "shop-app:2");
+    let again = desk.say(&to_2).await;
+    assert_eq!(again.exit, Exit::Refused, "{}{}", again.out, again.err);
+    desk.app_answers().await;
+}

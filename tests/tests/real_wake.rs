@@ -89,7 +89,7 @@ impl Scene {
     async fn operator(&self) -> Operator {
         let url = format!("http://{}", self.heard_at);
         let network = format!("{}_default", self.stage.name());
-        let more = ["--image", "skep:dev", "--wake-url", &url, "--wake-network", &network];
+        let more = ["--skep-image", "skep:dev", "--wake-url", &url, "--wake-network", &network];
         self.stage.operator_on(self.heard_at, OPERATOR, &more).await
     }
 

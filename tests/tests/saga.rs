@@ -8,7 +8,7 @@ use std::time::Duration;
 use skep::operation::record::{Manner, State, Work};
 use skep_tests::saga::{Driven, Scene};
 use skep_tests::sim::shop::ShopOptions;
-use skep_tests::sim::{Cut, Fault, Trigger};
+use skep_tests::sim::{Cut, Fault, Trigger, Unhealthy};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -28,6 +28,9 @@ enum Kind {
     RestartZero,
     RestartWhole,
     Rolling,
+    Update,
+    DataUpdate,
+    UpdateBack,
     WakerSleep,
     WakerWake,
     Expire,
@@ -60,13 +63,19 @@ enum Kind {
 }
 
 impl Kind {
+    /// How it ends where nothing disturbs it.
+    fn end(self) -> State {
+        if self == Kind::UpdateBack { State::RolledBack } else { State::Succeeded }
+    }
+
     fn stride(self) -> usize {
         if std::env::var("SKEP_SAGA").is_ok_and(|v| v == "all") {
             return 1;
         }
         match self {
             Kind::Backup | Kind::Beside | Kind::Drill | Kind::FilesDrill | Kind::Files => 3,
-            Kind::Restart | Kind::RestartWhole | Kind::Rolling => 3,
+            Kind::Restart | Kind::RestartWhole | Kind::Rolling | Kind::Update | Kind::UpdateBack => 3,
+            Kind::DataUpdate => 5,
             Kind::Maintenance | Kind::Sleep | Kind::Wake | Kind::WakerSleep | Kind::WakerWake => 3,
             Kind::Expire | Kind::Command | Kind::Staged => 3,
             Kind::Verify | Kind::Import | Kind::Layout | Kind::Point | Kind::Rollback => 3,
@@ -87,7 +96,7 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 45] = [
+const KINDS: [Kind; 47] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -104,6 +113,8 @@ const KINDS: [Kind; 45] = [
     Kind::RestartZero,
     Kind::RestartWhole,
     Kind::Rolling,
+    Kind::Update,
+    Kind::DataUpdate,
     Kind::WakerSleep,
     Kind::WakerWake,
     Kind::Expire,
@@ -201,6 +212,13 @@ async fn scene(kind: Kind) -> Scene {
         Kind::RestartZero => Scene::restart(proxy_mode(), "shop_db", Manner::Fitting).await,
         Kind::RestartWhole => Scene::restart_whole(ShopOptions::default()).await,
         Kind::Rolling => Scene::restart(ShopOptions::default(), "shop_app", Manner::Rolling).await,
+        Kind::Update => Scene::update(ShopOptions::default(), "shop_app", "shop-app:2").await,
+        Kind::DataUpdate => Scene::update(ShopOptions::default(), "shop_db", "postgres:17.1").await,
+        Kind::UpdateBack => {
+            let scene = Scene::update(ShopOptions::default(), "shop_app", "shop-app:2").await;
+            scene.shop.sim.workload("shop-app:2", Unhealthy);
+            scene
+        }
         Kind::WakerSleep => Scene::sleep(waker()).await,
         Kind::WakerWake => Scene::wake(waker()).await,
         Kind::Expire => Scene::expire(ShopOptions::default()).await,
@@ -228,7 +246,7 @@ async fn writes_of_a_clean_run(kind: Kind) -> usize {
     let scene = scene(kind).await;
     let env = scene.driver("clean").await;
     assert!(matches!(scene.drive(&env).await, Driven::Rest));
-    assert_eq!(scene.check(&format!("clean {kind:?}")).await, State::Succeeded);
+    assert_eq!(scene.check(&format!("clean {kind:?}")).await, kind.end());
     scene.shop.sim.faults().writes("clean")
 }
 
@@ -257,7 +275,7 @@ async fn dies(kind: Kind, write: usize, cut: Cut) -> State {
     scene.drive(&second).await;
     let what = format!("{kind:?} dies {cut:?} write {write}");
     let state = scene.check(&what).await;
-    assert_eq!(state, State::Succeeded, "{what}: a driver's death is no reason to go back");
+    assert_eq!(state, kind.end(), "{what}: a driver's death is no reason to end otherwise");
     state
 }
 
@@ -378,6 +396,15 @@ for_each_kind! {
     a_rolling_restart_survives_death_after_every_write: Kind::Rolling, dies_after;
     a_rolling_restart_survives_every_write_twice: Kind::Rolling, repeats;
     a_rolling_restart_goes_back_when_any_write_fails: Kind::Rolling, fails;
+    an_update_survives_death_before_every_write: Kind::Update, dies_before;
+    an_update_survives_death_after_every_write: Kind::Update, dies_after;
+    an_update_survives_every_write_twice: Kind::Update, repeats;
+    an_update_goes_back_when_any_write_fails: Kind::Update, fails;
+    an_update_of_data_survives_death_after_every_write: Kind::DataUpdate, dies_after;
+    an_update_of_data_goes_back_or_stays_when_any_write_fails: Kind::DataUpdate, fails;
+    an_update_that_goes_back_survives_death_before_every_write: Kind::UpdateBack, dies_before;
+    an_update_that_goes_back_survives_death_after_every_write: Kind::UpdateBack, dies_after;
+    an_update_that_goes_back_survives_every_write_twice: Kind::UpdateBack, repeats;
     a_sleep_behind_a_waker_survives_death_before_every_write: Kind::WakerSleep, dies_before;
     a_sleep_behind_a_waker_survives_death_after_every_write: Kind::WakerSleep, dies_after;
     a_sleep_behind_a_waker_survives_every_write_twice: Kind::WakerSleep, repeats;

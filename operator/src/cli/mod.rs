@@ -35,6 +35,7 @@ pub mod settings;
 mod ssh;
 mod sweep;
 mod table;
+mod update;
 mod verify;
 mod waker;
 
@@ -104,6 +105,8 @@ pub enum Command {
     Restore(operate::RestoreArgs),
     /// Restart a service and what needs it, or a whole stack, in the order in which services need each other.
     Restart(restart::RestartArgs),
+    /// Give a service another image, watch it for a while, and put back what it had where that does not do.
+    Update(update::UpdateArgs),
     /// Put the specs, configs and images of a stack back to a restore point.
     Rollback(rollback::RollbackArgs),
     /// Prove that a backup restores: load it on the side, check it, and drop what was loaded.
@@ -233,6 +236,7 @@ impl Cli {
             Command::Points(args) => points::points(session, args).await,
             Command::Restore(args) => operate::restore(session, args).await,
             Command::Restart(args) => restart::restart(session, args).await,
+            Command::Update(args) => update::update(session, args).await,
             Command::Rollback(args) => rollback::rollback(session, args).await,
             Command::Drill(args) => operate::drill(session, args).await,
             Command::Maintenance(command) => operate::maintenance(session, command).await,

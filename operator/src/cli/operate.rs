@@ -15,6 +15,7 @@ use super::rollback::RollbackWhat;
 use super::scale::PlanScale;
 use super::session::Session;
 use super::settings::positive;
+use super::update::UpdateWhat;
 use crate::operation::desk;
 use crate::operation::record::{Intent, OpId, SCHEMA, Trigger, Work, of_stack};
 use crate::plan::{Plan, World, explain, moment};
@@ -158,6 +159,8 @@ pub enum PlanCommand {
     Restore(RestoreWhat),
     /// What restarting a service or a stack would do.
     Restart(RestartWhat),
+    /// What giving a service another image would do.
+    Update(UpdateWhat),
     /// What putting a stack back to a restore point would do.
     Rollback(RollbackWhat),
     /// What a drill would do.
@@ -230,6 +233,7 @@ pub(super) async fn plan(session: &Session, command: &PlanCommand) -> Result<Exi
         PlanCommand::Point(what) => what.wish(),
         PlanCommand::Restore(what) => what.wish(session)?,
         PlanCommand::Restart(what) => what.wish(),
+        PlanCommand::Update(what) => what.wish(),
         PlanCommand::Rollback(what) => what.wish(session).await?,
         PlanCommand::Drill(what) => what.wish(),
         PlanCommand::Scale(command) => command.wish(),

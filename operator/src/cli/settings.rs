@@ -77,7 +77,13 @@ pub struct WorkArgs {
     #[arg(long, env = "SKEP_AGE_IDENTITY", value_name = "SECRET", hide_short_help = true)]
     pub age_identity: Option<String>,
     /// Skep's own image, for jobs that run in it; that of the operator's own task where absent.
-    #[arg(long, env = "SKEP_IMAGE", value_name = "IMAGE", hide_short_help = true)]
+    #[arg(
+        long = "skep-image",
+        id = "skep_image",
+        env = "SKEP_IMAGE",
+        value_name = "IMAGE",
+        hide_short_help = true
+    )]
     pub image: Option<String>,
     /// Where wakers of services that sleep reach the operator, as `http://tasks.skep_operator:9180`; its own service where absent.
     #[arg(long, env = "SKEP_WAKE_URL", value_name = "URL", hide_short_help = true)]

@@ -89,6 +89,7 @@ fn operation_view(s: &Sources<'_>, op: &Operation) -> OperationView {
         | Work::Import { .. }
         | Work::Point { .. }
         | Work::Restart { .. }
+        | Work::Update { .. }
         | Work::Rollback { .. } => None,
     };
     OperationView::of(op, &(s.steps)(op), deadline.filter(|_| op.journal.state == State::Running))

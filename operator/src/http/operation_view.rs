@@ -213,6 +213,9 @@ fn what(work: &Work) -> String {
         Work::Restart { whole: false, .. } => {
             "The service restarts; what needs it stops before, and starts again once it is up.".to_owned()
         }
+        Work::Update { image, .. } => format!(
+            "The service gets image `{image}` and is watched for a while; what it had before is put back where that does not do."
+        ),
         Work::Point { without_data: false } => {
             "Specs, configs and data of the stack are stored as one restore point; nothing is changed.".to_owned()
         }

@@ -36,6 +36,7 @@ const fn way(operation: &Operation) -> Option<(Option<bool>, Option<bool>, bool)
         | Work::Sleep { .. }
         | Work::Wake
         | Work::Restart { .. }
+        | Work::Update { .. }
         | Work::Rollback { .. } => None,
     }
 }

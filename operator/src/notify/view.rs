@@ -375,6 +375,7 @@ fn backup(work: &Work, zone: &TimeZone) -> Option<String> {
         | Work::Sleep { .. }
         | Work::Wake
         | Work::Restart { .. }
+        | Work::Update { .. }
         | Work::Rollback { .. } => None,
     }
 }
@@ -392,6 +393,7 @@ const fn until(work: &Work) -> Option<Timestamp> {
         | Work::Sleep { .. }
         | Work::Wake
         | Work::Restart { .. }
+        | Work::Update { .. }
         | Work::Rollback { .. } => None,
     }
 }

@@ -47,6 +47,7 @@ pub(super) fn title(work: &Work, service: &str) -> String {
         Work::Sleep { .. } => "Sleep",
         Work::Wake => "Waking",
         Work::Restart { .. } => "Restart",
+        Work::Update { .. } => "Update",
         Work::Rollback { .. } => "Rollback",
     };
     format!("{kind} of {service}")
@@ -90,6 +91,7 @@ pub(super) fn lead(work: &Work, phase: Phase, service: &str) -> String {
         Work::Sleep { .. } => format!("scaling {service} to zero"),
         Work::Wake => format!("waking {service}"),
         Work::Restart { .. } => format!("the restart of {service}"),
+        Work::Update { image, .. } => format!("the update of {service} to {}", scrub::line(image, 120)),
         Work::Rollback { .. } => format!("the rollback of stack {service} to a restore point"),
     };
     match phase {
@@ -118,6 +120,9 @@ pub(super) fn lead(work: &Work, phase: Phase, service: &str) -> String {
                 capital(&doing)
             )
         }
+        Phase::Failed if matches!(work, Work::Update { .. }) => {
+            format!("{} did not end well, and nothing was put back.", capital(&doing))
+        }
         Phase::Failed => format!("{} ended before anything was changed.", capital(&doing)),
         Phase::RolledBack => format!("{} failed, and everything was put back as it was.", capital(&doing)),
         Phase::Cancelled => {
@@ -142,6 +147,7 @@ fn begun(work: &Work, service: &str) -> String {
         Work::Sleep { .. } => format!("{service} is being scaled to zero."),
         Work::Wake => format!("{service} is being brought back."),
         Work::Restart { .. } => format!("{service} is being restarted."),
+        Work::Update { image, .. } => format!("{service} is being updated to {}.", scrub::line(image, 120)),
         Work::Rollback { .. } => format!("Stack {service} is being put back to a restore point."),
     }
 }
@@ -177,6 +183,7 @@ fn ended_well(work: &Work, service: &str) -> String {
         Work::Sleep { .. } => format!("{service} sleeps: it has no tasks until it is woken."),
         Work::Wake => format!("{service} is awake and up."),
         Work::Restart { .. } => format!("{service} was restarted, and is up."),
+        Work::Update { image, .. } => format!("{service} runs {}, and was watched.", scrub::line(image, 120)),
         Work::Point { without_data: true } => {
             format!("A restore point of stack {service} was taken, without data.")
         }
@@ -198,6 +205,9 @@ pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
         (Work::Restart { .. }, Phase::Failed) => {
             format!("{service}, or something that needs it, may not answer: please look at its tasks.")
         }
+        (Work::Update { .. }, Phase::Failed) => format!(
+            "{service} has the image that the notes below name, else the one that it had: please look at its tasks."
+        ),
         (_, Phase::Failed) => "None: nothing was changed.".to_owned(),
         (_, Phase::RolledBack | Phase::Cancelled) => {
             "None any more: everything is as it was before.".to_owned()
@@ -223,6 +233,10 @@ pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
         (Work::Sleep { .. }, _) => format!("{service} does not answer while it sleeps."),
         (Work::Restart { .. }, Phase::Finished) => format!("{service} answers users again."),
         (Work::Restart { manner: Manner::Rolling, .. }, _) => {
+            format!("{service} answers, save for a moment where a task must stop before the next one starts.")
+        }
+        (Work::Update { .. }, Phase::Finished) => format!("None any more: {service} answers users."),
+        (Work::Update { .. }, _) => {
             format!("{service} answers, save for a moment where a task must stop before the next one starts.")
         }
         (Work::Restart { .. }, _) => format!(
@@ -286,6 +300,7 @@ pub(super) fn next(operation: &Operation, phase: Phase) -> String {
             | Work::Sleep { .. }
             | Work::Wake
             | Work::Restart { .. }
+            | Work::Update { .. }
             | Work::Rollback { .. } => {
                 "Nothing to do: another message tells how it ended.".to_owned()
             }
@@ -305,6 +320,7 @@ pub(super) fn next(operation: &Operation, phase: Phase) -> String {
             | Work::Sleep { .. }
             | Work::Wake
             | Work::Restart { .. }
+            | Work::Update { .. }
             | Work::Point { .. } => "Nothing to do.".to_owned(),
         },
         Phase::Failed if matches!(operation.intent.work, Work::Verify { .. }) => {
@@ -375,6 +391,10 @@ pub(crate) fn step(work: &Work, name: &str) -> String {
         (Work::Restart { .. }, "stop") => "Stop, what needs it first",
         (Work::Restart { .. }, "start") => "Start again, each up and checked before the next",
         (Work::Restart { .. }, "roll") => "Replace the tasks of what runs on",
+        (Work::Update { .. }, "backup") => "Back up the data, where there is any",
+        (Work::Update { .. }, "apply") => "Give it the new image",
+        (Work::Update { .. }, "check") => "Run its checks",
+        (Work::Update { .. }, "watch") => "Watch for red flags",
         (Work::Wake, "settle") => "See that everything is up",
         (Work::Maintenance { .. }, "stop") => "Page on",
         (Work::Maintenance { .. }, "hold") => "Hold until told, or until its time is over",

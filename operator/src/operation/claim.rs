@@ -109,14 +109,30 @@ pub fn gave_way(op: &Operation) -> bool {
 /// # Errors
 /// What the engine says.
 pub async fn alerted(cx: &Cx<'_>, services: &[String]) -> Result<Option<Operation>, Fault> {
+    wanting(cx, services, |other| {
+        let asks = (&other.intent.work, &other.intent.trigger);
+        matches!(asks, (Work::Restore { .. }, Trigger::Alert { .. }))
+    })
+    .await
+}
+
+/// A restore that wants one of these services, whoever asks for it.
+///
+/// # Errors
+/// What the engine says.
+pub async fn restoring(cx: &Cx<'_>, services: &[String]) -> Result<Option<Operation>, Fault> {
+    wanting(cx, services, |other| matches!(other.intent.work, Work::Restore { .. })).await
+}
+
+async fn wanting(
+    cx: &Cx<'_>,
+    services: &[String],
+    is_meant: impl Fn(&Operation) -> bool,
+) -> Result<Option<Operation>, Fault> {
     for state in [State::Pending, State::Running] {
         for config in cx.engine().configs(Kind::Operation, &[(STATE, state.as_str())]).await? {
             let Ok(other) = Operation::read(&config) else { continue };
-            let asks = matches!(
-                (&other.intent.work, &other.intent.trigger),
-                (Work::Restore { .. }, Trigger::Alert { .. })
-            );
-            if asks && services.iter().any(|service| concerns(&other, service)) {
+            if is_meant(&other) && services.iter().any(|service| concerns(&other, service)) {
                 return Ok(Some(other));
             }
         }

@@ -23,6 +23,7 @@ use super::restore::{Restore, Way};
 use super::rollback::{self, Rollback};
 use super::saga::{Cx, Env, Fault, Progress, Saga, Unwound, Wait, save};
 use super::sleep::Sleep;
+use super::update::Update;
 use super::verify::Verify;
 use super::wake::Wake;
 use crate::swarm::error::Error;
@@ -151,6 +152,7 @@ async fn advance_kind(env: &Env, op: &mut Operation) -> Result<Again, Error> {
         Work::Sleep { .. } => kind(env, op, Sleep).await,
         Work::Wake => kind(env, op, Wake).await,
         Work::Restart { .. } => kind(env, op, Restart).await,
+        Work::Update { .. } => kind(env, op, Update).await,
         Work::Rollback { only, .. } => {
             kind(env, op, Rollback { with_data: rollback::with_data(&only) }).await
         }

@@ -327,7 +327,7 @@ fn is_destructive(work: &Work) -> bool {
     match work {
         Work::Restore { .. } | Work::Maintenance { .. } | Work::Expire => true,
         // Labels that are wrong must not keep an application down.
-        Work::Sleep { .. } | Work::Wake | Work::Restart { .. } => false,
+        Work::Sleep { .. } | Work::Wake | Work::Restart { .. } | Work::Update { .. } => false,
         Work::Rollback { only, .. } => rollback::with_data(only),
         Work::Backup
         | Work::Drill { .. }

@@ -55,6 +55,7 @@ async fn maintenance(
             | Work::Sleep { .. }
             | Work::Wake
             | Work::Restart { .. }
+            | Work::Update { .. }
             | Work::Rollback { .. } => None,
         },
         retry_after,

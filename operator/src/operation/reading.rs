@@ -149,6 +149,7 @@ pub async fn give_way(cx: &mut Cx<'_>) -> Result<First, Fault> {
         | Work::Sleep { .. }
         | Work::Wake
         | Work::Restart { .. }
+        | Work::Update { .. }
         | Work::Rollback { .. } => false,
     };
     let mut open = operations.iter().filter_map(|c| Operation::read(c).ok()).filter(goes_first);

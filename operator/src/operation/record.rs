@@ -146,6 +146,17 @@ pub enum Work {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         flush: Vec<String>,
     },
+    /// Give a service another image, watch it for a while, and put back what was there on a red flag.
+    Update {
+        /// The image, as it was asked for.
+        image: String,
+        /// Overrides `skep.update.monitor`, seconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        monitor_s: Option<u64>,
+        /// Also an image that did not do before, over an update that is paused, and where a service may lose its node.
+        #[serde(default)]
+        force: bool,
+    },
     /// Put a stack back to a restore point: the intent's service is the stack.
     Rollback {
         /// The point.
@@ -341,6 +352,7 @@ impl Work {
             Work::Sleep { .. } => "sleep",
             Work::Wake => "wake",
             Work::Restart { .. } => "restart",
+            Work::Update { .. } => "update",
         }
     }
 
@@ -357,6 +369,7 @@ impl Work {
             | Work::Sleep { .. }
             | Work::Wake
             | Work::Restart { .. }
+            | Work::Update { .. }
             | Work::Rollback { .. } => true,
             Work::Verify { .. } | Work::Import { .. } => false,
         }
@@ -375,7 +388,8 @@ impl Work {
             | Work::Verify { .. }
             | Work::Import { .. }
             | Work::Sleep { .. }
-            | Work::Wake => false,
+            | Work::Wake
+            | Work::Update { .. } => false,
         }
     }
 }

@@ -1,9 +1,11 @@
-//! Whether the tasks of a service are those of its spec, and up: what whoever writes a spec waits for.
+//! Whether the tasks of a service are those of its spec, and up: what whoever writes a spec waits for; and the update settings
+//! that are lent to it meanwhile.
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::restart::Order;
 use super::saga::{Cx, Fault};
 use crate::swarm::object::{Service, Task, TaskState};
 use crate::swarm::spec;
@@ -41,12 +43,7 @@ impl Up {
 /// What the engine says.
 pub async fn up(cx: &Cx<'_>, service: &Service) -> Result<Up, Fault> {
     let tasks = cx.engine().tasks(&[&service.id]).await?;
-    let own = json!({ "TaskTemplate": spec::template(&service.spec) });
-    let of_spec = |task: &Task| {
-        let task = json!({ "TaskTemplate": task.spec });
-        spec::same_template(&task, &own) && spec::force_update(&task) == spec::force_update(&own)
-    };
-    let (own, old): (Vec<&Task>, Vec<&Task>) = tasks.iter().partition(|t| of_spec(t));
+    let (own, old): (Vec<&Task>, Vec<&Task>) = tasks.iter().partition(|t| is_of(t, &service.spec));
     let meant = |t: &&&Task| t.desired == TaskState::Running;
     // One that has done its work and is not started again is as good as one that runs.
     let is_up = |t: &&&Task| t.state == TaskState::Complete || (meant(t) && t.state == TaskState::Running);
@@ -63,4 +60,51 @@ pub async fn up(cx: &Cx<'_>, service: &Service) -> Result<Up, Fault> {
     let error = tasks.iter().rev().map(|t| t.error.as_str()).find(|e| !e.is_empty());
     let error = error.unwrap_or("no reason is known").to_owned();
     Ok(Up { running, wanted, settled: is_job || enough, error })
+}
+
+/// Whether a task was made from this spec of its service.
+pub fn is_of(task: &Task, spec: &Value) -> bool {
+    let own = json!({ "TaskTemplate": spec::template(spec) });
+    let task = json!({ "TaskTemplate": task.spec });
+    spec::same_template(&task, &own) && spec::force_update(&task) == spec::force_update(&own)
+}
+
+/// The update settings under which tasks are replaced in this order; none where a service's own do.
+pub fn lent(own: &Value, order: Order) -> Option<Value> {
+    let is_default = own["Order"].as_str().is_none_or(str::is_empty) && order == Order::StopFirst;
+    if is_default || own["Order"] == order.as_str() {
+        return None;
+    }
+    let mut lent = match own.is_object() {
+        true => own.clone(),
+        false => json!({
+            "Parallelism": 1,
+            "FailureAction": "pause",
+            "Monitor": 5_000_000_000_u64,
+            "MaxFailureRatio": 0,
+        }),
+    };
+    lent["Order"] = order.as_str().into();
+    Some(lent)
+}
+
+/// Whether settings that were lent still stand in a spec.
+pub fn has_lent(spec: &Value, lent: Option<&Value>) -> bool {
+    let lent = lent.and_then(Value::as_object);
+    lent.is_some_and(|lent| lent.iter().all(|(key, value)| same(&spec["UpdateConfig"][key], value)))
+}
+
+/// The engine may answer 0 for 0.0, or nothing.
+fn same(found: &Value, wrote: &Value) -> bool {
+    let is_zero = |v: &Value| v.is_null() || v.as_f64() == Some(0.0);
+    found == wrote || is_zero(found) && is_zero(wrote)
+}
+
+/// Sets a member of an object, or takes it away where the value is null.
+pub fn put(object: &mut Value, key: &str, value: &Value) {
+    let Some(map) = object.as_object_mut() else { return };
+    match value {
+        Value::Null => map.remove(key),
+        value => map.insert(key.to_owned(), value.clone()),
+    };
 }

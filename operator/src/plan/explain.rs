@@ -7,7 +7,7 @@ use skep_waker::task::Port;
 use super::steps::steps;
 use super::words::list;
 use super::world::World;
-use super::{drill, point, restart, restore, retention, rollback, scale, store};
+use super::{drill, point, restart, restore, retention, rollback, scale, store, update};
 use crate::engines::found::{self, Found};
 use crate::engines::{Access, By, Data, DirectoryEngine};
 use crate::operation::frozen::Method;
@@ -121,6 +121,7 @@ pub fn explain(world: &World, service: &str, work: &Work, accept_problems: bool,
         Work::Import { .. } => store::import(&mut draft, work),
         Work::Sleep { above } => scale::sleep(&mut draft, *above),
         Work::Wake => scale::wake(&mut draft),
+        Work::Update { .. } => update::update(&mut draft, work),
         // Of a stack, or of more than one service: see above.
         Work::Point { .. } | Work::Rollback { .. } | Work::Restart { .. } => {}
     }

@@ -33,6 +33,7 @@ pub mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
 mod text;
+mod update;
 pub mod words;
 pub mod world;
 

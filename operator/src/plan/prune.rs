@@ -6,13 +6,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::operation::freeze::kept_by;
 use crate::operation::record::{OpId, Operation};
+use crate::operation::update::is_bad;
 use crate::swarm::object::Service;
 
 /// Records younger than this always stay: guards look back as far (S13).
 const LEAST_AGE: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// Config ids of the operations to remove, oldest first: ended, beyond the newest `keep`, older than 30 days, with
-/// nothing kept that still has to be dropped, and not among those that guards still name.
+/// nothing kept that still has to be dropped, no image that did not do, and not among those that guards still name.
 pub fn prune(
     operations: &[Operation],
     services: &[Service],
@@ -25,7 +26,8 @@ pub fn prune(
     ended.sort_by(|a, b| a.id.cmp(&b.id));
     let beyond = ended.len().saturating_sub(keep);
     let needed = |op: &Operation| {
-        let keeps = there.contains(op.intent.service_id.as_str()) && kept_by(op).is_some();
+        // An image that did not do is not forgotten as long as its service is there.
+        let keeps = there.contains(op.intent.service_id.as_str()) && (kept_by(op).is_some() || is_bad(op));
         keeps || named.contains(&op.id)
     };
     let old = |op: &Operation| now.duration_since(op.journal.ended.unwrap_or(op.intent.created)) > LEAST_AGE;

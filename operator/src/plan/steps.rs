@@ -15,6 +15,7 @@ use crate::operation::restore::{Restore, Way};
 use crate::operation::rollback::{self, Rollback};
 use crate::operation::saga::Saga;
 use crate::operation::sleep::Sleep;
+use crate::operation::update::Update;
 use crate::operation::verify::Verify;
 use crate::operation::wake::Wake;
 
@@ -36,6 +37,7 @@ pub fn steps(work: &Work, way: Way) -> Vec<(&'static str, Compensation)> {
         Work::Sleep { .. } => of(&Sleep),
         Work::Wake => of(&Wake),
         Work::Restart { .. } => of(&Restart),
+        Work::Update { .. } => of(&Update),
         Work::Rollback { only, .. } => of(&Rollback { with_data: rollback::with_data(only) }),
     }
 }

@@ -13,8 +13,8 @@ use skep_waker::task::{Mode, Port, Protocol};
 use super::probe::{Body, Url};
 use super::schedule::Schedule;
 use super::types::{
-    Backup, Check, CheckProbe, Commands, Data, Drill, Engine, Idle, Keep, Limit, Maintenance,
-    MaintenanceMode, OnDeploy, Points, Restore, RestoreMode, Scale, Strategy, WakeOnDemand,
+    Backup, Check, CheckProbe, Commands, Data, Drill, Engine, GoBack, Idle, Keep, Limit, Maintenance,
+    MaintenanceMode, OnDeploy, Points, Restore, RestoreMode, Scale, Strategy, Update, WakeOnDemand,
 };
 
 /// All labels of one service that were understood.
@@ -31,6 +31,7 @@ pub struct Draft {
     pub(super) drill: DrillDraft,
     pub(super) point: PointDraft,
     pub(super) restore: RestoreDraft,
+    pub(super) update: UpdateDraft,
     pub(super) checks: BTreeMap<String, CheckDraft>,
 }
 
@@ -88,6 +89,13 @@ pub(super) struct DrillDraft {
 pub(super) struct PointDraft {
     pub(super) schedules: Option<Vec<Schedule>>,
     pub(super) keep: Option<Vec<Keep>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct UpdateDraft {
+    pub(super) backup: Option<bool>,
+    pub(super) monitor: Option<Duration>,
+    pub(super) rollback: Option<GoBack>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -214,6 +222,12 @@ impl PointDraft {
 impl DrillDraft {
     pub(super) fn build(self) -> Drill {
         Drill { schedules: self.schedules.unwrap_or_default() }
+    }
+}
+
+impl UpdateDraft {
+    pub(super) fn build(self) -> Option<Update> {
+        Some(Update { backup: self.backup?, monitor: self.monitor?, rollback: self.rollback })
     }
 }
 

@@ -229,9 +229,14 @@ pub static KEYS: &[KeySpec] = &[
         .into(|d, _, t| put(&mut d.restore.keep_old, t, duration::parse_positive)),
     // --- restart, update
     key("skep.restart.schedule", Section::Restart, Kind::Schedules, "0 4 * * SUN", "When the service and what depends on it are restarted in order.").later(),
-    key("skep.update.backup", Section::Update, Kind::Flag, "true", "Whether a backup comes before an update.").later(),
-    key("skep.update.monitor", Section::Update, Kind::Duration, "30m", "How long an update is watched for red flags.").later(),
-    key("skep.update.rollback", Section::Update, Kind::Choice("`image`, `full` or `none`"), "image", "What goes back on a red flag.").later(),
+    key("skep.update.backup", Section::Update, Kind::Flag, "true", "Whether `skep update` backs up the data that the service keeps (`skep.data`) before it changes anything.")
+        .default("true")
+        .into(|d, _, t| put(&mut d.update.backup, t, value::flag)),
+    key("skep.update.monitor", Section::Update, Kind::Duration, "30m", "How long an update is watched for red flags: a task that is not healthy or was killed, a restart loop, a check that fails.")
+        .default("30m")
+        .into(|d, _, t| put(&mut d.update.monitor, t, duration::parse_positive)),
+    key("skep.update.rollback", Section::Update, Kind::Choice("`image` or `none`"), "image", "What goes back by itself on a red flag: `image` is the exact spec that the service had, `none` is nothing. Where absent: `image`, and `none` for a service with `skep.data` whose new image has run, since the old one may not read what the new one made of the data. The word `full` (the data too) is known, but not done yet.")
+        .into(|d, _, t| put(&mut d.update.rollback, t, value::go_back)),
     key("skep.update.red-flag.log", Section::Update, Kind::Regex, "FATAL|PANIC", "A line in the logs that is a red flag.").later(),
     // --- checks
     key("skep.check.<name>.http", Section::Check, Kind::Url, "http://:8080/health", "Asks this address from inside the application's network; an empty host is the service itself.")

@@ -182,7 +182,7 @@ fn because(text: Option<String>) -> String {
 
 fn build(draft: Draft, works: impl Fn(Section) -> bool) -> Policy {
     let data = draft.data.build().filter(|_| works(Section::Data));
-    let has_data = data.is_some();
+    let (enabled, has_data) = (draft.enable.unwrap_or(false), data.is_some());
     let mut restore = draft.restore.build();
     // The only way that such data has.
     if let (Some(restore), true) =
@@ -192,7 +192,7 @@ fn build(draft: Draft, works: impl Fn(Section) -> bool) -> Policy {
     }
     let checks = draft.checks.into_iter().filter_map(|(name, check)| check.build(&name));
     Policy {
-        enabled: draft.enable.unwrap_or(false),
+        enabled,
         paused: draft.paused.unwrap_or(true),
         depends_on: draft.depends_on.unwrap_or_default(),
         notify: draft.notify.unwrap_or_default(),
@@ -202,6 +202,7 @@ fn build(draft: Draft, works: impl Fn(Section) -> bool) -> Policy {
         drill: Some(draft.drill.build()).filter(|_| has_data && works(Section::Drill)),
         point: draft.point.build().filter(|_| works(Section::Point)),
         restore: restore.filter(|_| has_data && works(Section::Restore)),
+        update: draft.update.build().filter(|_| enabled && works(Section::Update)),
         checks: checks.collect(),
         data,
     }

@@ -29,6 +29,8 @@ pub struct Policy {
     pub data: Option<Data>,
     /// Backups: there whenever there is data, so that backups by hand work too; none where its labels are faulty.
     pub backup: Option<Backup>,
+    /// Updates of a service that opted in; none where their labels are faulty.
+    pub update: Option<Update>,
     /// Drills: there whenever there is data, so that drills by hand work too; none where its labels are faulty.
     pub drill: Option<Drill>,
     /// Restore points of the service's stack, where they are asked for.
@@ -264,6 +266,26 @@ pub enum Strategy {
     InPlace,
 }
 
+/// The `update` section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    /// Whether data is backed up before.
+    pub backup: bool,
+    /// How long the service is watched afterwards.
+    pub monitor: Duration,
+    /// What goes back on a red flag; by what the service keeps, where it is not said.
+    pub rollback: Option<GoBack>,
+}
+
+/// What goes back on a red flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GoBack {
+    /// The spec, whatever the service keeps.
+    Image,
+    /// Nothing.
+    None,
+}
+
 /// One named check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Check {
@@ -321,6 +343,30 @@ impl Policy {
     /// The checks that look into the data.
     pub fn data_checks(&self) -> impl Iterator<Item = &Check> {
         self.checks.iter().filter(|check| matches!(check.probe, CheckProbe::Sql { .. }))
+    }
+}
+
+// === impl Update ===
+
+impl Default for Update {
+    fn default() -> Update {
+        Update { backup: true, monitor: Duration::from_mins(30), rollback: None }
+    }
+}
+
+// === impl GoBack ===
+
+impl GoBack {
+    /// Every choice.
+    pub const ALL: [GoBack; 2] = [GoBack::Image, GoBack::None];
+}
+
+impl fmt::Display for GoBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            GoBack::Image => "image",
+            GoBack::None => "none",
+        })
     }
 }
 

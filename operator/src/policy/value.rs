@@ -15,7 +15,7 @@ use skep_waker::task::{LONGEST_HOLD_S, Mode};
 use super::duration;
 use super::problem::Code;
 use super::schedule::Schedule;
-use super::types::{Engine, Keep, Limit, MaintenanceMode, OnDeploy, Period, RestoreMode, Strategy};
+use super::types::{Engine, GoBack, Keep, Limit, MaintenanceMode, OnDeploy, Period, RestoreMode, Strategy};
 
 /// Why a text is not a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +88,7 @@ show_by_display!(
     Limit,
     MaintenanceMode,
     OnDeploy,
+    GoBack,
     RestoreMode,
     Strategy,
     Engine,
@@ -196,6 +197,19 @@ pub fn wake_mode(text: &str) -> Result<Mode, Fault> {
     let words = modes.map(|mode| mode.show());
     match words.iter().position(|word| word == text) {
         Some(index) => Ok(modes[index]),
+        None => Err(Fault::new(Code::BadChoice).hint(nearest(text, words.iter().map(String::as_str)))),
+    }
+}
+
+/// What goes back on a red flag.
+pub fn go_back(text: &str) -> Result<GoBack, Fault> {
+    let words = GoBack::ALL.map(|word| word.to_string());
+    match words.iter().position(|word| word == text) {
+        Some(index) => Ok(GoBack::ALL[index]),
+        None if text == "full" => {
+            Err(Fault::new(Code::NotYet)
+                .because("`full` is known, but this version of Skep does not do it yet"))
+        }
         None => Err(Fault::new(Code::BadChoice).hint(nearest(text, words.iter().map(String::as_str)))),
     }
 }

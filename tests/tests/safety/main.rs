@@ -27,6 +27,7 @@ mod store;
 mod stores;
 mod suspended;
 mod undo;
+mod update;
 mod wakers;
 
 use std::sync::Arc;

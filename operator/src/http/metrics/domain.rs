@@ -204,15 +204,26 @@ impl Domain {
     }
 }
 
-const KINDS: [&str; 10] =
-    ["backup", "restore", "drill", "maintenance", "expire", "verify", "import", "sleep", "wake", "restart"];
+const KINDS: [&str; 11] = [
+    "backup",
+    "restore",
+    "drill",
+    "maintenance",
+    "expire",
+    "verify",
+    "import",
+    "sleep",
+    "wake",
+    "restart",
+    "update",
+];
 /// Kinds of operation that are about a whole stack, whose name then is in the label `service`.
 const OF_STACKS: [&str; 3] = ["point", "restart", "rollback"];
 const RESULTS: [&str; 5] = ["success", "rolled_back", "failure", "cancelled", "stuck"];
 
 /// The kinds of operation that a service's labels can lead to.
 fn kinds(service: &ServiceView) -> &'static [&'static str] {
-    if service.engine.is_some() { &KINDS } else { &["maintenance", "sleep", "wake", "restart"] }
+    if service.engine.is_some() { &KINDS } else { &["maintenance", "sleep", "wake", "restart", "update"] }
 }
 
 fn result(state: State) -> Option<&'static str> {

@@ -208,6 +208,7 @@ async fn rival(cx: &Cx<'_>) -> Result<Option<Operation>, Fault> {
                 | Work::Sleep { .. }
                 | Work::Wake
                 | Work::Restart { .. }
+                | Work::Update { .. }
                 | Work::Rollback { .. } => true,
                 // These hold no service.
                 Work::Verify { .. } | Work::Import { .. } => false,

@@ -113,6 +113,22 @@ pub fn decide(
     decision
 }
 
+/// Why a service is left alone, if it is. `asleep` holds the ids of services that Skep has put to sleep.
+pub fn left_alone(service: &Service, policy: Option<&Policy>, asleep: &BTreeSet<String>) -> Option<Left> {
+    let mode = &service.spec["Mode"];
+    if mode.get("ReplicatedJob").or(mode.get("GlobalJob")).is_some() {
+        return Some(Left::Job);
+    }
+    if !policy.is_some_and(|p| p.enabled) {
+        return Some(Left::NotEnabled);
+    }
+    match (is_asleep(&service.spec), asleep.contains(&service.id)) {
+        (true, true) => Some(Left::Asleep),
+        (true, false) => Some(Left::AtZero),
+        (false, _) => None,
+    }
+}
+
 /// Which task of a service comes first when one is replaced: two at once on the same data, or on the same port of a node,
 /// cannot be.
 pub fn order(service: &Service, policy: Option<&Policy>) -> Order {
@@ -172,18 +188,7 @@ impl<'a> Scene<'a> {
     }
 
     fn left(&self, service: &Service) -> Option<Left> {
-        let mode = &service.spec["Mode"];
-        if mode.get("ReplicatedJob").or(mode.get("GlobalJob")).is_some() {
-            return Some(Left::Job);
-        }
-        if !self.policy(service.name()).is_some_and(|p| p.enabled) {
-            return Some(Left::NotEnabled);
-        }
-        match (is_asleep(&service.spec), self.asleep.contains(&service.id)) {
-            (true, true) => Some(Left::Asleep),
-            (true, false) => Some(Left::AtZero),
-            (false, _) => None,
-        }
+        left_alone(service, self.policy(service.name()), self.asleep)
     }
 
     /// Whether what needs a service cannot be without it: where there is a page while it is away, what is in front of it shows
@@ -257,7 +262,7 @@ impl fmt::Display for Left {
             Left::Asleep => "sleeps, and is left asleep",
             Left::AtZero => "is at zero, and is left there",
             Left::NotEnabled => "has no label skep.enable=true",
-            Left::Job => "is a job, which is not restarted",
+            Left::Job => "is a job of the Swarm, and is left alone",
         })
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-pub use decide::{Decision, Left, Order, Wanted, decide, is_stateless, order, untied};
+pub use decide::{Decision, Left, Order, Wanted, decide, is_stateless, left_alone, order, untied};
 
 use super::clients::Start;
 use super::freeze::Seen;
@@ -240,11 +240,14 @@ fn gone(name: &str) -> Fault {
 }
 
 /// Nothing may come up without its files: on another node its volume is another one, and empty.
-async fn stays(cx: &mut Cx<'_>, services: &[Service]) -> Result<(), Fault> {
+///
+/// # Errors
+/// When it may, and that was not said to be fine; what the engine says.
+pub(super) async fn stays(cx: &mut Cx<'_>, services: &[Service]) -> Result<(), Fault> {
     let ready = cx.engine().nodes().await?.into_iter().filter(|n| n.ready && n.active).count();
     let untied = services.iter().filter(|_| ready > 1).filter_map(|s| Some((s.name(), untied(s)?)));
     let why = |(name, volume): (&str, &str)| {
-        format!("nothing keeps {name} on the node of `{volume}`: a restart may put it elsewhere")
+        format!("nothing keeps {name} on the node of `{volume}`: new tasks may come up elsewhere")
     };
     let found: Vec<String> = untied.map(why).collect();
     match is_forced(cx) {
@@ -257,8 +260,9 @@ async fn stays(cx: &mut Cx<'_>, services: &[Service]) -> Result<(), Fault> {
     }
 }
 
-fn is_forced(cx: &Cx<'_>) -> bool {
-    matches!(cx.op.intent.work, Work::Restart { force: true, .. })
+/// Whether a person has said that it goes on over what would stop it.
+pub(super) fn is_forced(cx: &Cx<'_>) -> bool {
+    matches!(cx.op.intent.work, Work::Restart { force: true, .. } | Work::Update { force: true, .. })
 }
 
 fn summary(frozen: &Frozen) -> Progress {

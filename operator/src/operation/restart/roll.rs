@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Order, Roll, is_forced};
+use super::{Roll, is_forced};
 use crate::operation::clients;
 use crate::operation::restore::trial;
-use crate::operation::rollout::{patience, up};
+use crate::operation::rollout::{has_lent, lent, patience, put, up};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::swarm::object::{Service, UpdateState, short_hash};
 use crate::swarm::spec;
@@ -118,7 +118,7 @@ async fn begin(cx: &mut Cx<'_>, roll: &Roll, service: &Service) -> Result<Wait, 
     let own = service.spec.get("UpdateConfig").cloned().unwrap_or(Value::Null);
     let mut wanted = service.spec.clone();
     spec::set_force_update(&mut wanted, count);
-    let lent = settings(&own, roll.order);
+    let lent = lent(&own, roll.order);
     if let Some(lent) = &lent {
         wanted["UpdateConfig"] = lent.clone();
     }
@@ -158,7 +158,7 @@ async fn watch(
         }
         return Err(Fault::failed(format!("{name} does not come up: {}, {}", up.said(), up.error)));
     }
-    if has_lent(&service.spec, &rolled) {
+    if has_lent(&service.spec, rolled.lent.as_ref()) {
         cx.engine().update_service(&service.id, service.version, &given_back(service, &rolled)).await?;
         return Ok(Some(Wait::new(format!("{name}: its own update settings go back"))));
     }
@@ -197,7 +197,7 @@ async fn undo_one(
         cx.engine().update_service(&service.id, service.version, &wanted).await?;
         return Ok(Some(Wait::new(format!("{name} goes back"))));
     }
-    if has_lent(&service.spec, &rolled) {
+    if has_lent(&service.spec, rolled.lent.as_ref()) {
         // A write in the middle of a rollout would begin it anew.
         if service.is_rolling() && cx.since(rolled.at) <= 2 * patience(cx, service) {
             return Ok(Some(Wait::new(format!("a rollout of {name} is under way"))));
@@ -217,51 +217,12 @@ async fn undo_one(
     Ok(None)
 }
 
-/// The settings under which the tasks are replaced; none where its own do.
-fn settings(own: &Value, order: Order) -> Option<Value> {
-    let is_default = own["Order"].as_str().is_none_or(str::is_empty) && order == Order::StopFirst;
-    if is_default || own["Order"] == order.as_str() {
-        return None;
-    }
-    let mut lent = match own.is_object() {
-        true => own.clone(),
-        false => json!({
-            "Parallelism": 1,
-            "FailureAction": "pause",
-            "Monitor": 5_000_000_000_u64,
-            "MaxFailureRatio": 0,
-        }),
-    };
-    lent["Order"] = order.as_str().into();
-    Some(lent)
-}
-
-/// Whether the settings that were lent still stand there.
-fn has_lent(spec: &Value, rolled: &Rolled) -> bool {
-    let lent = rolled.lent.as_ref().and_then(Value::as_object);
-    lent.is_some_and(|lent| lent.iter().all(|(key, value)| same(&spec["UpdateConfig"][key], value)))
-}
-
-/// The engine may answer 0 for 0.0, or nothing.
-fn same(found: &Value, wrote: &Value) -> bool {
-    let is_zero = |v: &Value| v.is_null() || v.as_f64() == Some(0.0);
-    found == wrote || is_zero(found) && is_zero(wrote)
-}
-
 fn given_back(service: &Service, rolled: &Rolled) -> Value {
     let mut wanted = service.spec.clone();
-    if has_lent(&service.spec, rolled) {
+    if has_lent(&service.spec, rolled.lent.as_ref()) {
         put(&mut wanted, "UpdateConfig", &rolled.own);
     }
     wanted
-}
-
-fn put(object: &mut Value, key: &str, value: &Value) {
-    let Some(map) = object.as_object_mut() else { return };
-    match value {
-        Value::Null => map.remove(key),
-        value => map.insert(key.to_owned(), value.clone()),
-    };
 }
 
 fn mark(spec: &Value) -> String {

@@ -12,7 +12,7 @@ use crate::engines::Data;
 use crate::operation::backup::{self, Place, Sealed};
 use crate::operation::catalogue::{Entry, Purpose};
 use crate::operation::data::{Dumped, unexpected};
-use crate::operation::frozen::{self, Frozen};
+use crate::operation::frozen::{self, Frozen, Target};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::stores::{self, Hand};
 use crate::operation::work::{self, Access, Order, Outcome};
@@ -70,7 +70,7 @@ pub(super) async fn safety(cx: &mut Cx<'_>, required: bool) -> Result<Progress, 
         return Ok(Progress::done());
     }
     let place = Place::safety(cx, &frozen.target);
-    match safety_backup(cx, &frozen, &place).await {
+    match safety_backup(cx, &frozen.target, &place).await {
         Err(Fault::Failed(why)) if !required => {
             cx.remark(format!("no safety backup ({why}); the old database itself is kept"));
             Ok(Progress::done())
@@ -83,26 +83,29 @@ pub(super) async fn safety(cx: &mut Cx<'_>, required: bool) -> Result<Progress, 
 }
 
 /// Backs the live data up: dump, full read, entry in the catalogue.
-pub(super) async fn safety_backup(
+///
+/// # Errors
+/// When one of these fails, or what the engine says.
+pub(in crate::operation) async fn safety_backup(
     cx: &mut Cx<'_>,
-    frozen: &Frozen,
+    target: &Target,
     place: &Place,
 ) -> Result<Progress, Fault> {
-    let dumped = match backup::dump(cx, &frozen.target, place, "dump").await? {
+    let dumped = match backup::dump(cx, target, place, "dump").await? {
         Progress::Done(value) => value,
         other => return Ok(other),
     };
     let dumped: Dumped = read(cx, dumped)?;
-    let sealed = match backup::seal(cx, &frozen.target, place, &dumped, "seal").await? {
+    let sealed = match backup::seal(cx, target, place, &dumped, "seal").await? {
         Progress::Done(value) => value,
         other => return Ok(other),
     };
     let sealed: Sealed = read(cx, sealed)?;
-    let sealed = match stores::ship(cx, &frozen.target, place, sealed, backup::SHIP).await? {
+    let sealed = match stores::ship(cx, target, place, sealed, backup::SHIP).await? {
         Ok(sealed) => sealed,
         Err(wait) => return Ok(Progress::Wait(wait)),
     };
-    backup::register(cx, &frozen.target, place, &sealed, Purpose::Safety).await?;
+    backup::register(cx, target, place, &sealed, Purpose::Safety).await?;
     Ok(Progress::Done(serde_json::json!({
         "backup": place.id, "dir": place.dir, "manifest_sha256": sealed.manifest_sha256,
     })))
@@ -111,13 +114,24 @@ pub(super) async fn safety_backup(
 /// A finished safety backup stays; an unfinished one goes.
 pub(super) async fn undo_safety(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
-    let place = Place::safety(cx, &frozen.target);
+    undo_safety_backup(cx, &frozen.target).await
+}
+
+/// As [`undo_safety`], of this service.
+///
+/// # Errors
+/// What the engine says.
+pub(in crate::operation) async fn undo_safety_backup(
+    cx: &mut Cx<'_>,
+    target: &Target,
+) -> Result<Progress, Fault> {
+    let place = Place::safety(cx, target);
     let name = format!("{}{}", crate::operation::catalogue::PREFIX, place.id);
     match cx.engine().config(&name).await {
         Ok(_) => Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait)),
         Err(crate::swarm::error::Error::NotFound { .. }) => {
-            match stores::undo_ship(cx, &frozen.target, &place, backup::SHIP).await? {
-                Progress::Done(_) => backup::discard(cx, &frozen.target, &place).await,
+            match stores::undo_ship(cx, target, &place, backup::SHIP).await? {
+                Progress::Done(_) => backup::discard(cx, target, &place).await,
                 other => Ok(other),
             }
         }

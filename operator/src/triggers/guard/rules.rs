@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::decision::{Ask, Decision};
 use super::history::{History, Incident, MOST_RESTORES, Phase, after, before};
 use super::situation::{Situation, Target};
-use crate::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
+use crate::operation::record::{Intent, OpId, Operation, SCHEMA, State, StepState, Trigger, Work};
 use crate::policy::{CheckProbe, Restore, RestoreMode, Strategy};
 
 /// What stands in the way for now.
@@ -58,18 +58,32 @@ fn settles(incident: &Incident, s: &Situation) -> Option<Timestamp> {
 /// Operations that change what users and monitoring see of the service; a backup does not.
 fn disturbing(s: &Situation) -> impl Iterator<Item = &Operation> {
     let all = s.operations.iter().chain(&s.neighbours);
-    let disturbs = |o: &&Operation| {
-        matches!(
-            o.intent.work,
-            Work::Restore { .. }
-                | Work::Maintenance { .. }
-                | Work::Rollback { .. }
-                | Work::Sleep { .. }
-                | Work::Wake
-                | Work::Restart { .. }
-        )
+    let disturbs = |o: &&Operation| match o.intent.work {
+        Work::Restore { .. }
+        | Work::Maintenance { .. }
+        | Work::Rollback { .. }
+        | Work::Sleep { .. }
+        | Work::Wake
+        | Work::Restart { .. } => true,
+        Work::Update { .. } => !lets_go(o),
+        Work::Backup
+        | Work::Drill { .. }
+        | Work::Expire
+        | Work::Verify { .. }
+        | Work::Import { .. }
+        | Work::Point { .. } => false,
     };
     all.filter(disturbs)
+}
+
+/// Whether it lets go as soon as a restore is asked for.
+fn lets_go(op: &Operation) -> bool {
+    match op.intent.work {
+        Work::Drill { .. } => true,
+        // What it changed is up, and is only watched.
+        Work::Update { .. } => op.journal.step("watch").is_some_and(|r| r.state == StepState::Started),
+        _ => false,
+    }
 }
 
 fn own_operation(incident: &Incident, s: &Situation, now: Timestamp) -> Option<Decision> {
@@ -90,9 +104,7 @@ fn born_in<'a>(incident: &Incident, s: &'a Situation) -> Option<(&'a OpId, Optio
 }
 
 fn busy(incident: &Incident, s: &Situation, now: Timestamp) -> Option<Decision> {
-    // A drill lets go as soon as a restore is asked for.
-    let live =
-        |o: &&Operation| !o.journal.state.is_terminal() && !matches!(o.intent.work, Work::Drill { .. });
+    let live = |o: &&Operation| !o.journal.state.is_terminal() && !lets_go(o);
     if let Some(op) = s.operations.iter().find(live).or_else(|| disturbing(s).find(live)) {
         return Some(Decision::Busy { op: op.id.clone(), until: None });
     }

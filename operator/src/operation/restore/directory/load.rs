@@ -82,7 +82,7 @@ pub(super) async fn safety(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         return Ok(Progress::done());
     }
     let place = Place::safety(cx, &frozen.target);
-    match safety_backup(cx, &frozen, &place).await {
+    match safety_backup(cx, &frozen.target, &place).await {
         Err(Fault::Failed(why)) => {
             cx.remark(format!("no safety backup ({why}); the old files themselves are kept"));
             Ok(Progress::done())

@@ -1,0 +1,234 @@
+//! Update: claim ↩ · plan ↩ · backup ↩ (of the data, where there is any) · apply ↩ · check ↩ · watch ↩ · release.
+//!
+//! ```text
+//! apply: base ──▶ new image under lent settings ──▶ new image     (each over the version that was read)
+//! undo:  base ◀── base under lent settings ◀────────────┘         (nothing else is ever overwritten, S12)
+//! ```
+//! Invariants: the spec that was found lies whole in the plan before anything is written; a service is written only while it
+//! stands as it was found or as this operation wrote it; a red flag, within the window, puts back what was found, once, and what comes
+//! of that is told and not put back again; where going back may cost data, or leads to what went back before itself, it stays.
+//!
+//! The service is held also while it is watched: whatever else changed its tasks then would be taken for a red flag, or hide
+//! one. Only a restore is not kept waiting: it ends the watch.
+
+mod apply;
+pub mod decide;
+mod watch;
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+pub use decide::{Change, is_bad, known_bad, refusals, stays};
+
+use super::backup::Place;
+use super::freeze::Seen;
+use super::frozen::{Client, Plan, Target};
+use super::journal::Compensation;
+use super::record::{Operation, State, Work};
+use super::restore::{prepare, trial};
+use super::saga::{Cx, Fault, Progress, Saga, Unwound};
+use super::{backup, canary, claim, desk, freeze, frozen, point, restart, sleeper, work};
+use crate::swarm::error::Error;
+use crate::swarm::object::Service;
+use crate::swarm::spec;
+
+/// The saga.
+pub struct Update;
+
+/// Its steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// One operation holds the service.
+    Claim,
+    /// What stands there, and what is written over it, is frozen.
+    Plan,
+    /// The data is backed up.
+    Backup,
+    /// Every task runs the new image.
+    Apply,
+    /// The checks of the service pass.
+    Check,
+    /// No red flag was seen for as long as it is watched.
+    Watch,
+    /// The service is given back.
+    Release,
+}
+
+const STEPS: [Step; 7] =
+    [Step::Claim, Step::Plan, Step::Backup, Step::Apply, Step::Check, Step::Watch, Step::Release];
+
+/// The frozen plan. A whole spec stands in it, so it is never printed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Frozen {
+    schema: u32,
+    /// The service, with its checks.
+    client: Client,
+    change: Change,
+    /// Its data, where it is backed up before.
+    #[serde(default)]
+    data: Option<Target>,
+    /// For how long it is watched, seconds.
+    monitor_s: u64,
+    /// Why it does not go back once the new image has run; none where it does.
+    #[serde(default)]
+    stays: Option<String>,
+}
+
+impl Plan for Frozen {
+    const SCHEMA: u32 = 1;
+
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+}
+
+impl super::journal::Step for Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Claim => "claim",
+            Step::Plan => "plan",
+            Step::Backup => "backup",
+            Step::Apply => "apply",
+            Step::Check => "check",
+            Step::Watch => "watch",
+            Step::Release => "release",
+        }
+    }
+
+    fn compensation(self) -> Compensation {
+        match self {
+            Step::Claim | Step::Plan | Step::Backup | Step::Apply | Step::Check | Step::Watch => {
+                Compensation::Undo
+            }
+            Step::Release => Compensation::Nothing,
+        }
+    }
+
+    fn touches_live(self) -> bool {
+        matches!(self, Step::Apply)
+    }
+}
+
+impl Saga for Update {
+    type Step = Step;
+
+    fn steps(&self) -> &'static [Step] {
+        &STEPS
+    }
+
+    async fn run(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        match step {
+            Step::Claim => {
+                let service = cx.op.intent.service.clone();
+                claim::take(cx, &[service]).await
+            }
+            Step::Plan => plan(cx).await,
+            Step::Backup => match load(cx).await?.data {
+                Some(target) => {
+                    let place = Place::safety(cx, &target);
+                    prepare::safety_backup(cx, &target, &place).await
+                }
+                None => Ok(Progress::done()),
+            },
+            Step::Apply => apply::run(cx, &load(cx).await?).await,
+            Step::Check => {
+                let client = load(cx).await?.client;
+                match trial::check_client(cx, &client, "net0").await? {
+                    Some(progress) => Ok(progress),
+                    None => Ok(Progress::Done(json!({ "checks": canary::net_checks(&client.checks).len() }))),
+                }
+            }
+            Step::Watch => watch::run(cx, &load(cx).await?).await,
+            Step::Release => backup::release(cx).await,
+        }
+    }
+
+    async fn undo(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        match step {
+            Step::Claim => claim::release(cx).await,
+            Step::Plan => {
+                frozen::remove(cx).await?;
+                Ok(Progress::done())
+            }
+            // One that is whole stays: it is of the data as it was before.
+            Step::Backup => match load(cx).await?.data {
+                Some(target) => prepare::undo_safety_backup(cx, &target).await,
+                None => Ok(Progress::done()),
+            },
+            Step::Apply => apply::undo(cx, &load(cx).await?).await,
+            Step::Check | Step::Watch => {
+                Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait))
+            }
+            Step::Release => Ok(Progress::done()),
+        }
+    }
+
+    async fn make_safe(&self, _cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+        Ok(Progress::done())
+    }
+
+    /// It has gone back where something was put back, by it or by the Swarm.
+    fn unwound(&self, op: &Operation, how: Unwound) -> State {
+        match (apply::ended(op), how) {
+            (apply::End::Left, _) | (apply::End::Untouched, Unwound::Changed) => State::Failed,
+            (apply::End::Back | apply::End::Untouched, how) => how.state(),
+        }
+    }
+}
+
+async fn load(cx: &Cx<'_>) -> Result<Frozen, Fault> {
+    frozen::read(cx, &cx.op.id).await
+}
+
+async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
+    if let Some(frozen) = frozen::find::<Frozen>(cx, &cx.op.id).await? {
+        return Ok(summary(&frozen));
+    }
+    let Work::Update { image, monitor_s, force } = cx.op.intent.work.clone() else {
+        return Err(Fault::failed("this is no update"));
+    };
+    let service = freeze::service(cx).await?;
+    if let Some(wait) = point::rolling(cx, std::slice::from_ref(&service))? {
+        return Ok(Progress::Wait(wait));
+    }
+    let seen = Seen::load(cx).await?;
+    let policy = seen.policies().get(service.name()).map(|p| &p.policy);
+    let asleep: BTreeSet<String> =
+        sleeper::list(cx.engine()).await?.into_iter().map(|s| s.sleeper.service_id).collect();
+    let operations = desk::list(cx.engine()).await?;
+    let refused = refusals(&service, policy, &asleep, &operations, &image, force);
+    if !refused.is_empty() {
+        return Err(Fault::failed(refused.join("; ")));
+    }
+    restart::stays(cx, std::slice::from_ref(&service)).await?;
+    let labels = policy.and_then(|p| p.update.clone()).unwrap_or_default();
+    let frozen = Frozen {
+        schema: Frozen::SCHEMA,
+        client: freeze::client_of(cx, &seen, &service).await?,
+        data: match labels.backup {
+            true => freeze::data_of(cx, &seen, &service).await?,
+            false => None,
+        },
+        monitor_s: monitor_s.unwrap_or(labels.monitor.as_secs()),
+        stays: stays(&service, policy, &labels, &operations),
+        change: Change { order: restart::order(&service, policy), base: service.spec, image },
+    };
+    frozen::store(cx, &frozen).await?;
+    // Whoever came first decided.
+    Ok(summary(&load(cx).await?))
+}
+
+fn summary(frozen: &Frozen) -> Progress {
+    Progress::Done(json!({ "from": spec::image(&frozen.change.base), "to": frozen.change.image }))
+}
+
+/// The service, as long as it is the one that the operation is about.
+async fn found(cx: &Cx<'_>, frozen: &Frozen) -> Result<Option<Service>, Fault> {
+    match cx.engine().service(&frozen.client.id).await {
+        Ok(service) => Ok(Some(service)),
+        Err(Error::NotFound { .. }) => Ok(None),
+        Err(other) => Err(other.into()),
+    }
+}
