@@ -26,6 +26,7 @@ bench-restore: setup runner ## downtime of a restore: a runbook's shell commands
 bench-backup: setup ## the runner against pg_dump, pg_restore and tar, its memory, and downtime at two sizes
 	cargo bench -q --profile runner --target $(static) -p skep-runner --bench backup >target/bench-backup.txt; status=$$?; \
 		cat target/bench-backup.txt; exit $$status
+	cargo test -q --release -p skep-store --test stores -- --ignored --nocapture two_gib
 	cargo build --release -p skep-tests --bins
 	target/release/bench_backup target/bench-backup.txt; status=$$?; tests/sandbox/engine.sh down; exit $$status
 

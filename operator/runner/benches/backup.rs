@@ -29,7 +29,9 @@ const JOBS: [u32; 3] = [1, 2, 4];
 /// Parallel jobs that a restore by Skep has.
 const OURS: u32 = 2;
 /// Bytes of the volume, half of which are text.
-const VOLUME: u64 = 1 << 30;
+const VOLUME: u64 = 2 << 30;
+/// Bytes of a small one, which shows that memory does not grow with the data.
+const SMALL: u64 = VOLUME / 16;
 
 /// Seconds of each round, and the most memory that any took.
 #[derive(Default)]
@@ -99,8 +101,12 @@ fn database(peak_kib: &mut u64) -> (f64, f64) {
 
 /// The ratios against `tar | zstd -T2` and `tar | gzip`.
 fn volume(peak_kib: &mut u64) -> (f64, f64) {
+    let small = Bench::new(DataEngine::Volume);
+    fill(&small.data(), SMALL);
+    let mut little = Times::default();
+    little.add_task(small.runner(dump_of(&small, "small")));
     let bench = Bench::new(DataEngine::Volume);
-    fill(&bench.data());
+    fill(&bench.data(), VOLUME);
     let (mut ours, mut zstd, mut gzip) = (Times::default(), Times::default(), Times::default());
     for round in 0..ROUNDS {
         for (packer, times) in [("zstd -q -T2", &mut zstd), ("gzip", &mut gzip)] {
@@ -110,18 +116,28 @@ fn volume(peak_kib: &mut u64) -> (f64, f64) {
             times.add(Command::new("bash").args(["-c", &script]).arg(bench.data()).arg(&to));
             fs::remove_file(to).unwrap();
         }
-        let volumes = vec![VolumeRoot { name: "data".into(), root: bench.root() }];
         let dir = format!("v{round}");
-        let task = DirDump { engine: DataEngine::Volume, connect: None, volumes, dir: dir.clone() };
-        ours.add_task(bench.runner(Task::DirDump(task)));
+        ours.add_task(bench.runner(dump_of(&bench, &dir)));
         fs::remove_dir_all(bench.dir.join("store").join(dir)).unwrap();
     }
     *peak_kib = ours.peak_kib.max(*peak_kib);
+    say(&format!(
+        "memory of a volume's backup: {:.1} MiB at most for {} MiB of data, {:.1} for {}",
+        mib(little.peak_kib),
+        SMALL >> 20,
+        mib(ours.peak_kib),
+        VOLUME >> 20
+    ));
     (compared("volume", &ours, "tar | zstd -T2", &zstd), compared("volume", &ours, "tar | gzip", &gzip))
 }
 
+fn dump_of(bench: &Bench, dir: &str) -> Task {
+    let volumes = vec![VolumeRoot { name: "data".into(), root: bench.root() }];
+    Task::DirDump(DirDump { engine: DataEngine::Volume, connect: None, volumes, dir: dir.to_owned() })
+}
+
 /// Files of a few sizes; every second one is text, the others cannot be compressed.
-fn fill(data: &Path) {
+fn fill(data: &Path, volume: u64) {
     let (mut state, mut written) = (0x9e37_79b9_7f4a_7c15_u64, 0);
     let mut next = move || {
         state ^= state << 13;
@@ -130,7 +146,7 @@ fn fill(data: &Path) {
         state
     };
     for number in 0u64.. {
-        if written >= VOLUME {
+        if written >= volume {
             break;
         }
         let size = [4 << 10, 64 << 10, 1 << 20, 16 << 20][usize::try_from(number % 4).unwrap()];
