@@ -6,7 +6,7 @@ use skep::operation::desk;
 use skep::operation::record::{Operation, State};
 use skep::swarm::object::Kind;
 use skep_runner::Task;
-use skep_tests::saga::{LOST_ROLE, Scene, connect};
+use skep_tests::saga::{LOST_ROLE, RESTORE_WITH_ROLES, Scene, connect};
 use skep_tests::sim::postgres::World;
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
 
@@ -337,6 +337,24 @@ async fn s4_roles_that_a_restore_makes_stay_with_it_and_go_when_it_goes_back() {
     assert_ne!(scene.check("s4 gone").await, State::Succeeded);
     assert!(remarks(&op, "dropped again: role `reporting`"), "{:?}", op.journal.remarks);
     assert!(!has_role(&scene.shop));
+}
+
+#[tokio::test(start_paused = true)]
+async fn s4_roles_that_were_made_for_a_backup_that_is_rejected_do_not_stay() {
+    let shop = Scene::back_up(Shop::start(ShopOptions::default()).await).await;
+    let good = live(&shop);
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    // The newer one needs a role, and what it holds does not pass its checks.
+    shop.data.drop_table("shop_db", DATABASE, "users");
+    shop.data.add_role("shop_db", DATABASE, LOST_ROLE);
+    let shop = Scene::back_up(shop).await;
+    shop.data.remove_role("shop_db", LOST_ROLE);
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    let scene = Scene::ask(shop, RESTORE_WITH_ROLES).await;
+    let op = driven(&scene).await;
+    assert_eq!((op.journal.state, live(&scene.shop)), (State::Succeeded, good), "{:#?}", op.journal);
+    assert!(remarks(&op, "made, as backup"), "{:?}", op.journal.remarks);
+    assert!(!has_role(&scene.shop), "{:?}", op.journal.remarks);
 }
 
 #[tokio::test(start_paused = true)]

@@ -200,6 +200,35 @@ async fn the_log_stays_as_far_as_a_base_that_is_kept_needs_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_slot_is_dropped_only_once_no_container_of_the_receiver_can_be_left() {
+    let shop = receiving().await;
+    without(&shop, |key| key == "skep.backup.wal").await;
+    let leader = leader(&shop, "leader").await;
+    let (mut gone, mut dropped) = (None, None);
+    while dropped.is_none() {
+        let _looked = receiver::reconcile(&leader, false).await;
+        let is_there = shop.sim.services().iter().any(|name| name.starts_with("skep-wal-"));
+        gone = gone.or((!is_there).then(|| shop.sim.elapsed()));
+        dropped = (slots(&shop) == 0).then(|| shop.sim.elapsed());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let waited = dropped.unwrap().saturating_sub(gone.expect("the receiver went first"));
+    assert!(waited >= Duration::from_secs(14), "it was dropped {waited:?} after the receiver was removed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_log_is_received_into_a_store_that_the_tools_cannot_write() {
+    let shop = Shop::start(super::with_labels(&[("skep.backup.store", "cloud")], &[])).await;
+    update(&shop, "shop_db", |spec| spec["Labels"]["skep.backup.wal"] = json!("true")).await;
+    look(&leader(&shop, "leader").await, 3).await;
+    assert_eq!((slots(&shop), left(&shop)), (0, Vec::new()));
+    let scene = Scene::ask(shop, Work::Backup).await;
+    let op = driven(&scene).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    assert!(super::remarks(&op, "neither a bucket"), "{:#?}", op.journal.remarks);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_backup_is_one_without_a_base_where_nothing_is_received() {
     let mut options = ShopOptions::default();
     options.db_labels.push(("skep.backup.wal".to_owned(), "true".to_owned()));
