@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use serde_json::{Value, json};
-use skep::swarm::job::{self, JobSpec, JobState};
+use skep::swarm::job::{self, JobSpec, JobState, Reach};
 use skep::swarm::object::{EventAction, EventKind, KIND, Kind, Labels, OP, RegistryAuth, Service};
 use skep::swarm::{Endpoint, Engine, Error, Fence, Leadership, Lease, spec};
 use skep_runner::line::FaultKind;
@@ -233,7 +233,7 @@ impl Script {
             node,
             mounts: Vec::new(),
             secrets: Vec::new(),
-            networks: Vec::new(),
+            reach: Reach::Service,
             user: None,
             labels,
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use serde_json::json;
-use skep::swarm::job::{self, JobSpec, JobState};
+use skep::swarm::job::{self, JobSpec, JobState, Reach};
 use skep::swarm::object::{EventAction, EventKind, KIND, Kind, Labels, OP, RegistryAuth};
 use skep::swarm::{Endpoint, Engine, Error, spec};
 use skep_runner::task::{Connect, PgInspect};
@@ -101,7 +101,7 @@ async fn a_job_of_it_inspects_the_database() {
         node: None,
         mounts: vec![data],
         secrets: Vec::new(),
-        networks: Vec::new(),
+        reach: Reach::Service,
         user: None,
         labels: of_ticket,
     };

@@ -20,6 +20,7 @@ enum Kind {
     InPlace,
     Drill,
     FilesDrill,
+    BrokerDrill,
     VolumeDrill,
     Maintenance,
     Sleep,
@@ -88,6 +89,7 @@ impl Kind {
             | Kind::FilesBackup
             | Kind::Volume
             | Kind::VolumeDrill
+            | Kind::BrokerDrill
             | Kind::FilesLayout
             | Kind::CommandBackup => 5,
             Kind::StagedBeside | Kind::StagedInPlace | Kind::StagedFiles | Kind::StagedDrill => 5,
@@ -96,7 +98,7 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 47] = [
+const KINDS: [Kind; 48] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -105,6 +107,7 @@ const KINDS: [Kind; 47] = [
     Kind::InPlace,
     Kind::Drill,
     Kind::FilesDrill,
+    Kind::BrokerDrill,
     Kind::VolumeDrill,
     Kind::Maintenance,
     Kind::Sleep,
@@ -205,6 +208,7 @@ async fn scene(kind: Kind) -> Scene {
         Kind::Drill => Scene::drill(ShopOptions::default()).await,
         Kind::FilesDrill => Scene::drill(ShopOptions::files("mariadb")).await,
         Kind::VolumeDrill => Scene::drill(ShopOptions::files("volume")).await,
+        Kind::BrokerDrill => Scene::drill(ShopOptions::files("rabbitmq")).await,
         Kind::Maintenance => Scene::maintenance(ShopOptions::default(), Duration::from_secs(20)).await,
         Kind::Sleep => Scene::sleep(proxy_mode()).await,
         Kind::Wake => Scene::wake(proxy_mode()).await,
@@ -370,6 +374,8 @@ for_each_kind! {
     a_drill_of_a_directory_goes_back_when_any_write_fails: Kind::FilesDrill, fails;
     a_drill_of_a_volume_survives_death_after_every_write: Kind::VolumeDrill, dies_after;
     a_drill_of_a_volume_goes_back_when_any_write_fails: Kind::VolumeDrill, fails;
+    a_drill_of_a_broker_survives_death_after_every_write: Kind::BrokerDrill, dies_after;
+    a_drill_of_a_broker_goes_back_when_any_write_fails: Kind::BrokerDrill, fails;
     maintenance_survives_death_before_every_write: Kind::Maintenance, dies_before;
     maintenance_survives_death_after_every_write: Kind::Maintenance, dies_after;
     maintenance_survives_every_write_twice: Kind::Maintenance, repeats;

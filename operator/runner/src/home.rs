@@ -1,6 +1,7 @@
 //! A directory of the job's own, for what its tools have to find in files: cookies, passwords, expressions.
 //!
-//! Invariants: nobody else can read it; it is in memory where there is such a place; it goes with the job.
+//! Invariants: nobody else can read it; it is in memory where there is such a place, unless it may be large; it goes with
+//! the job.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write as _;
@@ -20,9 +21,18 @@ pub(crate) struct Home(PathBuf);
 impl Home {
     /// Makes it.
     pub(crate) fn make() -> Result<Home> {
+        Home::make_at(&PLACES)
+    }
+
+    /// As [`Home::make`], not in memory: for what may be large.
+    pub(crate) fn make_on_disk() -> Result<Home> {
+        Home::make_at(&PLACES[1..])
+    }
+
+    fn make_at(places: &[&str]) -> Result<Home> {
         let name = format!("skep-{}", std::process::id());
         let mut last = None;
-        for place in PLACES {
+        for place in places {
             let path = Path::new(place).join(&name);
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => return Ok(Home(path)),

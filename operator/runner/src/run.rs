@@ -16,10 +16,11 @@ use crate::job::Job;
 use crate::line::FaultKind;
 use crate::output::Output;
 use crate::task::{
-    CommandDump, CommandExamine, CommandLoad, CommandSeal, DataChecks, DirDump, DirExamine, DirInspect,
-    DirLoad, DirMove, DirRemove, DirSeal, Discard, LayoutCopy, LayoutScan, NetChecks, PgCreateRoles, PgDrop,
-    PgDropRoles, PgDropSlot, PgDump, PgFence, PgInPlace, PgInspect, PgReceive, PgRecover, PgRestore, PgSeal,
-    PgSwap, PgTakeBase, RedisFlush, Report, SqlChecks, StoreScan, StoreVerify, Stored, Ticket, WalPrune,
+    CommandDrill, CommandDump, CommandExamine, CommandLoad, CommandSeal, DataChecks, DirDump, DirExamine,
+    DirInspect, DirLoad, DirMove, DirRemove, DirSeal, Discard, LayoutCopy, LayoutScan, NetChecks,
+    PgCreateRoles, PgDrop, PgDropRoles, PgDropSlot, PgDump, PgFence, PgInPlace, PgInspect, PgReceive,
+    PgRecover, PgRestore, PgSeal, PgSwap, PgTakeBase, RedisFlush, Report, SqlChecks, StoreScan, StoreVerify,
+    Stored, Ticket, WalPrune,
 };
 use crate::{command, dir, net, pg, redis, stop, store};
 
@@ -83,6 +84,7 @@ enum Services {
     CommandSeal(Box<CommandSeal>),
     CommandExamine(CommandExamine),
     CommandLoad(CommandLoad),
+    CommandDrill(CommandDrill),
     Discard(Discard),
 }
 
@@ -229,6 +231,7 @@ impl Family for Services {
             Services::CommandSeal(task) => command::seal(job, task),
             Services::CommandExamine(task) => command::examine(job, task),
             Services::CommandLoad(task) => command::load(job, task),
+            Services::CommandDrill(task) => command::drill(job, task),
             Services::Discard(task) => discard(job, task),
         }
     }

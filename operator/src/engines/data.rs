@@ -15,7 +15,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use skep_runner::task::{DataEngine, VolumeRoot};
+use skep_runner::task::{DataEngine, ScratchServer, VolumeRoot};
 use skep_runner::{DATA_PATH, Task};
 
 use crate::policy;
@@ -147,6 +147,14 @@ impl Commands {
 // === impl By ===
 
 impl By {
+    /// The server of the image into which a drill loads; none where only the live service takes the data.
+    pub const fn scratch(&self) -> Option<ScratchServer> {
+        match self {
+            By::Rabbitmq => Some(ScratchServer::Rabbitmq),
+            By::Commands(_) | By::Mongodb => None,
+        }
+    }
+
     /// What such a backup does not hold, where people may think that it does.
     pub const fn not_held(&self) -> Option<&'static str> {
         match self {
@@ -300,6 +308,7 @@ pub fn live_files(task: &Task) -> Option<(Vec<&str>, Use)> {
         | Task::CommandSeal(_)
         | Task::CommandExamine(_)
         | Task::CommandLoad(_)
+        | Task::CommandDrill(_)
         | Task::Discard(_) => None,
     }
 }

@@ -10,7 +10,7 @@ use skep_runner::task::{PgBase, Stored, Verdict};
 use super::record::{OpId, SERVICE, SERVICE_ID};
 use super::saga::{Cx, Fault};
 use super::stores::Inner;
-use crate::engines::{Data, DirectoryEngine};
+use crate::engines::{By, Data, DirectoryEngine};
 use crate::swarm::error::Error;
 use crate::swarm::object::{Config, KIND, Kind, Labels, OP};
 
@@ -203,10 +203,15 @@ impl fmt::Display for Finding {
 impl Shown {
     /// What it shows that data of this kind was loaded and has passed so many checks.
     ///
-    /// Loading files compares every one of them with the archive; more than that nobody can ask of files.
+    /// Loading files compares every one of them with the archive, and loading definitions every one of those with the
+    /// backup; more than that nobody can ask of them.
     pub fn of(data: &Data, checks: usize) -> Shown {
-        let are_files = data.directory().is_some_and(|d| d.engine == DirectoryEngine::Volume);
-        if checks > 0 || are_files { Shown::Proved } else { Shown::Loads }
+        let is_compared = match data {
+            Data::Directory(directory) => directory.engine == DirectoryEngine::Volume,
+            Data::Command(data) => data.by == By::Rabbitmq,
+            Data::None | Data::Postgres => false,
+        };
+        if checks > 0 || is_compared { Shown::Proved } else { Shown::Loads }
     }
 
     const fn label(self) -> &'static str {

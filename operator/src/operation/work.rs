@@ -26,7 +26,7 @@ use crate::engines::{
     Data, Given, Password, TEMPORARY_SECRET, Use, env, given, live_files, postgres, secret_env,
 };
 use crate::swarm::error::Error;
-use crate::swarm::job::{self, JobSpec, JobState, SecretFile};
+use crate::swarm::job::{self, JobSpec, JobState, Reach, SecretFile};
 use crate::swarm::object::{Kind, RegistryAuth};
 
 /// How often a job that failed for a passing reason is tried; one that takes a step back is tried until it ends.
@@ -137,7 +137,10 @@ impl Job<'_> {
     /// What of its service's secrets reaches it as a temporary secret.
     fn secret(&self) -> Option<Vec<u8>> {
         match self {
-            Job::OfService(order) => secret_of(order.target),
+            Job::OfService(order) => match reach(&order.task) {
+                Reach::Service => secret_of(order.target),
+                Reach::Nothing => None,
+            },
             Job::Own(_) => None,
         }
     }
@@ -432,11 +435,19 @@ async fn create(cx: &mut Cx<'_>, order: &Order<'_>, record: &JobRecord, name: &s
         node: node.as_deref(),
         mounts,
         secrets: secret.into_iter().collect(),
-        networks: Vec::new(),
+        reach: reach(&order.task),
         user: order.target.data.directory().and_then(|directory| directory.user(&order.task)),
         labels: cx.labels(Kind::Ticket),
     };
     Ok(job::ensure(cx.engine(), &spec, RegistryAuth::Anonymous).await?)
+}
+
+/// A drill in a server of the job's own has nothing to seek in the live service.
+fn reach(task: &Task) -> Reach {
+    match task {
+        Task::CommandDrill(_) => Reach::Nothing,
+        _ => Reach::Service,
+    }
 }
 
 /// Whether it writes live data where nothing fences it but its own end (S8): files, or whatever a command writes to.

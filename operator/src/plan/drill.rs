@@ -2,7 +2,7 @@
 
 use super::explain::Draft;
 use super::words::{ago, exact, size};
-use crate::engines::{Data, DirectoryEngine};
+use crate::engines::{By, Data, DirectoryEngine};
 use crate::operation::catalogue::{Backup, Entry, Shown, to_drill};
 use crate::operation::drill::{NO_CHECK, NO_DRILL, scratch_name, scratch_side};
 use crate::operation::record::Work;
@@ -20,10 +20,17 @@ pub(super) fn drill(draft: &mut Draft<'_>, work: &Work) {
             format!("`.skep-{}`, a directory beside the live files", scratch_side(&name)),
             "whether there is room: 1.2 × the size of the data, and a tenth of the file system",
         ),
-        Data::Command(_) => {
-            draft.refuse(NO_DRILL);
-            ("nothing".to_owned(), "")
-        }
+        Data::Command(data) => match data.by.scratch() {
+            Some(_) => (
+                "a server of the job's own: begun empty in the same image, on no network of the service, gone with the job"
+                    .to_owned(),
+                "whether the image's server starts so, and knows every plugin that the backup needs",
+            ),
+            None => {
+                draft.refuse(NO_DRILL);
+                ("nothing".to_owned(), "")
+            }
+        },
         Data::Postgres | Data::None => (
             format!("`{}`, a database that nobody else knows", scratch_name(&name)),
             "whether there is room: 1.2 × the live size and the write-ahead log",
@@ -34,6 +41,9 @@ pub(super) fn drill(draft: &mut Draft<'_>, work: &Work) {
     let shown = Shown::of(&data, checks.len());
     if data.directory().is_some_and(|d| d.engine == DirectoryEngine::Volume) {
         checks.push("every file is compared with the archive".to_owned());
+    }
+    if matches!(&data, Data::Command(data) if data.by == By::Rabbitmq) {
+        checks.push("every definition is compared with the backup".to_owned());
     }
     let count = checks.len();
     draft.fact("Checks", checks);

@@ -1,10 +1,13 @@
-//! S16, S17 where the data is a directory: a drill builds beside the live files, and nothing else notices it.
+//! S16, S17 where the data is a directory: a drill builds beside the live files, and nothing else notices it. And where a
+//! running service alone takes the data: it loads into a server of its own job.
 
 use std::time::Duration;
 
+use serde_json::json;
 use skep::operation::claim::gave_way;
 use skep::operation::desk;
 use skep::operation::drill::scratch_side;
+use skep::operation::drive;
 use skep::operation::record::{Operation, State, Work};
 use skep_runner::Task;
 use skep_runner::task::SideState;
@@ -15,7 +18,7 @@ use skep_tests::sim::shop::{FILES_IMAGE, Shop, ShopOptions};
 use super::drills::{
     DRILL, also, backups, drive_to_rest, driven_until_loading, scratch, with_a_backup_of_broken_data,
 };
-use super::{beside, driven, failed_with, remarks, step, update};
+use super::{beside, driven, failed_with, once, remarks, step, update};
 
 const KINDS: [&str; 2] = ["mariadb", "volume"];
 
@@ -211,4 +214,95 @@ async fn files_are_drilled_also_when_their_server_is_down() {
     let op = driven(&scene).await;
     assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
     assert!(backups(&scene.shop).await[0].proved.is_some() && !scratch(&scene.shop));
+}
+
+/// Whether a job of a drill loads now.
+fn loads(shop: &Shop) -> bool {
+    super::exists(shop, "-load-load-1")
+}
+
+#[tokio::test(start_paused = true)]
+async fn s16_a_drill_of_a_broker_reaches_nothing_of_the_live_one_and_needs_nothing_of_it() {
+    let shop = Scene::back_up(Shop::start(ShopOptions::files("rabbitmq")).await).await;
+    // A password that every other job of the service gets.
+    update(&shop, "shop_db", |s| {
+        s["TaskTemplate"]["ContainerSpec"]["Env"] = json!(["RABBITMQ_ERLANG_COOKIE=of-the-live-one"]);
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    shop.data.with(|world| world.tasks.clear());
+    let scene = Scene::ask(shop, DRILL).await;
+    let before = files(&scene.shop).live;
+    let env = scene.driver("driver").await;
+    let seen = async {
+        once(&scene.shop, "the load", loads).await;
+        let job = scene.shop.sim.services().into_iter().find(|n| n.contains("-load-load-1")).unwrap();
+        super::spec(&scene.shop, &job)["TaskTemplate"].clone()
+    };
+    let (_, task) = tokio::join!(scene.drive(&env), seen);
+    for nothing in [&task["Networks"], &task["ContainerSpec"]["Secrets"]] {
+        assert!(nothing.as_array().is_none_or(Vec::is_empty), "{task:#}");
+    }
+    let mounts = task["ContainerSpec"]["Mounts"].as_array().unwrap();
+    assert_eq!(mounts.iter().map(|m| &m["Target"]).collect::<Vec<_>>(), ["/skep/store"], "{task:#}");
+    assert!(!task.to_string().contains("of-the-live-one"), "{task:#}");
+    assert_eq!(scene.check("a broker").await, State::Succeeded);
+    assert_eq!(files(&scene.shop).live, before, "the live broker was touched");
+    for task in scene.shop.data.with(|world| world.tasks.clone()) {
+        assert!(matches!(task, Task::CommandExamine(_) | Task::CommandDrill(_)), "{task:?}");
+    }
+    let [backup] = backups(&scene.shop).await.try_into().unwrap();
+    assert!(backup.proved.is_some() && backup.restore_seconds.is_some_and(|s| s > 0.0), "{backup:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s16_an_altered_artefact_of_a_broker_is_caught_before_anything_is_loaded() {
+    let (scene, op) = drilled(ShopOptions::files("rabbitmq"), |shop| {
+        shop.data.with(|world| {
+            let newest = world.store.backups().into_iter().next_back().unwrap();
+            world.store.corrupt(&newest, "data.dump");
+        });
+    })
+    .await;
+    assert_eq!(scene.check("altered").await, State::Failed);
+    assert_eq!(step(&op, "load"), None, "{:#?}", op.journal);
+    assert!(backups(&scene.shop).await[0].drill_failed.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drill_of_a_broker_gives_way_and_its_job_ends_at_once() {
+    let scene = Scene::drill(ShopOptions::files("rabbitmq")).await;
+    scene.shop.data.with(|world| world.pace.load = Duration::from_secs(60));
+    let env = scene.driver("driver").await;
+    while !loads(&scene.shop) {
+        drive::poll(&env, &scene.op).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let other = also(&scene.shop, Work::Backup, false).await;
+    let op = drive_to_rest(&scene.shop, &env, &scene.op).await;
+    assert!(gave_way(&op) && !loads(&scene.shop), "{:#?}", op.journal);
+    assert!(backups(&scene.shop).await.iter().all(|b| b.proved.is_none()), "nothing was proved");
+    let done = drive_to_rest(&scene.shop, &env, &other).await;
+    assert_eq!(done.journal.state, State::Succeeded, "{:#?}", done.journal);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drill_of_a_broker_whose_jobs_are_killed_blames_no_backup() {
+    let (scene, _) = drilled(ShopOptions::files("rabbitmq"), |shop| {
+        for _ in 0..3 {
+            shop.sim.faults().kill_job(1, |ticket| matches!(ticket.task, Task::CommandDrill(_)));
+        }
+    })
+    .await;
+    assert_eq!(scene.check("killed").await, State::Failed);
+    assert_eq!(backups(&scene.shop).await[0].drill_failed, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_commands_load_is_not_drilled() {
+    for word in ["command", "mongodb"] {
+        let (scene, op) = drilled(ShopOptions::files(word), |_| ()).await;
+        assert!(failed_with(&op, "has no drill"), "{:#?}", op.journal);
+        assert_eq!(scene.check(word).await, State::Failed);
+    }
 }

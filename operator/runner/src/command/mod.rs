@@ -1,6 +1,8 @@
 //! Data that is in a running service and nowhere else: its own commands ([`shell`]), or a server that Skep knows how to
 //! ask, dump it into one artefact and load that.
 //!
+//! A drill loads it into a server of the job's own.
+//!
 //! Invariants: nothing is loaded from an artefact whose checksum is not the registered one.
 
 mod shell;
@@ -10,7 +12,10 @@ use crate::job::{self, Job};
 use crate::mongodb;
 use crate::rabbitmq;
 use crate::store::{self, Backup, Whole};
-use crate::task::{CommandDump, CommandExamine, CommandLoad, CommandSeal, Means, Reading, Report, Stored};
+use crate::task::{
+    CommandDrill, CommandDump, CommandExamine, CommandLoad, CommandSeal, Means, Reading, Report,
+    ScratchServer, Stored,
+};
 
 /// Dumps; what an earlier attempt left in an unsealed directory is replaced.
 pub(crate) fn dump(job: &Job, task: &CommandDump) -> Result<Report> {
@@ -44,17 +49,31 @@ pub(crate) fn examine(job: &Job, task: &CommandExamine) -> Result<Report> {
 /// Loads a backup.
 pub(crate) fn load(job: &Job, task: &CommandLoad) -> Result<Report> {
     let CommandLoad { means, engine, stored } = task;
-    let backup = opened(job, engine, stored)?;
-    let wholes = backup.whole(job)?;
-    let [whole] = wholes.as_slice() else {
-        return Err(Error::refused(format!("backup {} is not one dump", stored.id)));
-    };
+    let whole = only_one(job, engine, stored)?;
     let left = match means {
-        Means::Shell(command) => shell::load(job, command, whole).map(|()| Vec::new())?,
-        Means::Rabbitmq(connect) => rabbitmq::load(job, connect, whole)?,
-        Means::Mongodb(connect) => mongodb::load(job, connect, whole).map(|()| Vec::new())?,
+        Means::Shell(command) => shell::load(job, command, &whole).map(|()| Vec::new())?,
+        Means::Rabbitmq(connect) => rabbitmq::load(job, connect, &whole)?,
+        Means::Mongodb(connect) => mongodb::load(job, connect, &whole).map(|()| Vec::new())?,
     };
     Ok(Report::CommandLoad { left })
+}
+
+/// Loads a backup into a server of the job's own.
+pub(crate) fn drill(job: &Job, task: &CommandDrill) -> Result<Report> {
+    let CommandDrill { server, engine, stored } = task;
+    let whole = only_one(job, engine, stored)?;
+    match server {
+        ScratchServer::Rabbitmq => rabbitmq::drill(job, &whole),
+    }
+}
+
+/// The dump of a backup that is no more than one.
+fn only_one(job: &Job, engine: &str, stored: &Stored) -> Result<Whole> {
+    let mut wholes = opened(job, engine, stored)?.whole(job)?;
+    match (wholes.pop(), wholes.is_empty()) {
+        (Some(whole), true) => Ok(whole),
+        _ => Err(Error::refused(format!("backup {} is not one dump", stored.id))),
+    }
 }
 
 fn opened(job: &Job, engine: &str, stored: &Stored) -> Result<Backup> {

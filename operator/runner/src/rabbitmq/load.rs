@@ -31,9 +31,21 @@ pub(crate) fn load(job: &Job, connect: &Connect, whole: &Whole) -> Result<Vec<St
     let node = Node::reach(job, connect)?;
     let (bytes, wanted) = wanted(whole)?;
     whole.is_untouched()?;
-    let (_, live) = export(&node)?;
-    let changes = live.towards(&wanted);
-    let in_use: Vec<Queue> = queues(&node, &changes)?.into_iter().filter(|queue| !queue.is_idle).collect();
+    let left = make(job, &node, &bytes, &wanted)?;
+    let told = |name: &Name| {
+        format!(
+            "{name} of {} is not in the backup, and was left with what leads to it: it holds messages, or is being read from",
+            connect.user
+        )
+    };
+    Ok(left.iter().filter(|name| name.queue().is_some()).map(told).collect())
+}
+
+/// Makes a node have these definitions and no others; what was left although it is not among them.
+pub(super) fn make(job: &Job, node: &Node, bytes: &[u8], wanted: &Definitions) -> Result<Vec<Name>> {
+    let (_, live) = export(node)?;
+    let changes = live.towards(wanted);
+    let in_use: Vec<Queue> = queues(node, &changes)?.into_iter().filter(|queue| !queue.is_idle).collect();
     let is_in_use = |name: &&Name| in_use.iter().any(|queue| name.queue() == Some(queue.named()));
     let stuck: Vec<Name> = changes.otherwise.iter().filter(is_in_use).cloned().collect();
     if !stuck.is_empty() {
@@ -52,16 +64,10 @@ pub(crate) fn load(job: &Job, connect: &Connect, whole: &Whole) -> Result<Vec<St
         let gone: Vec<_> = gone.into_iter().map(Name::json).collect();
         node.eval(REMOVE, Some(&json!(gone).to_string()))?;
     }
-    node.import(&bytes)?;
-    compared(&export(&node)?.1, &wanted, &left)?;
+    node.import(bytes)?;
+    compared(&export(node)?.1, wanted, &left)?;
     job.out.progress("definitions", wanted.len(), Some(wanted.len()));
-    let told = |name: &Name| {
-        format!(
-            "{name} of {} is not in the backup, and was left with what leads to it: it holds messages, or is being read from",
-            connect.user
-        )
-    };
-    Ok(left.iter().filter(|name| name.queue().is_some()).map(told).collect())
+    Ok(left)
 }
 
 /// The queues that would have to go.

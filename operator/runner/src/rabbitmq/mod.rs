@@ -3,6 +3,7 @@
 //! ```text
 //! dump    running node ── eval ─▶ definitions.json        read    every definition is looked at
 //! load    definitions.json ─▶ compared with the node ─▶ remove what is not in it ─▶ import ─▶ compared again
+//! drill   definitions.json ─▶ a node of the job's own, empty ─▶ the same
 //! ```
 //! Messages are in none of it: they are in the node's own files, which are whole only while it is stopped.
 //!
@@ -11,9 +12,12 @@
 //! job.
 
 mod definitions;
+mod drill;
 mod dump;
 mod load;
 mod node;
+mod scratch;
 
+pub(crate) use self::drill::drill;
 pub(crate) use self::dump::{dump, read};
 pub(crate) use self::load::load;

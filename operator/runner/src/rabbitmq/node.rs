@@ -1,6 +1,6 @@
 //! A running node, asked through its own `rabbitmqctl` with its cookie.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 
 use base64::Engine as _;
@@ -14,12 +14,25 @@ use crate::task::Connect;
 use crate::tool;
 
 const TOOL: &str = "rabbitmqctl";
-const COOKIE: &str = ".erlang.cookie";
+pub(super) const COOKIE: &str = ".erlang.cookie";
+
+/// What the names of variables begin with that a node or Erlang heeds. Where the programs are, `RABBITMQ_HOME` may tell.
+const HEEDED: [&str; 2] = ["RABBITMQ_", "ERL_"];
 
 /// A node, and a home for the programs that speak to it.
 pub(super) struct Node {
     name: String,
     home: Home,
+    surroundings: Surroundings,
+}
+
+/// What of the job's environment the programs get that speak to a node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Surroundings {
+    /// The service's: its node may be reached by other ports.
+    Services,
+    /// Nothing that a node or Erlang would heed.
+    None,
 }
 
 // === impl Node ===
@@ -40,7 +53,30 @@ impl Node {
         let home = Home::make()?;
         home.write(COOKIE, cookie.trim().as_bytes())?;
         home.write("inetrc", hosts(named, address.ip()).as_bytes())?;
-        Ok(Node { name: name.clone(), home })
+        Ok(Node { name: name.clone(), home, surroundings: Surroundings::Services })
+    }
+
+    /// A node of the job's own on the loopback interface, whose cookie is in `home` before it starts.
+    pub(super) fn alone(name: &str, home: Home) -> Result<Node> {
+        let host = name.rsplit('@').next().unwrap_or_default();
+        home.write("inetrc", hosts(host, Ipv4Addr::LOCALHOST.into()).as_bytes())?;
+        Ok(Node { name: name.to_owned(), home, surroundings: Surroundings::None })
+    }
+
+    /// Where its programs, and it itself where it is the job's own, have their files.
+    pub(super) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Waits until it has started, as far as it can be asked.
+    pub(super) fn is_up(&self) -> Result<bool> {
+        let mut command = self.command(&["await_startup", "--timeout", "60"]);
+        match tool::output_of(&mut command).map_err(told) {
+            Ok(_) => Ok(true),
+            // The next look, or the end of the node, tells.
+            Err(Error::Tool { .. } | Error::Unready(_) | Error::Barred(_)) => Ok(false),
+            Err(other) => Err(other),
+        }
     }
 
     /// What an expression comes to that ends in base64, decoded; `given` is the JSON that it finds as `Given`.
@@ -64,6 +100,9 @@ impl Node {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(TOOL);
+        if self.surroundings == Surroundings::None {
+            without_surroundings(&mut command);
+        }
         command.args(["-q", "-n", &self.name]);
         if self.name.contains('.') {
             command.arg("-l");
@@ -76,6 +115,18 @@ impl Node {
         }
         command.current_dir(home);
         command
+    }
+}
+
+/// Takes away whatever of the job's environment a node of RabbitMQ, its tools or Erlang would heed.
+pub(super) fn without_surroundings(command: &mut Command) {
+    for (variable, _) in std::env::vars_os() {
+        let is_heeded = variable.to_str().is_some_and(|name| {
+            HEEDED.iter().any(|prefix| name.starts_with(prefix)) && name != "RABBITMQ_HOME"
+        });
+        if is_heeded {
+            command.env_remove(variable);
+        }
     }
 }
 

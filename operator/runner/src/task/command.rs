@@ -55,6 +55,14 @@ pub enum Reading {
     Mongodb,
 }
 
+/// A server of the image, begun empty inside the job for as long as it takes, with data and secrets of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScratchServer {
+    /// A node of RabbitMQ.
+    Rabbitmq,
+}
+
 /// See [`super::Task::CommandDump`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CommandDump {
@@ -94,6 +102,17 @@ pub struct CommandLoad {
     /// The engine's word in labels; a backup of another one is refused.
     pub engine: String,
     /// The backup; nothing is loaded unless its checksums are the registered ones.
+    pub stored: Stored,
+}
+
+/// See [`super::Task::CommandDrill`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CommandDrill {
+    /// Into what it is loaded.
+    pub server: ScratchServer,
+    /// The engine's word in labels; a backup of another one is refused.
+    pub engine: String,
+    /// The backup; nothing is started unless its checksums are the registered ones.
     pub stored: Stored,
 }
 

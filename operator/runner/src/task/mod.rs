@@ -14,7 +14,8 @@ pub use self::checks::{
     CheckOutcome, Expect, NetCheck, NetChecks, Probe, REDIS_READING, SqlCheck, SqlChecks,
 };
 pub use self::command::{
-    CommandDump, CommandExamine, CommandLoad, CommandSeal, Means, Reading, ShellCommand,
+    CommandDrill, CommandDump, CommandExamine, CommandLoad, CommandSeal, Means, Reading, ScratchServer,
+    ShellCommand,
 };
 pub use self::data::{
     Contents, DataChecks, DataEngine, DirDump, DirDumped, DirExamine, DirInspect, DirInspection, DirLoad,
@@ -116,6 +117,8 @@ pub enum Task {
     CommandExamine(CommandExamine),
     /// Load a backup into the running service, in place of the live data.
     CommandLoad(CommandLoad),
+    /// Load a backup into a server of the job's own, which ends with the job, and compare; reaches nothing live.
+    CommandDrill(CommandDrill),
     /// Remove an unfinished backup's directory (one without a manifest, unless `sealed`).
     Discard(Discard),
     /// Read a stored backup in full and say whether it is what was registered; changes nothing.
@@ -273,6 +276,13 @@ pub enum Report {
         /// What stayed although the backup does not have it, in sentences for people.
         left: Vec<String>,
     },
+    /// Of [`Task::CommandDrill`].
+    CommandDrill {
+        /// What of the backup was not loaded, in sentences for people.
+        left_out: Vec<String>,
+        /// Seconds that loading took, without the start of the server.
+        seconds: f64,
+    },
     /// Of [`Task::StoreVerify`]: the task succeeds also when the backup is spoilt.
     StoreVerify(Verdict),
     /// Of [`Task::StoreScan`].
@@ -306,9 +316,11 @@ impl Task {
             | Task::DirMove(_)
             | Task::DirRemove(_)
             | Task::DataChecks(_) => Binary::Directories,
-            Task::CommandDump(_) | Task::CommandSeal(_) | Task::CommandExamine(_) | Task::CommandLoad(_) => {
-                Binary::Services
-            }
+            Task::CommandDump(_)
+            | Task::CommandSeal(_)
+            | Task::CommandExamine(_)
+            | Task::CommandLoad(_)
+            | Task::CommandDrill(_) => Binary::Services,
             Task::PgTakeBase(_)
             | Task::PgReceive(_)
             | Task::PgRecover(_)

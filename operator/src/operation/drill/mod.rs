@@ -3,7 +3,8 @@
 //! ```text
 //! claim ↩ plan ↩ preflight · load ↩ check · drop · record · release
 //!                              └ into a scratch that nobody else knows: a database on the same server ([`database`]),
-//!                                or a directory on the same volumes, with a scratch server on it ([`directory`])
+//!                                or a directory on the same volumes, with a scratch server on it ([`directory`]),
+//!                                or a server of the job's own ([`alone`])
 //! ```
 //! It loads by the very job that a restore loads by, so that what it proves, and the time that it measures, are a
 //! restore's.
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use skep_runner::Fault as JobFault;
 use skep_runner::line::FaultKind;
-use skep_runner::task::Named;
+use skep_runner::task::{Named, ScratchServer};
 
 use super::catalogue::{self, Entry, Shown};
 use super::frozen::{self, Frozen};
@@ -31,9 +32,10 @@ use super::restore::preflight::{Against, Examined, Seen, Standing, examine, stan
 use super::restore::prepare::done;
 use super::saga::{Cx, Fault, Progress, Saga, Wait};
 use super::{claim, freeze, restore, work};
-use crate::engines::Data;
+use crate::engines::{Commands, Data};
 use crate::swarm::object::{Kind, short_hash};
 
+mod alone;
 mod database;
 mod directory;
 
@@ -82,6 +84,9 @@ struct Loaded {
     scratch: Option<Named>,
     /// Seconds that loading took.
     seconds: f64,
+    /// How much of the backup was not loaded.
+    #[serde(default)]
+    left_out: usize,
 }
 
 /// What is said of a backup that no job could read.
@@ -181,7 +186,7 @@ pub fn scratch_side(service: &str) -> String {
     format!("drill-{}", short_hash(service))
 }
 
-/// Why what only commands load has no drill.
+/// Why what only commands or the tools of a MongoDB load has no drill.
 pub const NO_DRILL: &str =
     "what only commands load has no drill: they load into the live service, and nothing else";
 
@@ -236,8 +241,8 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         return Err(Fault::failed("this is not a drill"));
     };
     let frozen = freeze::drill(cx, backup.as_deref()).await?;
-    if matches!(frozen.target.data, Data::Command(_)) {
-        return Err(Fault::failed(NO_DRILL));
+    if let Data::Command(data) = &frozen.target.data {
+        server(data)?;
     }
     if Shown::of(&frozen.target.data, frozen.checks.len()) == Shown::Loads {
         cx.remark(NO_CHECK);
@@ -247,6 +252,11 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     }
     frozen::store(cx, &frozen).await?;
     Ok(Progress::Done(json!({ "backup": frozen.candidates.first().map(|e| e.id.clone()) })))
+}
+
+/// The server into which what a running service alone tells is loaded.
+fn server(data: &Commands) -> Result<ScratchServer, Fault> {
+    data.by.scratch().ok_or_else(|| Fault::failed(NO_DRILL))
 }
 
 /// The backup of the plan.
@@ -260,7 +270,7 @@ async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     match frozen.target.data {
         Data::Postgres | Data::None => database::preflight(cx, &frozen, entry).await,
         Data::Directory(_) => directory::preflight(cx, &frozen, entry).await,
-        Data::Command(_) => Err(Fault::failed(NO_DRILL)),
+        Data::Command(_) => alone::preflight(cx, &frozen, entry).await,
     }
 }
 
@@ -291,10 +301,10 @@ async fn read_in_full(
 async fn load_scratch(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
     let entry = chosen(&frozen)?;
-    match frozen.target.data {
+    match &frozen.target.data {
         Data::Postgres | Data::None => database::load(cx, &frozen, entry).await,
         Data::Directory(_) => directory::load(cx, &frozen, entry).await,
-        Data::Command(_) => Err(Fault::failed(NO_DRILL)),
+        Data::Command(data) => alone::load(cx, &frozen, entry, server(data)?).await,
     }
 }
 
@@ -303,8 +313,7 @@ async fn run_checks(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     match frozen.target.data {
         Data::Postgres | Data::None => database::check(cx, &frozen, chosen(&frozen)?).await,
         // The scratch server was there while its data was built, and no longer.
-        Data::Directory(_) => Ok(Progress::Done(json!({ "checks": frozen.checks.len() }))),
-        Data::Command(_) => Err(Fault::failed(NO_DRILL)),
+        Data::Directory(_) | Data::Command(_) => Ok(Progress::Done(json!({ "checks": frozen.checks.len() }))),
     }
 }
 
@@ -317,7 +326,8 @@ async fn drop_scratch(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
             database::drop(cx, &frozen, scratch, "drop").await?
         }
         Data::Directory(_) => directory::drop(cx, &frozen, "drop").await?,
-        Data::Command(_) => return Err(Fault::failed(NO_DRILL)),
+        // It went with its job.
+        Data::Command(_) => Removed::Done,
     };
     match dropped {
         Removed::Wait(wait) => Ok(Progress::Wait(wait)),
@@ -329,13 +339,16 @@ async fn drop_scratch(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
 async fn record(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
     let loaded: Loaded = cx.out("load")?;
-    let shown = Shown::of(&frozen.target.data, frozen.checks.len());
+    let shown = match loaded.left_out {
+        0 => Shown::of(&frozen.target.data, frozen.checks.len()),
+        _ => Shown::Loads,
+    };
     catalogue::note_shown(cx, &loaded.backup, shown, Some(loaded.seconds)).await?;
     Ok(Progress::Done(json!({ "backup": loaded.backup, "seconds": loaded.seconds, "shown": shown })))
 }
 
 fn loaded(cx: &Cx<'_>, entry: &Entry, scratch: Option<Named>, seconds: f64) -> Result<Progress, Fault> {
-    done(cx, &Loaded { backup: entry.id.clone(), scratch, seconds })
+    done(cx, &Loaded { backup: entry.id.clone(), scratch, seconds, left_out: 0 })
 }
 
 /// What ended a job: noted on the backup only where that is to blame.

@@ -14,7 +14,7 @@ use crate::operation::saga::Env;
 use crate::operation::work;
 use crate::swarm::engine::Engine;
 use crate::swarm::error::Error;
-use crate::swarm::job::{self, JobSpec, SecretFile, node_constraint};
+use crate::swarm::job::{self, JobSpec, Reach, SecretFile, node_constraint};
 use crate::swarm::object::{self, KIND, Kind, Labels, ObjectRef, RegistryAuth, Service};
 
 /// Swarm starts a receiver that ended again after this long, in nanoseconds.
@@ -116,7 +116,7 @@ impl Wanted {
             node: self.target.node.as_deref(),
             mounts: self.store.clone().into_iter().collect(),
             secrets: secret.map(file).into_iter().collect(),
-            networks: Vec::new(),
+            reach: Reach::Service,
             user: None,
             labels,
         });

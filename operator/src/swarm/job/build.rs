@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use skep_runner::{RUNNER_PATH, TICKET_PATH};
 
-use super::{JOB, JobSpec, OwnSpec, SecretFile};
+use super::{JOB, JobSpec, OwnSpec, Reach, SecretFile};
 use crate::swarm::object::{Labels, OP, ObjectRef};
 use crate::swarm::spec::{self, FileKind, FileRef};
 
@@ -107,11 +107,12 @@ fn constraints(job: &JobSpec<'_>) -> Vec<String> {
 }
 
 fn networks(job: &JobSpec<'_>) -> Vec<Value> {
-    let target = |id: &String| json!({"Target": id});
-    if job.networks.is_empty() {
-        return spec::networks(&job.service.spec).iter().map(|n| target(&n.target)).collect();
+    match job.reach {
+        Reach::Service => {
+            spec::networks(&job.service.spec).iter().map(|n| json!({"Target": n.target})).collect()
+        }
+        Reach::Nothing => Vec::new(),
     }
-    job.networks.iter().map(target).collect()
 }
 
 fn configs(job: &JobSpec<'_>) -> Vec<Value> {
@@ -123,7 +124,11 @@ fn configs(job: &JobSpec<'_>) -> Vec<Value> {
 }
 
 fn secrets(job: &JobSpec<'_>) -> Vec<Value> {
-    spec::file_entries(&job.service.spec, FileKind::Secret).cloned().chain(extra(&job.secrets)).collect()
+    let of_service = match job.reach {
+        Reach::Service => spec::file_entries(&job.service.spec, FileKind::Secret).cloned().collect(),
+        Reach::Nothing => Vec::new(),
+    };
+    of_service.into_iter().chain(extra(&job.secrets)).collect()
 }
 
 fn extra(secrets: &[SecretFile]) -> impl Iterator<Item = Value> + '_ {
@@ -170,7 +175,7 @@ mod tests {
         Service { id: "db1".into(), version: 1, spec, update: None, created: Timestamp::UNIX_EPOCH }
     }
 
-    fn built(node: Option<&str>, networks: Vec<String>) -> Value {
+    fn built(node: Option<&str>, reach: Reach) -> Value {
         let runner = ObjectRef { id: "r1".into(), name: "skep-runner-abc".into() };
         build(&JobSpec {
             name: "skep-job-1-dump-1",
@@ -181,7 +186,7 @@ mod tests {
             node,
             mounts: vec![json!({"Type": "bind", "Source": "/backups", "Target": "/skep/store"})],
             secrets: vec![SecretFile { id: "s2".into(), name: "tmp".into(), file: "/skep/password".into() }],
-            networks,
+            reach,
             user: None,
             labels: Labels::from([(OP.to_owned(), "1".to_owned())]),
         })
@@ -226,7 +231,7 @@ mod tests {
 
     #[test]
     fn only_what_is_allowed_of_the_service_reaches_the_job() {
-        let spec = built(Some("n1"), Vec::new());
+        let spec = built(Some("n1"), Reach::Service);
         let text = spec.to_string();
         let denied = [
             "hunter22",
@@ -251,7 +256,7 @@ mod tests {
 
     #[test]
     fn it_runs_once_on_the_node_with_logs_that_can_be_read() {
-        let spec = built(Some("n1"), Vec::new());
+        let spec = built(Some("n1"), Reach::Service);
         assert_eq!(spec["Mode"], json!({"Replicated": {"Replicas": 1}}));
         assert_eq!(spec["TaskTemplate"]["RestartPolicy"]["Condition"], "none");
         assert_eq!(spec["TaskTemplate"]["Placement"]["Constraints"], json!(["node.id==n1"]));
@@ -263,20 +268,23 @@ mod tests {
     #[test]
     fn it_keeps_to_the_constraints_of_the_service_where_no_node_is_given() {
         assert_eq!(
-            built(None, Vec::new())["TaskTemplate"]["Placement"]["Constraints"],
+            built(None, Reach::Service)["TaskTemplate"]["Placement"]["Constraints"],
             json!(["node.labels.disk==ssd"])
         );
     }
 
     #[test]
-    fn it_joins_the_networks_of_the_service_or_those_given_without_aliases() {
-        assert_eq!(built(None, Vec::new())["TaskTemplate"]["Networks"], json!([{"Target": "net1"}]));
-        assert_eq!(built(None, vec!["net2".into()])["TaskTemplate"]["Networks"], json!([{"Target": "net2"}]));
+    fn it_joins_the_networks_of_the_service_without_aliases_or_reaches_nothing_of_it() {
+        assert_eq!(built(None, Reach::Service)["TaskTemplate"]["Networks"], json!([{"Target": "net1"}]));
+        let alone = &built(None, Reach::Nothing)["TaskTemplate"];
+        assert_eq!(alone["Networks"], json!([]));
+        let secrets = alone["ContainerSpec"]["Secrets"].as_array().unwrap();
+        assert_eq!(secrets.iter().map(|s| &s["SecretID"]).collect::<Vec<_>>(), ["s2"], "only its own");
     }
 
     #[test]
     fn the_runner_is_executable_and_the_ticket_is_beside_it() {
-        let spec = built(None, Vec::new());
+        let spec = built(None, Reach::Service);
         let configs = &spec["TaskTemplate"]["ContainerSpec"]["Configs"];
         assert_eq!(configs[0]["ConfigID"], "r1");
         assert_eq!(
@@ -290,7 +298,7 @@ mod tests {
 
     #[test]
     fn secrets_of_the_service_and_of_the_job_are_there() {
-        let spec = built(None, Vec::new());
+        let spec = built(None, Reach::Service);
         let secrets = &spec["TaskTemplate"]["ContainerSpec"]["Secrets"];
         let own = json!({"Name": "pw", "UID": "999", "GID": "0", "Mode": 256});
         assert_eq!(secrets[0]["File"], own, "its owner must still be able to read it");

@@ -45,7 +45,7 @@ pub struct JobSpec<'a> {
     pub ticket: &'a str,
     /// The runner, from [`ensure_runner`].
     pub runner: &'a ObjectRef,
-    /// The service that the job works for: user, environment, files and networks are its.
+    /// The service that the job works for: user, environment and files are its.
     pub service: &'a Service,
     /// Image with digest, as the tasks of the service run it.
     pub image: &'a str,
@@ -55,12 +55,21 @@ pub struct JobSpec<'a> {
     pub mounts: Vec<Value>,
     /// Secrets besides those of the service.
     pub secrets: Vec<SecretFile>,
-    /// Network ids; those of the service where empty.
-    pub networks: Vec<String>,
+    /// What of the service it can reach.
+    pub reach: Reach,
     /// The user to run as; the service's own where absent.
     pub user: Option<&'a str>,
     /// Labels of the service object.
     pub labels: Labels,
+}
+
+/// What a job can reach of the service that it works for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Its networks, with its secrets.
+    Service,
+    /// Nothing: it joins no network of it, and gets none of its secrets.
+    Nothing,
 }
 
 /// All that makes a job in Skep's own image.

@@ -2,7 +2,8 @@
 
 use skep_runner::manifest::{Artefact, Manifest};
 use skep_runner::task::{
-    CommandDump, CommandExamine, CommandLoad, CommandSeal, Contents, DirDumped, Means, PgSeal, Stored,
+    CommandDrill, CommandDump, CommandExamine, CommandLoad, CommandSeal, Contents, DirDumped, Means, PgSeal,
+    Stored,
 };
 use skep_runner::{DATA_PATH, Report};
 
@@ -96,5 +97,14 @@ impl PgJob {
             return Ok(Next::More("the load command", pace));
         }
         Ok(Next::Done(Box::new(Report::CommandLoad { left: Vec::new() })))
+    }
+
+    /// Whatever it is loaded into goes with the job.
+    pub(super) fn command_drill(&mut self, world: &mut World, task: &CommandDrill) -> Worked {
+        self.dumped(world, &task.engine, &task.stored)?;
+        if self.phase < 2 {
+            return Ok(Next::More("a scratch node", world.pace.load));
+        }
+        Ok(Next::Done(Box::new(Report::CommandDrill { left_out: Vec::new(), seconds: 1.5 })))
     }
 }

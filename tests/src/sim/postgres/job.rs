@@ -171,6 +171,7 @@ impl PgJob {
             Task::CommandSeal(task) => self.command_seal(world, &task),
             Task::CommandExamine(task) => self.command_examine(world, &task),
             Task::CommandLoad(task) => self.command_load(world, view, &task),
+            Task::CommandDrill(task) => self.command_drill(world, &task),
             Task::StoreVerify(task) => self.store_verify(world, &task),
             Task::StoreScan(task) => {
                 self.needs_store(false)?;
