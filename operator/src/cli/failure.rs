@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::host::HostError;
 use super::settings::BadSettings;
+use crate::notify;
 use crate::operation::desk::Refusal;
 use crate::operation::record::State;
 use crate::swarm;
@@ -55,6 +56,9 @@ pub enum Failure {
     /// The engine's answer.
     #[error(transparent)]
     Swarm(#[from] swarm::error::Error),
+    /// A report that cannot be written.
+    #[error("the report cannot be written")]
+    Report(#[from] notify::message::Error),
     /// Input or output.
     #[error("{what}")]
     Io {
@@ -119,9 +123,11 @@ impl Failure {
             | Failure::Host(_)
             | Failure::Settings(_)
             | Failure::Desk(Refusal::Absent(_) | Refusal::State { .. }) => Exit::Refused,
-            Failure::Desk(Refusal::Swarm(_)) | Failure::Guard(_) | Failure::Swarm(_) | Failure::Io { .. } => {
-                Exit::Failed
-            }
+            Failure::Desk(Refusal::Swarm(_))
+            | Failure::Guard(_)
+            | Failure::Swarm(_)
+            | Failure::Report(_)
+            | Failure::Io { .. } => Exit::Failed,
         }
     }
 
@@ -148,6 +154,7 @@ impl Failure {
             | Failure::Settings(_)
             | Failure::Desk(_)
             | Failure::Guard(_)
+            | Failure::Report(_)
             | Failure::Io { .. } => return None,
         };
         let hint = match error {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::drive::DriveArgs;
 use super::failure::{Exit, Failure};
 use super::follow::{Until, follow, view};
@@ -11,8 +13,9 @@ use super::session::Session;
 use super::sweep::{self, SweepArgs};
 use super::table::{Cell, Table};
 use crate::http::view::OperationView;
-use crate::operation::desk;
+use crate::notify;
 use crate::operation::record::{Operation, State};
+use crate::operation::{clients, desk};
 use crate::plan::words::{ago, clock, exact};
 use crate::swarm::object::{Kind, Service};
 use crate::triggers::intake;
@@ -61,6 +64,12 @@ pub enum OpsCommand {
         #[command(flatten)]
         drive: DriveArgs,
     },
+    /// Write up what one did, as Markdown: who asked for it and why, each step with its times, how long users could not work, what
+    /// came of it and what there is to do. With `--output json`, its record.
+    Report {
+        /// Its id, or the beginning of it.
+        id: String,
+    },
     /// Let one that waits for approval go on.
     Approve(OneArgs),
     /// Ask one to go back and end.
@@ -89,12 +98,22 @@ pub struct OneArgs {
     pub drive: DriveArgs,
 }
 
+/// What `ops report` says to programs.
+#[derive(Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    operation: OperationView,
+    /// How long users could not work, in seconds, where that is known.
+    downtime_s: Option<f64>,
+}
+
 /// `skep ops`
 pub(super) async fn ops(session: &Session, args: &OpsArgs) -> Result<Exit, Failure> {
     match &args.command {
         None => list(session, &args.list).await,
         Some(OpsCommand::List(args)) => list(session, args).await,
         Some(OpsCommand::Show { id, follow, drive }) => show(session, id, *follow, drive).await,
+        Some(OpsCommand::Report { id }) => report(session, id).await,
         Some(OpsCommand::Approve(args)) => {
             let op = session.operation(&args.id).await?;
             let op = desk::approve(&session.engine, &op.id, &session.who).await?;
@@ -173,6 +192,18 @@ async fn show(session: &Session, id: &str, follows: bool, drive: &DriveArgs) -> 
         by.iter().for_each(|who| out.say(format!("{what} by {who}")));
     }
     summary(&op, look, &session.command, session.now()).iter().for_each(|line| out.say(line));
+    Ok(Exit::Fine)
+}
+
+async fn report(session: &Session, id: &str) -> Result<Exit, Failure> {
+    let op = session.operation(id).await?;
+    let out = &session.out;
+    if out.is_json() {
+        let downtime_s = clients::downtime(&op).map(|away| away.as_secs_f64());
+        out.json_whole(&Report { operation: view(&op), downtime_s });
+        return Ok(Exit::Fine);
+    }
+    out.say(notify::report(&op, out.zone(), session.now())?);
     Ok(Exit::Fine)
 }
 

@@ -1,7 +1,5 @@
 //! What was read of the Swarm → the view. Pure.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 use super::view::{
@@ -189,22 +187,14 @@ fn is_maintenance(op: &Operation) -> bool {
     matches!(op.intent.work, Work::Maintenance { .. })
 }
 
-/// The last restore that succeeded. Users could not work from the first client's stop to the last one's start, or,
-/// where none was stopped, while connections were refused for the swap of names.
+/// The last restore that succeeded.
 fn restored(operations: &[Operation], service: &str) -> Option<Restored> {
     let is_restore =
         |o: &&Operation| matches!(o.intent.work, Work::Restore { .. }) && o.intent.service == service;
     let done = operations.iter().filter(is_restore).filter(|o| o.journal.state == State::Succeeded);
     let last = done.max_by_key(|o| o.journal.ended)?;
     let (at, began) = (last.journal.ended?, last.journal.steps.first()?.1.began);
-    let (stop, start) = (last.journal.step(clients::STEP), last.journal.step("start"));
-    let stopped = stop.is_some_and(|r| r.out["saved"].as_object().is_some_and(|s| !s.is_empty()));
-    let swap = last.journal.step("cut").and_then(|r| r.out["fenced_ms"].as_u64()).map(Duration::from_millis);
-    let downtime = match (stop, start) {
-        (Some(stop), Some(start)) if stopped => Some(between(stop.began, start.changed)),
-        _ => swap,
-    };
-    Some(Restored { at, took: between(began, at), downtime })
+    Some(Restored { at, took: between(began, at), downtime: clients::downtime(last) })
 }
 
 fn guard(guards: &[Config], service: &str, policy: &Policy) -> Option<GuardView> {

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart, SinglePart};
 use lettre::{Address, Message};
@@ -18,9 +19,9 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::outbox::Audience;
-use super::phase::{Phase, occurred};
+use super::phase::{Phase, current, occurred};
 use super::settings::Mail;
-use super::view::View;
+use super::view::{Reader, View};
 use super::{scrub, words};
 use crate::operation::record::{Operation, Work};
 
@@ -59,9 +60,12 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut templates = Environment::new();
     templates.set_undefined_behavior(UndefinedBehavior::Strict);
     templates.set_syntax(syntax);
-    for (name, source) in
-        [("mail.txt", include_str!("templates/mail.txt")), ("mail.html", include_str!("templates/mail.html"))]
-    {
+    templates.add_filter("cell", |text: String| text.replace('|', "\\|"));
+    for (name, source) in [
+        ("mail.txt", include_str!("templates/mail.txt")),
+        ("mail.html", include_str!("templates/mail.html")),
+        ("report.md", include_str!("templates/report.md")),
+    ] {
         templates.add_template(name, source).expect("the template is a constant and tested");
     }
     templates
@@ -92,7 +96,7 @@ pub fn render(
     now: Timestamp,
 ) -> Result<Letter, Error> {
     let phase = phases.last().copied().unwrap_or(Phase::Started);
-    let view = View::of(operation, phases, mail, audience, now);
+    let view = View::of(operation, phases, Reader::of(mail), audience, now);
     let service = scrub::line(&operation.intent.service, 80);
     let envelope = Envelope {
         title: words::title(&operation.intent.work, &service),
@@ -106,6 +110,18 @@ pub fn render(
         ],
     };
     Letter::write(&view, mail, envelope)
+}
+
+/// What there is to say about an operation as it stands now, in Markdown: the record that a runbook asks for.
+///
+/// # Errors
+/// When the template is at fault.
+pub fn report(operation: &Operation, zone: &TimeZone, now: Timestamp) -> Result<String, Error> {
+    let reader = Reader { cluster: "", zone, status_url: None };
+    let phase = current(operation).unwrap_or(Phase::Started);
+    let view = View::of(operation, &[phase], reader, Audience::default(), now);
+    let text = TEMPLATES.get_template("report.md")?.render(Value::from(Serde(&view)))?;
+    Ok(text.trim_end().to_owned())
 }
 
 // === impl Letter ===
@@ -225,7 +241,9 @@ pub(super) fn hash(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::notify::fixture::{after, alert, mail, operation, person, restore, schedule, step, story};
+    use crate::notify::fixture::{
+        after, alert, mail, noon, operation, person, restore, schedule, step, story,
+    };
     use crate::notify::phase::{Routine, due};
     use crate::operation::record::{State, StepState, Trigger};
 
@@ -246,6 +264,32 @@ mod tests {
     fn headers(message: &str) -> Vec<String> {
         let head = message.split("\r\n\r\n").next().unwrap();
         head.replace("\r\n ", " ").split("\r\n").map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_report_tells_why_what_each_step_did_how_long_users_could_not_work_and_what_next() {
+        let mut op = story(State::Succeeded);
+        op.journal.step_mut("stop", noon()).out = serde_json::json!({ "saved": { "shop_app": 1 } });
+        op.journal.step_mut("cut", noon()).note = "a | b".to_owned();
+        let text = report(&op, &TimeZone::UTC, after(50)).unwrap();
+        for line in [
+            "# Restore of shop_db: Finished",
+            &format!("| Operation | `{}` |", op.id),
+            "| Why | The alert PostgresCorrupted, firing since Sat 21 Nov 2026, 12:58:30 UTC |",
+            "| Took | 42 s |",
+            "| Down for | 7.0 s |",
+            "| Began | Step | State | Took | What it says |",
+            "* The cache shop_cache was not emptied; it may hold rows from after the backup.",
+            "## What next",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in:\n{text}");
+        }
+        let mut op = story(State::RolledBack);
+        op.journal.step_mut("stop", noon()).out = serde_json::json!({ "saved": { "shop_app": 1 } });
+        let failed = report(&op, &TimeZone::UTC, after(50)).unwrap();
+        assert!(failed.contains("> relation \"users\" has 0 rows, wanted at least 1"), "{failed}");
+        assert!(failed.contains("| Down for | 13 s |"), "{failed}");
+        assert!(!failed.contains("hunter2") && !text.contains("hunter2"), "S15");
     }
 
     #[test]

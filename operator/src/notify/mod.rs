@@ -29,7 +29,7 @@ pub mod topic;
 mod view;
 pub(crate) mod words;
 
-pub use message::{Letter, render};
+pub use message::{Letter, render, report};
 pub use meter::{Meter, Reading};
 pub use outbox::{Audience, Delivery, Ledger, Outbox, Undelivered};
 pub use phase::{Phase, Routine, due, due_again};

@@ -124,7 +124,7 @@ impl Phase {
 }
 
 /// The phase that the operation is in.
-fn current(operation: &Operation) -> Option<Phase> {
+pub(super) fn current(operation: &Operation) -> Option<Phase> {
     match operation.journal.state {
         State::Pending => Some(Phase::Announced),
         State::AwaitingApproval => Some(Phase::NeedsApproval),

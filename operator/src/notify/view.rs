@@ -11,6 +11,7 @@ use super::phase::{self, Phase};
 use super::scrub;
 use super::settings::Mail;
 use super::words::{self, Tone};
+use crate::operation::clients;
 use crate::operation::record::{Operation, State, StepRecord, StepState, Trigger, Work};
 use crate::plan::standing::Backups;
 use crate::plan::words::{ago, exact, size};
@@ -99,6 +100,24 @@ enum Colour {
     Muted,
 }
 
+/// For whom something is rendered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reader<'a> {
+    /// Name of the cluster; empty where there is none.
+    pub(super) cluster: &'a str,
+    /// The readers' time zone.
+    pub(super) zone: &'a TimeZone,
+    /// Address of the status page, without a slash at its end.
+    pub(super) status_url: Option<&'a str>,
+}
+
+impl<'a> Reader<'a> {
+    /// The readers of mail.
+    pub(super) fn of(mail: &'a Mail) -> Reader<'a> {
+        Reader { cluster: &mail.cluster, zone: &mail.zone, status_url: mail.status_url.as_deref() }
+    }
+}
+
 /// Longest text of one field.
 const LONGEST: usize = 400;
 
@@ -109,7 +128,7 @@ impl View {
     pub(super) fn of(
         operation: &Operation,
         phases: &[Phase],
-        mail: &Mail,
+        reader: Reader<'_>,
         audience: Audience<'_>,
         now: Timestamp,
     ) -> View {
@@ -118,20 +137,25 @@ impl View {
         let work = &operation.intent.work;
         View {
             title: words::title(work, &service),
-            cluster: scrub::line(&mail.cluster, 60),
+            cluster: scrub::line(reader.cluster, 60),
             badge: words::badge(head).to_owned(),
             colour: words::tone(head).into(),
             lead: words::lead(work, head, &service),
             late: phases.len() > 1,
-            facts: facts(operation, head, &mail.zone, audience.expected_end, now),
+            facts: facts(operation, head, reader.zone, audience.expected_end, now),
             services: Vec::new(),
             cause: cause(operation, head, audience.why),
             next: words::next(operation, head),
             commands: commands(operation, head),
             acts: matches!(head, Phase::NeedsApproval | Phase::Stuck),
             remarks: operation.journal.remarks.iter().map(|r| scrub::line(r, LONGEST)).collect(),
-            timeline: operation.journal.steps.iter().map(|(n, r)| row(work, n, r, &mail.zone, now)).collect(),
-            link: mail.status_url.as_ref().map(|base| Link {
+            timeline: operation
+                .journal
+                .steps
+                .iter()
+                .map(|(n, r)| row(work, n, r, reader.zone, now))
+                .collect(),
+            link: reader.status_url.map(|base| Link {
                 text: match operation.journal.state.is_terminal() {
                     true => "Open the timeline",
                     false => "Follow it live",
@@ -139,7 +163,7 @@ impl View {
                 url: format!("{base}/operations/{}", operation.id),
             }),
             about: format!("operation {}", operation.id),
-            zone: mail.zone.iana_name().unwrap_or("UTC").to_owned(),
+            zone: reader.zone.iana_name().unwrap_or("UTC").to_owned(),
         }
     }
 
@@ -330,6 +354,9 @@ fn facts(
             let name = if head == Phase::Stuck { "Stopped" } else { "Ended" };
             facts.push(fact(name, moment(ended, zone)));
             facts.push(fact("Took", span(ended.duration_since(began))));
+            if let Some(away) = clients::downtime(operation).and_then(|d| SignedDuration::try_from(d).ok()) {
+                facts.push(fact("Down for", span(away)));
+            }
         }
         (Some(ended), None) => facts.push(fact("Ended", moment(ended, zone))),
         (None, _) => {

@@ -17,7 +17,7 @@ use saved::{Stopper, clients_out, keep, load_base_of, save_base, save_wanted};
 use super::client_spec::{self as spec, StartMove, StopMove};
 use super::frozen::{self, Client};
 use super::page;
-use super::record::{Operation, StepState};
+use super::record::{Operation, StepRecord, StepState};
 use super::saga::{Cx, Fault, Progress, Wait};
 use crate::swarm::error::Error;
 use crate::swarm::object::{Service, Task, TaskState, UpdateState};
@@ -132,6 +132,21 @@ pub async fn stopped_in_turn(
 /// What did not stop in its time, as a failure.
 pub fn does_not_stop(client: &Client, wait: &Wait) -> Fault {
     Fault::failed(format!("{} does not stop: {}", client.name, wait.why))
+}
+
+/// How long users could not work, where an operation has stopped and started: from the first client's stop to the last one's
+/// start, or until the stop was taken back, or, where none was stopped, while connections were refused for the swap of names.
+pub fn downtime(op: &Operation) -> Option<Duration> {
+    let step = |name: &str| op.journal.step(name);
+    let has_stopped = |r: &&StepRecord| r.out["saved"].as_object().is_some_and(|saved| !saved.is_empty());
+    match (step(STEP).filter(has_stopped), step("start").filter(|r| r.state == StepState::Done)) {
+        (Some(stop), Some(start)) => Some(start.changed.duration_since(stop.began).unsigned_abs()),
+        (Some(stop), None) if stop.state == StepState::Undone => {
+            Some(stop.changed.duration_since(stop.began).unsigned_abs())
+        }
+        (Some(_), None) => None,
+        (None, _) => step("cut").and_then(|r| r.out["fenced_ms"].as_u64()).map(Duration::from_millis),
+    }
 }
 
 /// The step is done, and what it has journaled about clients stays.
