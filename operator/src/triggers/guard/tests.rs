@@ -290,6 +290,19 @@ fn an_alert_born_inside_our_own_operation_is_ours_and_later_a_persons() {
 }
 
 #[test]
+fn an_update_that_is_only_watched_keeps_no_alert_waiting() {
+    let work = || Work::Update { image: "postgres:17.1".to_owned(), monitor_s: None, force: false };
+    let mut s = situation();
+    s.operations.push(by_hand(work(), State::Running, 0, None));
+    assert!(matches!(s.hears(&fires(30), 31), Decision::OwnOperation { until: None, .. }));
+    let mut watched = situation();
+    let mut op = by_hand(work(), State::Running, 0, None);
+    op.journal.step_mut("watch", at(10));
+    watched.operations.push(op);
+    assert!(matches!(watched.hears(&fires(30), 31), Decision::Start { .. }));
+}
+
+#[test]
 fn an_alert_that_echoes_an_operation_shortly_after_it_is_ours_too() {
     let mut s = situation();
     s.operations.push(by_hand(Work::Maintenance { until: None }, State::Succeeded, 0, Some(100)));
