@@ -16,6 +16,7 @@ use super::saga::{Cx, Fault};
 use super::wal::{self, Recovery};
 use crate::engines::{Access, Data, Password};
 use crate::policy::{Check, Maintenance};
+use crate::swarm::engine::Engine;
 use crate::swarm::error::Error;
 use crate::swarm::object::{Kind, OP, Service};
 
@@ -397,7 +398,7 @@ pub async fn store<P: Plan>(cx: &Cx<'_>, plan: &P) -> Result<(), Fault> {
 /// # Errors
 /// When it is missing, malformed or of a newer format.
 pub async fn load(cx: &Cx<'_>) -> Result<Frozen, Fault> {
-    let mut frozen: Frozen = read(cx, &cx.op.id).await?;
+    let mut frozen: Frozen = read(cx.engine(), &cx.op.id).await?;
     wal::add_recovered(cx, &mut frozen);
     Ok(frozen)
 }
@@ -406,8 +407,8 @@ pub async fn load(cx: &Cx<'_>) -> Result<Frozen, Fault> {
 ///
 /// # Errors
 /// When it is missing, malformed or of a newer format.
-pub async fn read<P: Plan>(cx: &Cx<'_>, op: &OpId) -> Result<P, Fault> {
-    let config = cx.engine().config(&name(op)).await?;
+pub async fn read<P: Plan>(engine: &Engine, op: &OpId) -> Result<P, Fault> {
+    let config = engine.config(&name(op)).await?;
     let plan: P = serde_json::from_slice(&config.data)
         .map_err(|source| Fault::Journal { step: "plan".to_owned(), source })?;
     match plan.schema() > P::SCHEMA {
@@ -420,8 +421,8 @@ pub async fn read<P: Plan>(cx: &Cx<'_>, op: &OpId) -> Result<P, Fault> {
 ///
 /// # Errors
 /// When it is malformed or of a newer format.
-pub async fn find<P: Plan>(cx: &Cx<'_>, op: &OpId) -> Result<Option<P>, Fault> {
-    match read(cx, op).await {
+pub async fn find<P: Plan>(engine: &Engine, op: &OpId) -> Result<Option<P>, Fault> {
+    match read(engine, op).await {
         Ok(plan) => Ok(Some(plan)),
         Err(Fault::Swarm(Error::NotFound { .. })) => Ok(None),
         Err(other) => Err(other),

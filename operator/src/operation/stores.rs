@@ -443,7 +443,7 @@ pub async fn clear(cx: &mut Cx<'_>, key: &str) -> Result<Option<Wait>, Fault> {
     if !cx.op.journal.steps.iter().any(fetched) {
         return Ok(None);
     }
-    let Some(frozen) = frozen::find::<Frozen>(cx, &cx.op.id).await? else { return Ok(None) };
+    let Some(frozen) = frozen::find::<Frozen>(cx.engine(), &cx.op.id).await? else { return Ok(None) };
     let target = &frozen.target;
     let mut dirs: Vec<String> = frozen.candidates.iter().map(|e| e.dir.clone()).collect();
     dirs.push(Place::safety(cx, target).dir);

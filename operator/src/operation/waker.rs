@@ -4,6 +4,8 @@
 //! Invariants: nothing of the application's container reaches the waker; what it shows to the operator opens nothing but the
 //! wake of this one service; it is the same service all the while, so names, addresses and routing labels stay.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -13,8 +15,8 @@ use subtle::ConstantTimeEq;
 
 use super::client_spec::{PAGE_IMAGE, WAKER};
 use super::desk::{self, Refusal};
-use super::frozen::{Client, Waker};
-use super::record::{self, Intent, OpId, Operation, Trigger, Work};
+use super::frozen::{self, Client, Frozen, Method, Waker};
+use super::record::{self, Intent, OpId, Operation, State, Trigger, Work};
 use super::saga::{Cx, Fault};
 use super::{claim, page, sleeper};
 use crate::engines::nginx;
@@ -30,6 +32,10 @@ const TASK_PATH: &str = "/skep/waker.json";
 const RETRY_AFTER: u32 = 2;
 /// How long downloads and WebSockets that went through the waker may go on when it leaves, in nanoseconds.
 const GRACE: u64 = 600_000_000_000;
+/// How soon a wake that came to nothing is tried again; doubled each time.
+const RETRY_FIRST: Duration = Duration::from_secs(10);
+/// How late at most.
+const RETRY_LATEST: Duration = Duration::from_secs(300);
 /// Path on which the operator hears wakers.
 pub const PATH: &str = "/v1/wake";
 
@@ -185,42 +191,42 @@ pub struct Request {
 /// What becomes of that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Granted {
-    /// The service is being woken.
+    /// The service is being woken, or it is too early to try again after that wake.
     UnderWay(OpId),
-    /// It does not sleep, or not yet.
+    /// It does not sleep.
     Awake,
     /// The waker is not the one of this sleep.
     Stranger,
 }
 
-/// Grants a waker's request: one wake, however often it asks and whichever replica hears it.
+/// Grants a waker's request: one wake, however often it asks and whichever replica hears it. One that comes while the service
+/// still falls asleep is granted as well; the wake waits until it sleeps.
 ///
 /// # Errors
 /// When it could not be stored, or what the engine says.
 pub async fn grant(engine: &Engine, request: &Request, now: Timestamp) -> Result<Granted, Refusal> {
-    let Some(slept) = sleeper::find(engine, &request.service).await? else { return Ok(Granted::Awake) };
-    let waker = slept.waker.filter(|waker| is_same(&waker.token, &request.token));
-    if waker.is_none() || slept.sleeper.op.as_str() != request.sleep {
-        return Ok(Granted::Stranger);
-    }
-    // Also one that wakes it along with what needs it, as when that begins to ask for it before the waker has left.
-    let is_waking = |op: &Operation| {
-        op.intent.work == Work::Wake
-            && !op.journal.state.is_terminal()
-            && claim::concerns(op, &request.service)
+    let asleep = match asleep(engine, request).await? {
+        Ok(asleep) => asleep,
+        Err(refused) => return Ok(refused),
     };
-    if let Some(op) = desk::list(engine).await?.into_iter().find(is_waking) {
+    // Also one that wakes it along with what needs it, as when that begins to ask for it before the waker has left.
+    let wakes: Vec<Operation> = desk::list(engine).await?;
+    let wakes = wakes.into_iter().filter(|op| op.intent.work == Work::Wake);
+    let (ended, live): (Vec<Operation>, Vec<Operation>) = wakes
+        .filter(|op| claim::concerns(op, &request.service))
+        .partition(|op| op.journal.state.is_terminal());
+    if let Some(op) = live.into_iter().next() {
         return Ok(Granted::UnderWay(op.id));
     }
-    let service = slept.sleeper.service;
-    // Replicas that hear it in the same minute name the same operation; one that failed is not tried again before the next.
-    let minute = now.as_second() / 60;
-    let minute = Timestamp::from_second(minute * 60).unwrap_or(now);
-    let id = OpId::new(minute, &format!("asked for {service} {} {minute}", slept.sleeper.config));
+    let in_vain: Vec<&Operation> = ended.iter().filter(|op| op.intent.created >= asleep.since).collect();
+    let id = match next_wake(request, &in_vain, now) {
+        Ok(id) => id,
+        Err(earlier) => return Ok(Granted::UnderWay(earlier)),
+    };
     let intent = Intent {
         schema: record::SCHEMA,
-        service,
-        service_id: slept.sleeper.service_id,
+        service: request.service.clone(),
+        service_id: asleep.service_id,
         work: Work::Wake,
         trigger: Trigger::Found { what: "somebody asked for it while it slept".to_owned() },
         created: now,
@@ -229,6 +235,79 @@ pub async fn grant(engine: &Engine, request: &Request, now: Timestamp) -> Result
     };
     let (op, _) = desk::create(engine, &id, intent).await?;
     Ok(Granted::UnderWay(op.id))
+}
+
+/// A service behind the waker that asks for it.
+struct Asleep {
+    service_id: String,
+    /// No wake of this sleep was asked for earlier.
+    since: Timestamp,
+}
+
+/// Whether the waker shows the token of the sleep that it names, and that sleep lasts or is about to begin.
+async fn asleep(engine: &Engine, request: &Request) -> Result<Result<Asleep, Granted>, Refusal> {
+    let slept = sleeper::find(engine, &request.service).await?;
+    let refused = if slept.is_some() { Granted::Stranger } else { Granted::Awake };
+    let sleep = match OpId::parse(&request.sleep) {
+        Some(id) => match desk::find(engine, &id).await {
+            Ok(op) => Some(op),
+            // It ended so long ago that nothing is kept of it.
+            Err(Refusal::Absent(_)) => None,
+            Err(other) => return Err(other),
+        },
+        None => None,
+    };
+    let created = sleep.as_ref().map(|op| op.intent.created);
+    let (service_id, since, waker) = match slept {
+        Some(slept) if slept.sleeper.op.as_str() == request.sleep => {
+            (slept.sleeper.service_id, created.unwrap_or(slept.sleeper.since), slept.waker)
+        }
+        // What an earlier sleep has left stays until this one is written down.
+        Some(_) | None => {
+            let Some(op) = sleep.filter(is_falling_asleep) else { return Ok(Err(refused)) };
+            let Some(client) = planned(engine, &op.id, &request.service).await? else {
+                return Ok(Err(refused));
+            };
+            let Method::Waker(waker) = client.method else { return Ok(Err(refused)) };
+            (client.id, op.intent.created, Some(waker))
+        }
+    };
+    let shown = waker.is_some_and(|waker| is_same(&waker.token, &request.token));
+    Ok(if shown { Ok(Asleep { service_id, since }) } else { Err(Granted::Stranger) })
+}
+
+/// Not one that goes back.
+fn is_falling_asleep(op: &Operation) -> bool {
+    let is_sleep = matches!(op.intent.work, Work::Sleep { .. });
+    is_sleep && op.journal.state == State::Running && op.journal.cancel.is_none()
+}
+
+/// A service as an operation has planned to stop it.
+async fn planned(engine: &Engine, op: &OpId, service: &str) -> Result<Option<Client>, Error> {
+    match frozen::find::<Frozen>(engine, op).await {
+        Ok(plan) => Ok(plan.and_then(|plan| plan.clients.into_iter().find(|c| c.name == service))),
+        Err(Fault::Swarm(error)) => Err(error),
+        Err(Fault::Failed(message)) => Err(Error::Malformed { what: frozen::name(op), message }),
+        Err(Fault::Journal { source, .. }) => {
+            Err(Error::Malformed { what: frozen::name(op), message: source.to_string() })
+        }
+    }
+}
+
+/// How the next wake of a sleep is named, after those that came to nothing; or the last of these, for as long as it is not yet
+/// time. Replicas that hear the same name the same: a first one by the minute, any other by the one before it.
+fn next_wake(request: &Request, in_vain: &[&Operation], now: Timestamp) -> Result<OpId, OpId> {
+    let ended = |op: &Operation| op.journal.ended.unwrap_or(op.intent.created);
+    let Some(last) = in_vain.iter().max_by_key(|op| ended(op)) else {
+        let minute = Timestamp::from_second(now.as_second() / 60 * 60).unwrap_or(now);
+        return Ok(OpId::new(minute, &format!("asked for {} {} {minute}", request.service, request.sleep)));
+    };
+    let doublings = u32::try_from(in_vain.len()).unwrap_or(u32::MAX).saturating_sub(1).min(16);
+    let pause = RETRY_FIRST.saturating_mul(1 << doublings).min(RETRY_LATEST);
+    if now.duration_since(ended(last)).unsigned_abs() < pause {
+        return Err(last.id.clone());
+    }
+    Ok(OpId::new(ended(last), &format!("asked for {} after {}", request.service, last.id)))
 }
 
 /// In the same time whatever of it is wrong.

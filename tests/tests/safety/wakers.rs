@@ -1,17 +1,21 @@
 //! Services that sleep behind a waker: what stands there is never taken for the application, and wakes nothing but it.
 
+use std::time::Duration;
+
 use serde_json::json;
 use skep::operation::client_spec::{is_asleep, is_waker};
-use skep::operation::points;
-use skep::operation::record::{Above, Operation, State, Trigger, Work};
+use skep::operation::frozen::{self, Frozen, Method};
+use skep::operation::record::{Above, Operation, State, StepState, Trigger, Work};
 use skep::operation::sleeper::{self, Slept};
 use skep::operation::waker::{self, Granted, Request};
+use skep::operation::{desk, drive, points};
 use skep::swarm::object::Kind;
 use skep_tests::saga::{Scene, connect, update};
+use skep_tests::sim::Call;
 use skep_tests::sim::shop::{SKEP_IMAGE, Shop, ShopOptions};
 use skep_waker::task::Token;
 
-use super::{beside, driven, failed_with, once, spec, with_labels};
+use super::{beside, driven, failed_with, once, spec, step, suspended, with_labels};
 
 const ON_DEMAND: [(&str, &str); 2] = [("skep.scale.wake", "true"), ("skep.scale.wake.port", "8080")];
 
@@ -69,6 +73,79 @@ async fn however_often_and_wherever_a_waker_asks_the_service_is_woken_once() {
     assert_eq!((op.intent.work.clone(), op.journal.state), (Work::Wake, State::Succeeded));
     assert_eq!(waker::grant(&one, &asked, scene.shop.sim.now()).await.unwrap(), Granted::Awake);
     once(&scene.shop, "users reach the application", Shop::sees_only_app).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_while_it_falls_asleep_is_heard_and_wakes_it_once_it_sleeps() {
+    let shop = Shop::start(on_demand()).await;
+    let work = Work::Sleep { above: Above::Refuse };
+    let scene = Scene::ask_for(shop, "shop_app", work, Trigger::Person { name: "somebody".to_owned() }).await;
+    let (one, other) = (connect(&scene.shop, "one").await, connect(&scene.shop, "other").await);
+    let waker = scene.driver("waker").await;
+    let granted = std::cell::RefCell::new(None);
+    let meanwhile = async {
+        let plan = one.config(&frozen::name(&scene.op)).await.unwrap();
+        let plan: Frozen = serde_json::from_slice(&plan.data).unwrap();
+        let Method::Waker(planned) = &plan.clients[0].method else { panic!("it has a waker") };
+        let asked = Request {
+            service: "shop_app".to_owned(),
+            sleep: scene.op.to_string(),
+            token: planned.token.clone(),
+        };
+        let now = scene.shop.sim.now();
+        let guess = Request { token: Token::new("guess"), ..asked.clone() };
+        assert_eq!(waker::grant(&one, &guess, now).await.unwrap(), Granted::Stranger);
+        let elsewhere = Request { service: "shop_db".to_owned(), ..asked.clone() };
+        assert_eq!(
+            waker::grant(&one, &elsewhere, now).await.unwrap(),
+            Granted::Awake,
+            "it opens nothing else"
+        );
+        let answers = (0..10).map(|i| waker::grant(if i % 2 == 0 { &one } else { &other }, &asked, now));
+        let answers = futures::future::join_all(answers).await;
+        let answers: Vec<Granted> = answers.into_iter().map(Result::unwrap).collect();
+        let Granted::UnderWay(id) = &answers[0] else { panic!("{answers:?}") };
+        assert!(answers.iter().all(|a| *a == answers[0]), "{answers:?}");
+        for _ in 0..5 {
+            drive::poll(&waker, id).await.unwrap();
+        }
+        let op = desk::find(&one, id).await.unwrap();
+        assert_eq!(step(&op, "claim"), Some(StepState::Started), "it waits until the other is done");
+        *granted.borrow_mut() = Some((id.clone(), asked));
+    };
+    let stands = |shop: &Shop, _: &[Call]| is_waker(&spec(shop, "shop_app")["TaskTemplate"]);
+    assert!(Box::pin(suspended(&scene, "driver", stands, meanwhile)).await);
+    assert_eq!(scene.operation().await.journal.state, State::Succeeded);
+    let (id, asked) = granted.into_inner().unwrap();
+    let later = scene.shop.sim.now() + Duration::from_secs(60);
+    assert_eq!(waker::grant(&other, &asked, later).await.unwrap(), Granted::UnderWay(id.clone()));
+    let scene = Scene::of(scene.shop, id);
+    assert_eq!(driven(&scene).await.journal.state, State::Succeeded);
+    once(&scene.shop, "users reach the application", Shop::sees_only_app).await;
+    let wakes = desk::list(&one).await.unwrap().into_iter().filter(|op| op.intent.work == Work::Wake);
+    assert_eq!(wakes.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_that_came_to_nothing_is_tried_again_soon_and_ever_less_often() {
+    let mut shop = asleep(on_demand(), "shop_app", Above::Refuse).await;
+    let asked = request(&slept(&shop, "shop_app").await);
+    let (one, other) = (connect(&shop, "one").await, connect(&shop, "other").await);
+    for (nth, pause) in [10, 20, 40].map(Duration::from_secs).into_iter().enumerate() {
+        let now = shop.sim.now();
+        let (first, second) =
+            tokio::join!(waker::grant(&one, &asked, now), waker::grant(&other, &asked, now));
+        let Granted::UnderWay(id) = first.unwrap() else { panic!("it sleeps") };
+        assert_eq!(second.unwrap(), Granted::UnderWay(id.clone()), "two heard it");
+        desk::cancel(&one, &id, "somebody").await.unwrap();
+        let scene = Scene::of(shop, id.clone());
+        assert_eq!(driven(&scene).await.journal.state, State::Cancelled);
+        shop = scene.shop;
+        let early = shop.sim.now() + pause - Duration::from_secs(1);
+        assert_eq!(waker::grant(&other, &asked, early).await.unwrap(), Granted::UnderWay(id), "try {nth}");
+        tokio::time::sleep(pause).await;
+    }
+    assert_eq!(desk::list(&one).await.unwrap().iter().filter(|op| op.intent.work == Work::Wake).count(), 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -224,7 +224,7 @@ pub fn not_held(cx: &Cx<'_>, members: &[Service]) -> Result<Option<String>, Faul
 }
 
 async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-    if let Some(shot) = frozen::find::<Shot>(cx, &cx.op.id).await? {
+    if let Some(shot) = frozen::find::<Shot>(cx.engine(), &cx.op.id).await? {
         return Ok(summary(&shot));
     }
     let Work::Point { without_data } = cx.op.intent.work else {
@@ -276,7 +276,7 @@ fn summary(shot: &Shot) -> Progress {
 
 /// The plan of this operation.
 async fn load(cx: &Cx<'_>) -> Result<Shot, Fault> {
-    frozen::read(cx, &cx.op.id).await
+    frozen::read(cx.engine(), &cx.op.id).await
 }
 
 fn journal(cx: &Cx<'_>, source: serde_json::Error) -> Fault {

@@ -159,7 +159,7 @@ impl Saga for Restart {
 }
 
 async fn load(cx: &Cx<'_>) -> Result<Frozen, Fault> {
-    frozen::read(cx, &cx.op.id).await
+    frozen::read(cx.engine(), &cx.op.id).await
 }
 
 async fn decided(cx: &Cx<'_>, seen: &Seen) -> Result<Decision, Fault> {
@@ -190,7 +190,7 @@ async fn take(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
 }
 
 async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-    if let Some(frozen) = frozen::find::<Frozen>(cx, &cx.op.id).await? {
+    if let Some(frozen) = frozen::find::<Frozen>(cx.engine(), &cx.op.id).await? {
         return Ok(summary(&frozen));
     }
     let seen = Seen::load(cx).await?;

@@ -257,7 +257,7 @@ impl Plan for Stopping {
 /// # Errors
 /// As for the whole, or when its plan cannot be read.
 pub(in crate::operation) async fn stopped_by_whole(cx: &Cx<'_>) -> Result<Option<Client>, Fault> {
-    let plan: Stopping = frozen::read(cx, &whole(cx).await?.id).await?;
+    let plan: Stopping = frozen::read(cx.engine(), &whole(cx).await?.id).await?;
     Ok(plan.clients.into_iter().find(|client| client.name == cx.op.intent.service))
 }
 

@@ -285,7 +285,7 @@ impl Frozen {
 
 /// Gives the services back, once every part has ended; it may be that there is no plan any more.
 async fn release(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-    if let Some(frozen) = frozen::find::<Frozen>(cx, &cx.op.id).await?
+    if let Some(frozen) = frozen::find::<Frozen>(cx.engine(), &cx.op.id).await?
         && let Some(wait) = parts::ended(cx, &frozen).await?
     {
         return Ok(Progress::Wait(wait));
@@ -294,7 +294,7 @@ async fn release(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
 }
 
 async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-    if let Some(frozen) = frozen::find::<Frozen>(cx, &cx.op.id).await? {
+    if let Some(frozen) = frozen::find::<Frozen>(cx.engine(), &cx.op.id).await? {
         return Ok(summary(&frozen));
     }
     let Work::Rollback { point: id, only } = cx.op.intent.work.clone() else {
@@ -398,7 +398,7 @@ async fn load_spec(cx: &Cx<'_>, part: &Stored) -> Result<Value, Fault> {
 }
 
 async fn load(cx: &Cx<'_>) -> Result<Frozen, Fault> {
-    frozen::read(cx, &cx.op.id).await
+    frozen::read(cx.engine(), &cx.op.id).await
 }
 
 fn journal(cx: &Cx<'_>, source: serde_json::Error) -> Fault {

@@ -179,11 +179,11 @@ impl Saga for Update {
 }
 
 async fn load(cx: &Cx<'_>) -> Result<Frozen, Fault> {
-    frozen::read(cx, &cx.op.id).await
+    frozen::read(cx.engine(), &cx.op.id).await
 }
 
 async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
-    if let Some(frozen) = frozen::find::<Frozen>(cx, &cx.op.id).await? {
+    if let Some(frozen) = frozen::find::<Frozen>(cx.engine(), &cx.op.id).await? {
         return Ok(summary(&frozen));
     }
     let Work::Update { image, monitor_s, force } = cx.op.intent.work.clone() else {
