@@ -202,7 +202,7 @@ fn build(draft: Draft, works: impl Fn(Section) -> bool) -> Policy {
         drill: Some(draft.drill.build()).filter(|_| has_data && works(Section::Drill)),
         point: draft.point.build().filter(|_| works(Section::Point)),
         restore: restore.filter(|_| has_data && works(Section::Restore)),
-        update: draft.update.build().filter(|_| works(Section::Update)),
+        update: draft.update.build().filter(|_| enabled && works(Section::Update)),
         checks: checks.collect(),
         data,
     }
