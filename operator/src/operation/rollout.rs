@@ -45,8 +45,7 @@ pub async fn up(cx: &Cx<'_>, service: &Service) -> Result<Up, Fault> {
     let tasks = cx.engine().tasks(&[&service.id]).await?;
     let (own, old): (Vec<&Task>, Vec<&Task>) = tasks.iter().partition(|t| is_of(t, &service.spec));
     let meant = |t: &&&Task| t.desired == TaskState::Running;
-    // One that has done its work and is not started again is as good as one that runs.
-    let is_up = |t: &&&Task| t.state == TaskState::Complete || (meant(t) && t.state == TaskState::Running);
+    let is_up = |t: &&&Task| is_up(t, &service.spec);
     let running = own.iter().filter(is_up).count();
     let coming = own.iter().filter(meant).filter(|t| t.state != TaskState::Running).count();
     let stale = old.iter().filter(meant).filter(|t| !t.state.is_terminal()).count();
@@ -57,9 +56,33 @@ pub async fn up(cx: &Cx<'_>, service: &Service) -> Result<Up, Fault> {
     let is_job =
         service.spec["Mode"].get("ReplicatedJob").or(service.spec["Mode"].get("GlobalJob")).is_some();
     let enough = running >= wanted && stale == 0 && (service.replicas().is_some() || coming == 0);
-    let error = tasks.iter().rev().map(|t| t.error.as_str()).find(|e| !e.is_empty());
-    let error = error.unwrap_or("no reason is known").to_owned();
-    Ok(Up { running, wanted, settled: is_job || enough, error })
+    Ok(Up { running, wanted, settled: is_job || enough, error: reason(&own, &old) })
+}
+
+/// Whether a task runs. One that has done its work and is not started again is as good as one that does.
+fn is_up(task: &Task, spec: &Value) -> bool {
+    match task.state {
+        TaskState::Running => task.desired == TaskState::Running,
+        TaskState::Complete => {
+            matches!(spec::template(spec)["RestartPolicy"]["Condition"].as_str(), Some("none" | "on-failure"))
+        }
+        _ => false,
+    }
+}
+
+/// What the engine said last of a task of this spec; of an older one only where there is none yet.
+fn reason(own: &[&Task], old: &[&Task]) -> String {
+    let last = |tasks: &[&Task]| {
+        let said = tasks.iter().filter(|t| !t.error.is_empty()).max_by_key(|t| t.changed);
+        said.map(|t| t.error.clone())
+    };
+    // Also one that was stopped because it is not healthy: the engine says nothing of it.
+    let ended = || {
+        let is_so = own.iter().any(|t| t.state == TaskState::Complete);
+        is_so.then(|| "a task ended, with exit code 0".to_owned())
+    };
+    let old = || last(old).filter(|_| own.is_empty());
+    last(own).or_else(ended).or_else(old).unwrap_or_else(|| "no reason is known".to_owned())
 }
 
 /// Whether a task was made from this spec of its service.
@@ -107,4 +130,54 @@ pub fn put(object: &mut Value, key: &str, value: &Value) {
         Value::Null => map.remove(key),
         value => map.insert(key.to_owned(), value.clone()),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn task(second: i64, error: &str) -> Task {
+        Task {
+            id: String::new(),
+            service: "s".to_owned(),
+            node: None,
+            slot: 1,
+            state: TaskState::Failed,
+            desired: TaskState::Shutdown,
+            error: error.to_owned(),
+            exit_code: None,
+            image: String::new(),
+            spec_version: None,
+            spec: Value::Null,
+            addresses: Vec::new(),
+            created: Timestamp::UNIX_EPOCH,
+            changed: Timestamp::from_second(second).unwrap(),
+        }
+    }
+
+    #[test]
+    fn why_a_service_is_not_up_is_what_its_newest_task_died_of_and_not_how_an_older_one_was_shut_down() {
+        let [first, last, quiet] = [task(2, "exit (1)"), task(3, "exit (2)"), task(4, "")];
+        let old = task(9, "network sandbox does not exist");
+        assert_eq!(reason(&[&last, &first, &quiet], &[&old]), "exit (2)");
+        assert_eq!(reason(&[&quiet], &[&old]), "no reason is known");
+        let ended = Task { state: TaskState::Complete, ..quiet };
+        assert_eq!(reason(&[&ended], &[&old]), "a task ended, with exit code 0");
+        assert_eq!(reason(&[], &[&old]), "network sandbox does not exist");
+    }
+
+    #[test]
+    fn a_task_that_ended_is_up_only_where_it_is_not_started_again() {
+        let of = |policy: Value| json!({ "TaskTemplate": { "RestartPolicy": policy } });
+        let done = Task { state: TaskState::Complete, ..task(1, "") };
+        assert!(is_up(&done, &of(json!({ "Condition": "on-failure" }))));
+        assert!(is_up(&done, &of(json!({ "Condition": "none" }))));
+        assert!(!is_up(&done, &of(json!({ "Condition": "any" }))));
+        assert!(!is_up(&done, &json!({ "TaskTemplate": {} })), "it is started again where nothing is said");
+        let runs = Task { state: TaskState::Running, desired: TaskState::Running, ..task(1, "") };
+        assert!(is_up(&runs, &json!({})));
+        assert!(!is_up(&Task { desired: TaskState::Shutdown, ..runs }, &json!({})));
+    }
 }
