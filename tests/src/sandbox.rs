@@ -116,16 +116,34 @@ impl Sandbox {
 
     /// Makes a Swarm secret, unless there is one of this name.
     pub async fn secret(&self, name: &str, value: &str) {
-        if self.try_docker(&["secret", "inspect", name]).await.status.success() {
-            return;
+        if !self.try_docker(&["secret", "inspect", name]).await.status.success() {
+            self.fed(&["secret", "create", name, "-"], value).await;
         }
-        let mut command = self.command(&["secret", "create", name, "-"]);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("docker can be run");
-        let mut input = child.stdin.take().expect("it was asked for");
-        input.write_all(value.as_bytes()).await.expect("docker reads its input");
-        drop(input);
-        assert!(child.wait().await.expect("docker ends").success(), "cannot create the secret {name}");
+    }
+
+    /// Builds an image from a Dockerfile that needs no files, unless there is one of this name: for what differs from
+    /// another image in a line.
+    pub async fn image(&self, name: &str, dockerfile: &str) {
+        if !self.try_docker(&["image", "inspect", name]).await.status.success() {
+            self.fed(&["build", "-q", "-t", name, "-"], dockerfile).await;
+        }
+    }
+
+    /// `docker args…`, which must succeed, with this on its standard input.
+    async fn fed(&self, args: &[&str], input: &str) {
+        let mut command = self.command(args);
+        // The other builder is a plugin, which nobody has to have.
+        command
+            .env("DOCKER_BUILDKIT", "0")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("docker can be run");
+        let mut pipe = child.stdin.take().expect("it was asked for");
+        pipe.write_all(input.as_bytes()).await.expect("docker reads its input");
+        drop(pipe);
+        let done = child.wait_with_output().await.expect("docker ends");
+        assert!(done.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&done.stderr));
     }
 
     /// Makes an attachable overlay network, unless there is one of this name.

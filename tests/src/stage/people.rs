@@ -9,6 +9,9 @@ use tokio::task::JoinHandle;
 use super::Stage;
 use crate::load::{Load, PATIENCE, Report, run};
 
+/// What users look at.
+const PATH: &str = "/orders/last";
+
 /// Users at the shop's door.
 pub struct Users {
     leave: oneshot::Sender<()>,
@@ -18,6 +21,17 @@ pub struct Users {
 // === impl Users ===
 
 impl Users {
+    /// Users of the shop behind this door, who come at `rate` requests a second and only look.
+    pub fn at(target: SocketAddr, rate: u32) -> Users {
+        Users::come(Load { target, path: PATH.to_owned(), rate, order_every: 0, patience: PATIENCE })
+    }
+
+    fn come(load: Load) -> Users {
+        let (leave, left) = oneshot::channel();
+        let report = tokio::spawn(async move { run(load, async { drop(left.await) }).await });
+        Users { leave, report }
+    }
+
     /// Sends the users away. What they saw.
     pub async fn leave(self) -> Report {
         let _ = self.leave.send(());
@@ -36,10 +50,7 @@ impl Stage {
     /// As [`Stage::users`], who wait for an answer as long as this.
     pub fn patient_users(&self, rate: u32, patience: Duration) -> Users {
         let target = SocketAddr::new(self.sandbox.address(), self.port);
-        let load = Load { target, path: "/orders/last".to_owned(), rate, order_every: 10, patience };
-        let (leave, left) = oneshot::channel();
-        let report = tokio::spawn(async move { run(load, async { drop(left.await) }).await });
-        Users { leave, report }
+        Users::come(Load { target, path: PATH.to_owned(), rate, order_every: 10, patience })
     }
 }
 

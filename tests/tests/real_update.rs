@@ -1,0 +1,286 @@
+//! Updates on a real Swarm: good ones that lose no request, and bad ones that put the exact spec back, whoever drives them
+//! dies in the middle.
+//!
+//! Run by: `make runner && cargo test -p skep-tests --test real_update -- --ignored --test-threads 1`. Needs root and the
+//! Debian packages of `make setup`; it fails without them.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use futures::future::LocalBoxFuture;
+use serde_json::{Value, json};
+use skep::operation::catalogue::Purpose;
+use skep::operation::record::{Operation, State, Work};
+use skep::operation::settings::{Settings, Store};
+use skep_tests::load::Totals;
+use skep_tests::sandbox::{Sandbox, eventually, repository, unique, unique_port};
+use skep_tests::stage::Users;
+use skep_tests::yard::{Yard, told};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Requests a second.
+const RATE: u32 = 40;
+/// What the engine says of a task that ended.
+const EXIT: &str = "non-zero exit";
+
+const DB: &str = r#"
+  db:
+    image: skep-test/postgres:15
+    environment: { POSTGRES_USER: shop, POSTGRES_PASSWORD: correct-horse, POSTGRES_DB: shop }
+    volumes: ["db:/var/lib/postgresql/data"]
+    healthcheck:
+      test: ["CMD", "pg_isready", "-q", "-h", "127.0.0.1", "-U", "shop"]
+      interval: 500ms
+      timeout: 3s
+      retries: 60
+    deploy:
+      endpoint_mode: dnsrr
+      restart_policy: { delay: 500ms }
+      labels: { skep.enable: "true", skep.data: postgres, skep.data.database: shop }
+"#;
+
+/// The application says nothing of an order, so one is lent to it.
+const SHOP: &str = r#"
+  app:
+    image: skep-test/shop:1
+    environment: { DATABASE_HOST: db, DATABASE_PASSWORD: correct-horse, SEED_ORDERS: "100" }
+    healthcheck: { test: ["CMD", "/shop", "healthcheck"], interval: 500ms, timeout: 3s, retries: 5 }
+    deploy:
+      replicas: 2
+      endpoint_mode: dnsrr
+      restart_policy: { delay: 500ms }
+      update_config: { monitor: 2s }
+      labels:
+        skep.enable: "true"
+        skep.depends-on: db
+        skep.update.monitor: 4s
+        skep.check.orders.http: http://:8000/orders/last
+  proxy:
+    image: skep-test/nginx:1
+    configs: [{ source: proxy, target: /etc/nginx/conf.d/default.conf }]
+    ports: [{ target: 80, published: PORT, mode: host }]
+    deploy: { endpoint_mode: dnsrr }
+configs:
+  proxy: { file: PROXY }
+"#;
+
+/// Images that differ from those of the stack in one line.
+const IMAGES: [(&str, &str); 7] = [
+    ("shop:2", "FROM skep-test/shop:1\nENV RELEASE=2"),
+    ("shop:3", "FROM skep-test/shop:1\nENV RELEASE=3"),
+    ("shop:crashes", "FROM skep-test/shop:1\nCMD [\"nonsense\"]"),
+    // It runs, and answers nobody.
+    ("shop:sick", "FROM skep-test/shop:1\nCMD [\"worker\"]"),
+    // It is well, and answers where nobody asks.
+    ("shop:elsewhere", "FROM skep-test/shop:1\nENV PORT=8001"),
+    ("postgres:next", "FROM skep-test/postgres:15\nENV RELEASE=2"),
+    ("postgres:crashes", "FROM skep-test/postgres:15\nCMD [\"postgres\", \"-c\", \"nonsense=1\"]"),
+];
+
+/// A stack of a database, and of an application behind a proxy.
+struct Scene {
+    yard: Yard,
+    port: u16,
+    store: String,
+}
+
+fn update(image: &str, monitor_s: Option<u64>) -> Work {
+    Work::Update { image: format!("skep-test/{image}"), monitor_s, force: false }
+}
+
+fn reason(op: &Operation, step: &str) -> String {
+    op.journal.step(step).map(|r| r.reason.clone()).unwrap_or_default()
+}
+
+// === impl Scene ===
+
+impl Scene {
+    async fn set(rest: &str) -> Scene {
+        let sandbox = Sandbox::shared().await;
+        for (name, dockerfile) in IMAGES {
+            sandbox.image(&format!("skep-test/{name}"), dockerfile).await;
+        }
+        let (store, port) = (unique("update-backups"), unique_port());
+        let volume = Store::Volume { name: store.clone(), driver: None, options: BTreeMap::new() };
+        let stores = BTreeMap::from([("default".to_owned(), volume)]);
+        let settings = Settings { stores, check_deadline: Duration::from_secs(4), ..Settings::default() };
+        let rest = rest
+            .replace("PORT", &port.to_string())
+            .replace("PROXY", &repository("manifests/proxy.conf").display().to_string());
+        let text = format!("version: \"3.8\"\nvolumes: {{ db: {{}} }}\nservices:{DB}{rest}");
+        Scene { yard: Yard::deploy("update", &text, settings).await, port, store }
+    }
+
+    async fn spec(&self, service: &str) -> Value {
+        self.yard.engine.service(&self.yard.stack.service(service)).await.unwrap().spec
+    }
+
+    async fn image(&self, service: &str) -> String {
+        self.spec(service).await["TaskTemplate"]["ContainerSpec"]["Image"].as_str().unwrap().to_owned()
+    }
+
+    async fn serves(&self) {
+        eventually("the shop to serve", PATIENCE, async || {
+            let answer = self.yard.sandbox.http_get(self.port, "/orders/last").await?;
+            if answer.status == 200 { Ok(()) } else { Err(format!("{} {}", answer.status, answer.body)) }
+        })
+        .await;
+        // Both of them: until then it has nothing to lose.
+        let (engine, name) = (&self.yard.engine, self.yard.stack.service("app"));
+        eventually("both tasks of the application", PATIENCE, async || {
+            let service = engine.service(&name).await.map_err(|e| e.to_string())?;
+            let tasks = engine.tasks(&[&service.id]).await.map_err(|e| e.to_string())?;
+            let running = tasks.iter().filter(|t| t.state == skep::swarm::object::TaskState::Running).count();
+            if running == 2 { Ok(()) } else { Err(format!("{running} run")) }
+        })
+        .await;
+    }
+
+    /// Updates the application under load, and asserts that no user got anything but its good answers.
+    async fn under_load(&self, what: &str, update: LocalBoxFuture<'_, Operation>) -> Operation {
+        let (op, seen) = self.loaded(what, update).await;
+        assert_eq!(seen, Totals { app: seen.app, ..Totals::default() }, "{what}: {}", told(&op));
+        op
+    }
+
+    async fn loaded(&self, what: &str, update: LocalBoxFuture<'_, Operation>) -> (Operation, Totals) {
+        let users = Users::at(SocketAddr::new(self.yard.sandbox.address(), self.port), RATE);
+        let began = Instant::now();
+        let op = update.await;
+        let took = began.elapsed();
+        let seen = users.leave().await.totals;
+        println!("{what}: {:?} after {:.1} s, users {seen:?}", op.journal.state, took.as_secs_f64());
+        assert!(seen.app > 0, "there were users");
+        (op, seen)
+    }
+
+    /// An update of the application that goes back, and leaves everything as it was.
+    async fn goes_back(&self, image: &str, step: &str, why: &str) {
+        let before = self.spec("app").await;
+        let op = self.under_load(image, self.yard.run("app", update(image, None)).boxed_local()).await;
+        self.is_back(&op, "app", &before, step, why).await;
+    }
+
+    async fn is_back(&self, op: &Operation, service: &str, before: &Value, step: &str, why: &str) {
+        assert_eq!(op.journal.state, State::RolledBack, "{}", told(op));
+        assert!(reason(op, step).contains(why), "{}", told(op));
+        println!("  {step}: {}", reason(op, step));
+        assert_eq!(self.spec(service).await, *before, "{}", told(op));
+    }
+
+    async fn orders(&self) -> Result<String, String> {
+        self.yard.try_sh("db", "psql -U shop -d shop -XAtqc 'SELECT count(*) FROM orders'").await
+    }
+
+    async fn strike(self) {
+        let sandbox = self.yard.sandbox;
+        self.yard.strike().await;
+        sandbox.remove_volume(&self.store).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn an_update_loses_no_request_and_no_row_and_puts_the_exact_spec_back_although_its_driver_dies() {
+    let (shop, database) = (Scene::set(SHOP).await, Scene::set("").await);
+    tokio::join!(Box::pin(of_an_application(&shop)), Box::pin(of_a_database(&database)));
+    shop.strike().await;
+    database.strike().await;
+}
+
+async fn of_an_application(scene: &Scene) {
+    scene.serves().await;
+    let before = scene.spec("app").await;
+
+    let good = scene.under_load("good", scene.yard.run("app", update("shop:2", None)).boxed_local()).await;
+    assert_eq!(good.journal.state, State::Succeeded, "{}", told(&good));
+    let mut wanted = before.clone();
+    wanted["TaskTemplate"]["ContainerSpec"]["Image"] = json!("skep-test/shop:2");
+    assert_eq!(scene.spec("app").await, wanted, "nothing changes but the image");
+
+    scene.goes_back("shop:crashes", "apply", EXIT).await;
+    scene.goes_back("shop:sick", "apply", "exit code 0").await;
+    // Only a check sees this one, and a check asks once it is there.
+    let (op, seen) =
+        scene.loaded("elsewhere", scene.yard.run("app", update("shop:elsewhere", None)).boxed_local()).await;
+    scene.is_back(&op, "app", &wanted, "check", "check `orders`").await;
+    assert_eq!(seen.wrong, 0, "users see the proxy's page");
+    scene.goes_back("shop:nowhere", "apply", "No such image").await;
+
+    // What went back once is not tried again unless somebody says so.
+    let op = scene.yard.run("app", update("shop:crashes", None)).await;
+    assert_eq!(op.journal.state, State::Failed, "{}", told(&op));
+    assert!(reason(&op, "plan").contains("did not do"), "{}", told(&op));
+    assert_eq!(scene.spec("app").await, wanted);
+
+    // Whoever drives it dies: while tasks are replaced, while it is watched, and while it goes back.
+    let is_written = |op: &Operation| {
+        op.journal
+            .step("apply")
+            .is_some_and(|step| step.out["at"].is_string() && step.note.contains("task(s)"))
+    };
+    let killed = scene.yard.run_killed(is_written, "app", update("shop:3", None)).boxed_local();
+    let op = scene.under_load("killed while it is applied", killed).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+    assert_eq!(scene.image("app").await, "skep-test/shop:3");
+    let is_watched = |op: &Operation| op.journal.step("watch").is_some();
+    let killed = scene.yard.run_killed(is_watched, "app", update("shop:1", None)).boxed_local();
+    let op = scene.under_load("killed while it is watched", killed).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+    assert_eq!(scene.spec("app").await, before, "it is as it was at the beginning");
+    let force = Work::Update { image: "skep-test/shop:crashes".to_owned(), monitor_s: None, force: true };
+    let goes_back =
+        |op: &Operation| op.journal.step("apply").is_some_and(|step| step.out["back"].is_string());
+    let killed = scene.yard.run_killed(goes_back, "app", force).boxed_local();
+    let op = scene.under_load("killed while it goes back", killed).await;
+    scene.is_back(&op, "app", &before, "apply", EXIT).await;
+}
+
+/// It is backed up before it gets another image, and goes back where none of that ran.
+async fn of_a_database(scene: &Scene) {
+    let yard = &scene.yard;
+    let fill = "psql -U shop -d shop -XAtqv ON_ERROR_STOP=1 -h 127.0.0.1 \
+                -c 'CREATE TABLE orders AS SELECT generate_series(1, 500) AS id' -c 'SELECT 1'";
+    yard.sh("db", &format!("export PGPASSWORD=correct-horse; {fill}")).await;
+
+    let before = scene.spec("db").await;
+    let op = yard.run("db", update("postgres:nowhere", Some(4))).await;
+    println!("nowhere: {:?}", op.journal.state);
+    scene.is_back(&op, "db", &before, "apply", "No such image").await;
+    eventually("the old data", PATIENCE, async || scene.orders().await).await;
+
+    let op = yard.run("db", update("postgres:next", Some(4))).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+    assert_eq!(scene.image("db").await, "skep-test/postgres:next");
+    assert_eq!(scene.orders().await.unwrap().trim(), "500");
+    let backups = yard.backups("db").await;
+    let newest = backups.last().unwrap();
+    assert_eq!((backups.len(), newest.entry.purpose), (2, Purpose::Safety));
+    let written: jiff::Timestamp =
+        op.journal.step("apply").unwrap().out["at"].as_str().unwrap().parse().unwrap();
+    assert!(newest.entry.taken < written, "the backup is of before");
+    println!("good: backup of {} before it was written at {written}", newest.entry.taken);
+
+    // It has run, so a person decides; unless the labels say that the image may go back.
+    let before = scene.spec("db").await;
+    let op = yard.run("db", update("postgres:crashes", Some(4))).await;
+    assert_eq!(op.journal.state, State::Failed, "{}", told(&op));
+    assert!(told(&op).contains("was not put back"), "{}", told(&op));
+    assert_eq!(scene.image("db").await, "skep-test/postgres:crashes");
+    let name = yard.stack.service("db");
+    let back = ["service", "update", "-d", "--no-resolve-image", "--image", "skep-test/postgres:next", &name];
+    yard.sandbox.docker(&back).await;
+    eventually("the database by hand", PATIENCE, async || scene.orders().await).await;
+    assert_eq!(scene.spec("db").await, before);
+    let may = ["service", "update", "-d", "--label-add", "skep.update.rollback=image", &name];
+    yard.sandbox.docker(&may).await;
+    let before = scene.spec("db").await;
+    let force = Work::Update { image: "skep-test/postgres:crashes".to_owned(), monitor_s: None, force: true };
+    let op = yard.run("db", force).await;
+    scene.is_back(&op, "db", &before, "apply", EXIT).await;
+    assert_eq!(eventually("the data", PATIENCE, async || scene.orders().await).await.trim(), "500");
+}
