@@ -213,12 +213,23 @@ fn what_a_running_server_alone_tells_goes_in_place_and_is_asked_nothing() {
             (("skep.restore.strategy", "beside"), Code::Conflict),
             (("skep.restore.quiesce", "false"), Code::Conflict),
             (("skep.restore.mode", "auto"), Code::AutoWithoutCheck),
-            (("skep.drill.schedule", "@daily"), Code::Conflict),
             (("skep.check.a.sql", "SELECT 1"), Code::Conflict),
         ] {
             assert_eq!(codes(&with(&[label])), [(label.0, code)]);
         }
     }
+}
+
+#[test]
+fn what_has_a_drill_may_have_it_by_schedule_and_nothing_else() {
+    let problems = |engine: Engine| {
+        let both = [("skep.data.dump.command", "x"), ("skep.data.load.command", "y")];
+        let more = if engine == Engine::Command { &both[..] } else { &[] };
+        let labels = [("skep.data", engine.as_str()), ("skep.drill.schedule", "@daily")];
+        codes(&enabled(&[&labels[..], more].concat())).len()
+    };
+    let refused: Vec<Engine> = Engine::ALL.into_iter().filter(|engine| problems(*engine) > 0).collect();
+    assert_eq!(refused, [Engine::Mongodb, Engine::Command]);
 }
 
 #[test]

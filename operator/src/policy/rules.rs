@@ -199,7 +199,7 @@ fn fits_the_engine(read: &Read<'_>) -> Vec<Problem> {
         let want =
             "no such label with `skep.data=ENGINE`: it is loaded into the live service, and nowhere else";
         let key = "skep.drill.schedule";
-        unfit(read.has(key), Section::Drill, key, want);
+        unfit(read.has(key) && !engine.has_drill(), Section::Drill, key, want);
     } else if engine != Engine::Postgres {
         let want = "`beside`: data of `ENGINE` is built beside the live data and then moved";
         let in_place = restore.strategy == Some(Strategy::InPlace);

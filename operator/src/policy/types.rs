@@ -437,6 +437,11 @@ impl Engine {
     pub const fn is_loaded_live(self) -> bool {
         matches!(self, Engine::Command | Engine::Mongodb | Engine::Rabbitmq)
     }
+
+    /// Whether a backup of it can be tried somewhere else than in the live service.
+    pub const fn has_drill(self) -> bool {
+        !matches!(self, Engine::Command | Engine::Mongodb)
+    }
 }
 
 impl fmt::Display for Engine {
