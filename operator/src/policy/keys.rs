@@ -216,7 +216,7 @@ pub static KEYS: &[KeySpec] = &[
     key("skep.restore.lookback", Section::Restore, Kind::Duration, "1h", "How much older than the beginning of the alert a backup must be.")
         .default("1h")
         .into(|d, _, t| put(&mut d.restore.lookback, t, duration::parse)),
-    key("skep.restore.flush", Section::Restore, Kind::Services, "cache", "Redis services to empty before the clients start: they may hold what the restored data does not.")
+    key("skep.restore.flush", Section::Restore, Kind::Services, "cache", "Redis services to empty (database 0 of each) before the clients start: they may hold what the restored data does not.")
         .into(|d, _, t| put(&mut d.restore.flush, t, value::service_names)),
     key("skep.restore.canary", Section::Restore, Kind::Flag, "false", "Whether one hidden copy of a client must pass its checks on the new data before the clients start.")
         .default("true")
@@ -239,7 +239,7 @@ pub static KEYS: &[KeySpec] = &[
         .into(|d, _, t| put(&mut d.update.rollback, t, value::go_back)),
     key("skep.update.red-flag.log", Section::Update, Kind::Regex, "FATAL|PANIC", "A line in the logs that is a red flag.").later(),
     // --- checks
-    key("skep.check.<name>.http", Section::Check, Kind::Url, "http://:8080/health", "Asks this address from inside the application's network; an empty host is the service itself.")
+    key("skep.check.<name>.http", Section::Check, Kind::Url, "http://:8080/health", "Asks this address from inside the application's network; an empty host is the service itself, each task of which is asked as `localhost`, as its own health check asks.")
         .into(|d, n, t| put(&mut d.check(n).http, t, Url::parse)),
     key("skep.check.<name>.status", Section::Check, Kind::Status, "200", "The status that an HTTP check wants.")
         .default("200")
