@@ -202,7 +202,8 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
         frozen.caches.push(cache_of(cx, cache).await?);
     }
     if frozen.caches.is_empty() {
-        frozen.remarks.extend(unflushed(&seen.services, seen.graph(), &frozen.clients));
+        let told = unflushed(&seen.services, seen.graph(), &frozen.clients, service.name());
+        frozen.remarks.extend(told);
     }
     match to {
         Some(until) => frozen.recovery = Some(wal::plan(cx, &frozen.target, *until).await?),
@@ -464,10 +465,16 @@ fn sql_checks(policy: &Policy) -> Vec<skep_runner::task::SqlCheck> {
 }
 
 /// S21: caches that the clients use and nobody empties may hold rows from the future.
-pub(crate) fn unflushed(services: &[Service], graph: &Graph, clients: &[Client]) -> Vec<String> {
+pub(crate) fn unflushed(
+    services: &[Service],
+    graph: &Graph,
+    clients: &[Client],
+    restored: &str,
+) -> Vec<String> {
     let mut caches: Vec<String> = clients
         .iter()
         .flat_map(|c| graph.dependencies_of(&c.name))
+        .filter(|name| name != restored)
         .filter(|name| {
             services.iter().any(|s| {
                 s.name() == name

@@ -1,5 +1,7 @@
 //! What taking a restore point of a stack would do.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::explain::{Draft, Plan, what};
@@ -141,6 +143,8 @@ fn data_of(draft: &mut Draft<'_>) -> Option<(String, String)> {
 }
 
 fn mind(draft: &mut Draft<'_>, members: &[&Service], data: &[(String, String)], without_data: bool) {
+    let keepers = members.iter().filter(|service| data.iter().any(|(of, _)| of == service.name()));
+    let backed_up: BTreeSet<&str> = keepers.flat_map(|service| volumes_of(service)).collect();
     for service in members {
         let name = service.name();
         let image = spec::image(&service.spec);
@@ -149,9 +153,8 @@ fn mind(draft: &mut Draft<'_>, members: &[&Service], data: &[(String, String)], 
                 "{name} names image {image} without a digest: back comes whatever that name means then"
             ));
         }
-        let volumes = spec::mounts(&service.spec).iter().filter(|m| m["Type"] == "volume");
-        let volumes: Vec<&str> = volumes.filter_map(|m| m["Source"].as_str()).collect();
-        if !without_data && !volumes.is_empty() && !data.iter().any(|(of, _)| of == name) {
+        let volumes: Vec<&str> = volumes_of(service).filter(|volume| !backed_up.contains(volume)).collect();
+        if !without_data && !volumes.is_empty() {
             draft.mind(format!(
                 "the files of volume {} of {name} are not in the point: no label skep.data says how to back them up",
                 list(&volumes)
@@ -163,6 +166,12 @@ fn mind(draft: &mut Draft<'_>, members: &[&Service], data: &[(String, String)], 
             "each backup is of its own moment, one after the other; what must fit together to the second has to be stopped first",
         );
     }
+}
+
+/// The volumes that a service mounts.
+fn volumes_of(service: &Service) -> impl Iterator<Item = &str> {
+    let volumes = spec::mounts(&service.spec).iter().filter(|m| m["Type"] == "volume");
+    volumes.filter_map(|m| m["Source"].as_str())
 }
 
 fn steps(draft: &mut Draft<'_>, work: &Work, stack: &str, count: usize) {

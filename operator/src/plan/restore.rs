@@ -29,8 +29,8 @@ struct Choice<'a> {
     way: Way,
     /// What the running service takes it by, where nothing else can.
     by: Option<By>,
-    /// What users see where nothing else stops.
-    alone: String,
+    /// The service itself, where it stops.
+    holder: Option<Stopping<'a>>,
     clients: Vec<Stopping<'a>>,
     caches: Vec<String>,
     kept: Vec<Kept>,
@@ -59,7 +59,7 @@ pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
     let checks = checks(draft, &policy, &clients, &found);
     let canary = canary(draft, &clients).filter(|_| restore.canary && quiesce);
     let wishes = Wishes { in_place: in_place.unwrap_or(false), quiesce, create_roles: *create_roles };
-    let way = way(draft, &found, wishes);
+    let (way, holder) = way(draft, &found, wishes);
     if to.is_some() && (way != Way::Beside || found.data != Data::Postgres) {
         draft.refuse(NOT_THERE);
     }
@@ -74,10 +74,6 @@ pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
         Way::Beside | Way::InPlace if found.database.is_empty() => "the live one".to_owned(),
         Way::Beside | Way::InPlace => format!("`{}`", found.database),
     };
-    let alone = match way {
-        Way::Directory => format!("no answer from {name}"),
-        Way::Beside | Way::InPlace => "errors of whatever uses the data".to_owned(),
-    };
     let create_roles = *create_roles;
     let choice = Choice {
         backup,
@@ -85,7 +81,7 @@ pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
         what,
         way,
         by,
-        alone,
+        holder,
         clients,
         caches,
         kept,
@@ -106,8 +102,8 @@ pub(super) fn restore(draft: &mut Draft<'_>, work: &Work) {
     draft.steps(work, way, |step| words(step, &name, &choice, &restore));
 }
 
-/// How the data is replaced; other data than PostgreSQL's in one way only.
-fn way(draft: &mut Draft<'_>, found: &Found, wishes: Wishes) -> Way {
+/// How the data is replaced, other data than PostgreSQL's in one way only; and how the service itself stops, where it does.
+fn way<'a>(draft: &mut Draft<'a>, found: &Found, wishes: Wishes) -> (Way, Option<Stopping<'a>>) {
     let only = match &found.data {
         Data::Directory(_) => Some(Way::Directory),
         Data::Command(_) => Some(Way::InPlace),
@@ -118,8 +114,9 @@ fn way(draft: &mut Draft<'_>, found: &Found, wishes: Wishes) -> Way {
     }
     match only {
         Some(Way::Directory) => {}
-        Some(way) => return way,
-        None => return if wishes.in_place { Way::InPlace } else { Way::Beside },
+        Some(way) => return (way, None),
+        None if wishes.in_place => return (Way::InPlace, None),
+        None => return (Way::Beside, None),
     }
     let name = draft.service.name().to_owned();
     if draft.service.replicas() == Some(0) {
@@ -128,9 +125,9 @@ fn way(draft: &mut Draft<'_>, found: &Found, wishes: Wishes) -> Way {
     let holder = draft.stopping(&name);
     draft.fact(
         "Data service",
-        holder.iter().map(|h| format!("{name} {} while its files are moved", h.how())).collect(),
+        holder.iter().map(|h| format!("{name} {}; then its files are moved", h.how())).collect(),
     );
-    Way::Directory
+    (Way::Directory, holder)
 }
 
 /// Databases that earlier restores of a service kept.
@@ -237,7 +234,8 @@ fn caches(draft: &mut Draft<'_>, restore: &Restore, clients: &[Stopping<'_>]) ->
                 checks: Vec::new(),
             })
             .collect();
-        draft.plan.mind.extend(unflushed(&draft.world.services, draft.policies.graph(), &frozen));
+        let restored = draft.service.name();
+        draft.plan.mind.extend(unflushed(&draft.world.services, draft.policies.graph(), &frozen, restored));
     }
     draft.fact("Caches", caches.iter().map(|c| format!("{c}: emptied before the clients start")).collect());
     caches
@@ -259,9 +257,12 @@ fn checks(draft: &mut Draft<'_>, policy: &Policy, clients: &[Stopping<'_>], foun
         };
         checks.iter().filter_map(line).collect()
     };
-    if let Data::Command(_) = found.data {
-        lines.extend(over_network(&policy.checks, "of the data service, once the data is loaded"));
-    }
+    let of_the_service = match &found.data {
+        Data::Command(_) => Some("of the data service, once the data is loaded"),
+        Data::Directory(_) => Some("of the data service, once it is up on the new files"),
+        Data::Postgres | Data::None => None,
+    };
+    lines.extend(of_the_service.into_iter().flat_map(|when| over_network(&policy.checks, when)));
     for client in clients {
         let name = client.service.name();
         let Some(policy) = draft.policy_of(name) else { continue };
@@ -352,15 +353,17 @@ fn users(choice: &Choice<'_>) -> String {
 
 fn seen(choice: &Choice<'_>) -> String {
     let names = |page: bool| {
-        let of: Vec<&str> =
-            choice.clients.iter().filter(|c| c.has_page() == page).map(|c| c.service.name()).collect();
+        // What is at zero behind its clients is not what users ask.
+        let itself = choice.holder.iter().filter(|_| page || choice.clients.is_empty());
+        let stopping = choice.clients.iter().chain(itself);
+        let of: Vec<&str> = stopping.filter(|s| s.has_page() == page).map(|s| s.service.name()).collect();
         (!of.is_empty()).then(|| list(&of))
     };
     match (names(true), names(false)) {
         (Some(page), Some(zero)) => format!("the maintenance page of {page}, and no answer from {zero}"),
         (Some(page), None) => format!("the maintenance page of {page}"),
         (None, Some(zero)) => format!("no answer from {zero}"),
-        (None, None) => choice.alone.clone(),
+        (None, None) => "errors of whatever uses the data".to_owned(),
     }
 }
 

@@ -94,7 +94,7 @@ fn backup(draft: &mut Draft<'_>, replaced: &Replaced) -> String {
     }
     let restore = draft.policy_of(name).and_then(|p| p.restore.clone()).unwrap_or_default();
     let kept = match engine.as_str() {
-        "command" => "in its safety backup".to_owned(),
+        "command" | "mongodb" | "rabbitmq" => "in its safety backup".to_owned(),
         _ => format!("beside it for {}", duration::show(restore.keep_old)),
     };
     draft.mind(format!(

@@ -207,3 +207,25 @@ async fn files_are_restored_also_when_their_server_is_down() {
     assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
     assert_eq!(files(&scene.shop).live, wanted);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_check_of_the_data_service_itself_counts_as_one() {
+    for has_check in [true, false] {
+        let (shop, _) = Scene::broken(ShopOptions::files("mariadb")).await;
+        for service in ["shop_app", "shop_db"] {
+            update(&shop, service, |s| {
+                let labels = s["Labels"].as_object_mut().unwrap();
+                labels.retain(|key, _| !key.starts_with("skep.check."));
+                if has_check && service == "shop_db" {
+                    // What is there while the data service starts.
+                    s["Labels"]["skep.check.page.http"] = json!("http://shop_app:8080/");
+                    s["Labels"]["skep.check.page.status"] = json!("503");
+                }
+            })
+            .await;
+        }
+        let op = driven(&Scene::ask(shop, beside()).await).await;
+        assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+        assert_eq!(remarks(&op, "no check is defined"), !has_check, "{:?}", op.journal.remarks);
+    }
+}

@@ -303,7 +303,8 @@ pub(super) async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         Tried::Wait(progress) => return Ok(progress),
         Tried::Passed(count) => count,
     };
-    let of_data = frozen.runs_on.iter().map(|server| canary::net_checks(&server.checks).len()).sum::<usize>();
+    let server = frozen.runs_on.iter().chain(&frozen.holder);
+    let of_data = server.map(|server| canary::net_checks(&server.checks).len()).sum::<usize>();
     let checks = frozen.checks.len() + of_data + of_clients;
     if checks == 0 {
         cx.remark("no check is defined (skep.check.…): that the restored data is right was not verified beyond the restore itself");
