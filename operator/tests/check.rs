@@ -87,19 +87,42 @@ fn a_sound_file_has_no_problem_and_warnings_alone_do_not_fail() {
     assert_eq!(warnings.warnings(), 9);
 }
 
+/// The stack files of a folder, by path.
+fn stack_files(folder: &Path) -> Vec<PathBuf> {
+    let all = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = all.filter(|path| path.extension().is_some_and(|e| e == "yml")).collect();
+    files.sort();
+    files
+}
+
 #[test]
 fn the_stack_files_that_are_shipped_have_neither_problems_nor_warnings() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests");
     let mut labelled = 0;
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|ending| ending == "yml") {
-            let report = check_files(&[&path], &|_| None, Some("shop"));
-            assert!(report.findings.is_empty(), "{report}");
-            labelled += report.services.len();
-        }
+    for path in stack_files(&folder) {
+        let report = check_files(&[&path], &|_| None, Some("shop"));
+        assert!(report.findings.is_empty(), "{report}");
+        labelled += report.services.len();
     }
     assert!(labelled >= 4, "the demo's services carry labels");
+}
+
+#[test]
+fn the_examples_have_neither_problems_nor_warnings_whatever_the_stack_is_called() {
+    let files = stack_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/examples"));
+    let labelled: Vec<(String, usize)> = files
+        .iter()
+        .map(|path| {
+            for name in [None, Some("shop")] {
+                let report = check_files(&[path], &|_| None, name);
+                assert!(report.findings.is_empty(), "{report}");
+            }
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            (name, check_files(&[path], &|_| None, None).services.len())
+        })
+        .collect();
+    let wanted = [("devstack", 13), ("hosting", 6), ("nautobot", 5), ("odoo", 3), ("single", 1)];
+    assert_eq!(labelled, wanted.map(|(name, count)| (name.to_owned(), count)));
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Golden plans: each file of `plan/` holds a world and a question above a line, and below it what `skep plan` says.
-//! `UPDATE=1 cargo test -p skep --test plan` rewrites the lower parts.
+//! `UPDATE=1 cargo test -p skep --test plan` rewrites the lower parts. A world may be a stack of `manifests/examples/`.
 
-use std::collections::BTreeMap;
+mod stack;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -16,6 +18,7 @@ use skep::operation::rollback::Now;
 use skep::operation::sleeper::Sleeper;
 use skep::plan::{World, explain};
 use skep::swarm::object::{Service, Task, TaskState, UpdateState, UpdateStatus};
+use skep::swarm::spec::{image, set_image};
 use skep_runner::task::PgBase;
 
 /// Stands between the question and the answer.
@@ -31,6 +34,9 @@ struct Case {
     accept_problems: bool,
     #[serde(default)]
     services: BTreeMap<String, Spec>,
+    /// A stack of the examples that is deployed.
+    #[serde(default)]
+    stack: Option<Example>,
     #[serde(default)]
     backups: Vec<Stored>,
     #[serde(default)]
@@ -43,7 +49,7 @@ struct Case {
     /// How far the receiver of the service is.
     #[serde(default)]
     received: Option<Timestamp>,
-    /// Specs of a restore point, whose id is `20260301t020000abcdef`.
+    /// Specs of a restore point, whose id is `20260301t020000abcdef`; those of the example's file where none are given.
     #[serde(default)]
     then: BTreeMap<String, Spec>,
     /// Other points of the stack `shop`, with data of these ids.
@@ -52,6 +58,17 @@ struct Case {
     /// Engines of services of the point whose data it holds.
     #[serde(default)]
     data: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Example {
+    /// As it is deployed.
+    name: String,
+    file: String,
+    /// Images that services have instead of those in the file, by short names.
+    #[serde(default)]
+    images: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -165,22 +182,44 @@ impl Spec {
     }
 
     fn tasks<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Task> + 'a {
-        (0..self.running).map(move |slot| Task {
-            id: format!("{name}-{slot}"),
-            service: format!("{name}-id"),
-            node: Some("n1".to_owned()),
-            slot: slot as u64 + 1,
-            state: TaskState::Running,
-            desired: TaskState::Running,
-            error: String::new(),
-            exit_code: None,
-            image: self.image.clone(),
-            spec_version: None,
-            spec: Value::Null,
-            addresses: Vec::new(),
-            created: Timestamp::UNIX_EPOCH,
-            changed: Timestamp::UNIX_EPOCH,
-        })
+        (0..self.running).map(move |slot| task(name, slot, &self.image))
+    }
+}
+
+fn task(service: &str, slot: usize, image: &str) -> Task {
+    Task {
+        id: format!("{service}-{slot}"),
+        service: format!("{service}-id"),
+        node: Some("n1".to_owned()),
+        slot: slot as u64 + 1,
+        state: TaskState::Running,
+        desired: TaskState::Running,
+        error: String::new(),
+        exit_code: None,
+        image: image.to_owned(),
+        spec_version: None,
+        spec: Value::Null,
+        addresses: Vec::new(),
+        created: Timestamp::UNIX_EPOCH,
+        changed: Timestamp::UNIX_EPOCH,
+    }
+}
+
+impl Example {
+    /// As the file has it.
+    fn written(&self) -> Vec<Service> {
+        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../manifests/examples").join(&self.file);
+        stack::services(&file, &self.name)
+    }
+
+    fn deployed(&self) -> Vec<Service> {
+        let mut services = self.written();
+        for (short, image) in &self.images {
+            let name = format!("{}_{short}", self.name);
+            let service = services.iter_mut().find(|s| s.name() == name).expect("the stack has it");
+            set_image(&mut service.spec, image);
+        }
+        services
     }
 }
 
@@ -291,48 +330,89 @@ impl Taken {
 }
 
 impl Case {
+    /// What there was at the point.
+    fn then(&self) -> Vec<Service> {
+        match &self.stack {
+            Some(stack) if self.then.is_empty() => stack.written(),
+            _ => self.then.iter().map(|(name, spec)| spec.service(name)).collect(),
+        }
+    }
+
+    /// What there is now.
+    fn services(&self) -> Vec<Service> {
+        let example = self.stack.iter().flat_map(Example::deployed);
+        example.chain(self.services.iter().map(|(name, spec)| spec.service(name))).collect()
+    }
+
+    fn tasks(&self) -> Vec<Task> {
+        let example = self.stack.iter().flat_map(Example::deployed).flat_map(|service| {
+            let count = usize::try_from(service.replicas().unwrap_or(1)).expect("a small number");
+            let image = image(&service.spec).to_owned();
+            (0..count).map(move |slot| task(service.name(), slot, &image)).collect::<Vec<_>>()
+        });
+        example.chain(self.services.iter().flat_map(|(name, spec)| spec.tasks(name))).collect()
+    }
+
     fn point(&self) -> Option<Point> {
         let id = OpId::parse("20260301t020000abcdef").expect("an id");
-        let member = |(name, spec): (&String, &Spec)| Member {
-            name: name.clone(),
-            id: format!("{name}-id"),
-            spec: Part::of(&id, name.as_bytes()),
-            image: spec.image.clone(),
+        let then = self.then();
+        let member = |service: &Service| Member {
+            name: service.name().to_owned(),
+            id: service.id.clone(),
+            spec: Part::of(&id, service.name().as_bytes()),
+            image: image(&service.spec).to_owned(),
             nodes: vec!["n1".to_owned()],
             data: self
                 .data
-                .get(name)
+                .get(service.name())
                 .map(|engine| points::Data { engine: engine.clone(), backup: format!("{id}p0") }),
         };
         let head = Head {
             schema: Head::VERSION,
             id: id.clone(),
-            stack: "shop".to_owned(),
+            stack: self.stack.as_ref().map_or("shop", |stack| stack.name.as_str()).to_owned(),
             taken: "2026-03-01T02:00:00Z".parse().expect("a time"),
             purpose: points::Purpose::Regular,
-            services: self.then.iter().map(member).collect(),
+            services: then.iter().map(member).collect(),
             configs: Vec::new(),
             secrets: Vec::new(),
             networks: Vec::new(),
             volumes: Vec::new(),
         };
-        (!self.then.is_empty()).then(|| Point { config: head.config_name(), head })
+        (!then.is_empty()).then(|| Point { config: head.config_name(), head })
+    }
+
+    /// Configs, secrets and networks that services of an example name are there, under ids of their own.
+    fn named(&self, list: &str, id: &str, name: &str) -> BTreeMap<String, String> {
+        let services = self.services();
+        let entries = services.iter().filter_map(|s| s.spec.pointer(list)?.as_array());
+        let text = |entry: &Value, key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+        entries.flatten().map(|entry| (text(entry, id), text(entry, name))).collect()
     }
 
     fn there(&self) -> Now {
         Now {
-            services: self.services.iter().map(|(name, spec)| spec.service(name)).collect(),
-            swarm: self.services.iter().map(|(name, spec)| spec.service(name)).collect(),
-            then: self.then.iter().map(|(name, spec)| (name.clone(), spec.service(name).spec)).collect(),
+            networks: self.named("/TaskTemplate/Networks", "Target", "Target"),
+            secrets: self.named("/TaskTemplate/ContainerSpec/Secrets", "SecretID", "SecretName"),
+            services: self.services(),
+            swarm: self.services(),
+            then: self.then().into_iter().map(|s| (s.name().to_owned(), s.spec)).collect(),
             ready: ["n1".to_owned()].into(),
             ..Now::default()
         }
     }
 
+    /// Those that are named, and those of an example, whose file defines them.
+    fn pages(&self) -> BTreeSet<String> {
+        let services = self.stack.iter().flat_map(Example::deployed);
+        let pages = services.filter_map(|s| s.labels().remove("skep.maintenance.page"));
+        pages.chain(self.pages.iter().cloned()).collect()
+    }
+
     fn answer(&self) -> String {
         let world = World {
-            services: self.services.iter().map(|(name, spec)| spec.service(name)).collect(),
-            tasks: self.services.iter().flat_map(|(name, spec)| spec.tasks(name)).collect(),
+            services: self.services(),
+            tasks: self.tasks(),
             backups: self.backups.iter().map(|b| b.backup(&self.service)).collect(),
             sleepers: self.sleepers.iter().map(|(name, replicas)| sleeper(name, *replicas)).collect(),
             points: self.point().into_iter().chain(self.points.iter().map(Taken::point)).collect(),
@@ -344,7 +424,7 @@ impl Case {
                 .into_iter()
                 .collect(),
             operations: self.operations.iter().map(Op::operation).collect(),
-            pages: self.pages.iter().cloned().collect(),
+            pages: self.pages(),
         };
         explain(&world, &self.service, &self.ask, self.accept_problems, self.now).to_string()
     }
