@@ -30,9 +30,9 @@ bench-backup: setup ## the runner against pg_dump, pg_restore and tar, its memor
 	cargo build --release -p skep-tests --bins
 	target/release/bench_backup target/bench-backup.txt; status=$$?; tests/sandbox/engine.sh down; exit $$status
 
-bench-wake: setup ## what the waker costs in the path of requests, against nginx with and without auth_request
-	cargo build --release -p skep-tests --bin bench_wake
-	target/release/bench_wake
+bench-wake: setup runner image ## waking on demand against Swarm itself, the waker against nginx in the path, 1,000 sleepers
+	cargo build --release -p skep-tests --bin bench_wake --bin operator
+	target/release/bench_wake; status=$$?; tests/sandbox/engine.sh down; exit $$status
 
 soak: setup ## hours: every write of every operation, and on a real Swarm a kill at the first writes of every step of a restore
 	SKEP_SAGA=all cargo test --workspace --test saga

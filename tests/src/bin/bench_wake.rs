@@ -1,15 +1,17 @@
-//! What the waker costs while it is in the path of requests, against nginx.
+//! What waking on demand costs: how long whoever asks for a service that sleeps waits, against the time that Swarm itself needs
+//! to start it; what the waker costs in the path of requests, against nginx; and what the operator needs for many sleepers.
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use skep_tests::downtime::say;
-use skep_tests::waking::{Load, Measured, Proxies, application, waker};
+use skep_tests::waking::{Load, Measured, Proxies, Sleepers, application, waker};
 
-/// Measures the waker in the path against nginx with `auth_request`, and without
+/// Measures waking on demand against Swarm itself, and the waker in the path against nginx with `auth_request`, and without
 #[derive(Parser)]
 struct Arguments {
     /// Rounds, in each of which every proxy is measured
@@ -24,6 +26,21 @@ struct Arguments {
     /// Clients at a time when requests a second are
     #[arg(long, default_value_t = 64)]
     many: usize,
+    /// How often a service is woken, and how often it is started by Swarm alone
+    #[arg(long, default_value_t = 20)]
+    wakes: usize,
+    /// Services that are asked for at once
+    #[arg(long, default_value_t = 25)]
+    at_once: usize,
+    /// Services that sleep while the operator is measured
+    #[arg(long, default_value_t = 1_000)]
+    asleep: usize,
+    /// Seconds for which it is
+    #[arg(long, default_value_t = 60.0)]
+    idle_seconds: f64,
+    /// The operator to run; `operator` beside this program where absent
+    #[arg(long)]
+    operator: Option<PathBuf>,
     /// What to be instead
     #[command(subcommand)]
     role: Option<Role>,
@@ -68,7 +85,47 @@ async fn act(arguments: &Arguments) -> io::Result<()> {
     }
 }
 
+/// What was measured of services that sleep.
+struct Woken {
+    over_p50_ms: i128,
+    over_p99_ms: i128,
+    last: Duration,
+    rss_mib: u64,
+}
+
 async fn measure(arguments: &Arguments) -> io::Result<()> {
+    let [mut waker, mut nginx, mut plain] = in_the_path(arguments).await?;
+    say(&format!(
+        "in the path: the waker p50 {} us, p99 {} us, {:.0} requests/s; nginx with auth_request p50 {} us, p99 {} us, {:.0} \
+         requests/s; nginx without p50 {} us, p99 {} us, {:.0} requests/s",
+        waker.few.quantile_us(0.5),
+        waker.few.quantile_us(0.99),
+        waker.rate(),
+        nginx.few.quantile_us(0.5),
+        nginx.few.quantile_us(0.99),
+        nginx.rate(),
+        plain.few.quantile_us(0.5),
+        plain.few.quantile_us(0.99),
+        plain.rate(),
+    ));
+    let woken = on_a_swarm(arguments).await;
+    say(&format!(
+        "bench-wake: over_swarm_ms_p50={} over_swarm_ms_p99={} proxy_p50_us={} nginx_p50_us={} proxy_rps={:.0} \
+         nginx_rps={:.0} wake25_last_s={:.2} rss_mib={}",
+        woken.over_p50_ms,
+        woken.over_p99_ms,
+        waker.few.quantile_us(0.5),
+        nginx.few.quantile_us(0.5),
+        waker.rate(),
+        nginx.rate(),
+        woken.last.as_secs_f64(),
+        woken.rss_mib,
+    ));
+    Ok(())
+}
+
+/// Of the waker, of nginx with `auth_request`, and of nginx without.
+async fn in_the_path(arguments: &Arguments) -> io::Result<[Result; 3]> {
     let proxies = Proxies::start(&std::env::current_exe()?).await;
     let time = Duration::from_secs_f64(arguments.seconds);
     let (few, many) = (Load { clients: arguments.few, time }, Load { clients: arguments.many, time });
@@ -86,20 +143,43 @@ async fn measure(arguments: &Arguments) -> io::Result<()> {
             results[which].rates.push(many.on(targets[which]).await.rate);
         }
     }
-    let [waker, nginx, plain] = &mut results;
+    Ok(results)
+}
+
+async fn on_a_swarm(arguments: &Arguments) -> Woken {
+    let operator = arguments.operator.clone().unwrap_or_else(|| {
+        let here = std::env::current_exe().unwrap_or_default();
+        here.with_file_name("operator")
+    });
+    let sleepers = Sleepers::set(arguments.at_once, &operator.to_string_lossy()).await;
+    let (mut woken, mut bare) = (Measured::default(), Measured::default());
+    for _ in 0..arguments.wakes {
+        woken.took.push(sleepers.woken(0).await);
+        bare.took.push(sleepers.bare(0).await);
+    }
+    let ms = |of: &Measured, part: f64| i128::try_from(of.quantile_us(part) / 1_000).unwrap_or(i128::MAX);
+    let both = |part: f64| (ms(&woken, part), ms(&bare, part));
+    let ((woken_p50, bare_p50), (woken_p99, bare_p99)) = (both(0.5), both(0.99));
     say(&format!(
-        "bench-wake-proxy: proxy_p50_us={} proxy_p99_us={} nginx_p50_us={} nginx_p99_us={} plain_nginx_p50_us={} \
-         proxy_rps={:.0} nginx_rps={:.0} plain_nginx_rps={:.0}",
-        waker.few.quantile_us(0.5),
-        waker.few.quantile_us(0.99),
-        nginx.few.quantile_us(0.5),
-        nginx.few.quantile_us(0.99),
-        plain.few.quantile_us(0.5),
-        waker.rate(),
-        nginx.rate(),
-        plain.rate(),
+        "{} wakes: the first byte after p50 {woken_p50} ms, p99 {woken_p99} ms; Swarm alone from 0 replicas to a healthy task: \
+         p50 {bare_p50} ms, p99 {bare_p99} ms",
+        arguments.wakes,
     ));
-    Ok(())
+    let last = sleepers.all_at_once().await;
+    say(&format!(
+        "{} asked for at once: the last answered after {:.2} s",
+        arguments.at_once,
+        last.as_secs_f64()
+    ));
+    let idle = Duration::from_secs_f64(arguments.idle_seconds);
+    let needs = sleepers.operator_needs(arguments.asleep, idle).await;
+    say(&format!(
+        "{} sleep at zero replicas, each put there by an operation: the operator needs {} MiB and {:.1} % of a processor",
+        arguments.asleep, needs.rss_mib, needs.cpu_percent,
+    ));
+    sleepers.strike().await;
+    let (over_p50_ms, over_p99_ms) = (woken_p50 - bare_p50, woken_p99 - bare_p99);
+    Woken { over_p50_ms, over_p99_ms, last, rss_mib: needs.rss_mib }
 }
 
 // === impl Result ===

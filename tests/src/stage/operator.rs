@@ -23,6 +23,9 @@ use crate::sandbox::{eventually, http_get, unique, unique_port};
 /// What the webhook expects.
 pub const TOKEN: &str = "a-token-of-the-suites";
 
+/// In which the kernel counts the time of processors, a second.
+const TICKS: u64 = 100;
+
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A running operator; ended when dropped, at the latest.
@@ -53,6 +56,34 @@ impl Operator {
     /// Its metrics.
     pub async fn metrics(&self) -> String {
         http_get(self.address, "/metrics").await.expect("it serves its metrics").body
+    }
+
+    /// Time of processors that it has used so far, in its own code and in the kernel's.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn processor_time(&self) -> Duration {
+        let stat = self.of_process("stat");
+        // The name of the program, in parentheses, may have spaces.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        Duration::from_millis(ticks * 1_000 / TICKS)
+    }
+
+    /// Its resident memory, MiB.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn resident_mib(&self) -> u64 {
+        let status = self.of_process("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.expect("the kernel tells") / 1_024
+    }
+
+    fn of_process(&self, file: &str) -> String {
+        let id = self.child.id().expect("it runs");
+        std::fs::read_to_string(format!("/proc/{id}/{file}")).expect("it runs")
     }
 
     /// What it has logged so far.
