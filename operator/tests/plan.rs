@@ -46,6 +46,9 @@ struct Case {
     /// What sleeps, with the replicas that it goes back to.
     #[serde(default)]
     sleepers: BTreeMap<String, Option<u64>>,
+    /// How many replicas of them go on.
+    #[serde(default)]
+    left: u64,
     /// How far the receiver of the service is.
     #[serde(default)]
     received: Option<Timestamp>,
@@ -414,7 +417,11 @@ impl Case {
             services: self.services(),
             tasks: self.tasks(),
             backups: self.backups.iter().map(|b| b.backup(&self.service)).collect(),
-            sleepers: self.sleepers.iter().map(|(name, replicas)| sleeper(name, *replicas)).collect(),
+            sleepers: self
+                .sleepers
+                .iter()
+                .map(|(name, replicas)| sleeper(name, *replicas, self.left))
+                .collect(),
             points: self.point().into_iter().chain(self.points.iter().map(Taken::point)).collect(),
             there: Some(self.there()),
             received: self
@@ -430,7 +437,7 @@ impl Case {
     }
 }
 
-fn sleeper(name: &str, replicas: Option<u64>) -> Sleeper {
+fn sleeper(name: &str, replicas: Option<u64>, left: u64) -> Sleeper {
     Sleeper {
         config: format!("skep-sleep-{name}"),
         service: name.to_owned(),
@@ -438,6 +445,7 @@ fn sleeper(name: &str, replicas: Option<u64>) -> Sleeper {
         op: OpId::parse("20260301t200000abcdef").expect("an id"),
         since: "2026-03-01T20:00:00Z".parse().expect("a time"),
         replicas,
+        left,
     }
 }
 

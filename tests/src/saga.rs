@@ -177,6 +177,59 @@ impl Scene {
         scene
     }
 
+    /// A shop whose application is to be scaled down to the replicas that it keeps.
+    pub async fn reduce(options: ShopOptions, kept: u64) -> Scene {
+        let shop = Shop::start(options).await;
+        let work = Work::Sleep { above: Above::Refuse };
+        let mut scene = Scene::ask_for(shop, "shop_app", work, person()).await;
+        scene.back = specs(&scene.shop);
+        let spec = scene.back.get_mut("shop_app").expect("the shop has that service");
+        *spec = client_spec::scaled(spec, kept);
+        scene
+    }
+
+    /// A shop whose application runs with the replicas that it keeps, and is to have all of them again.
+    pub async fn enlarge(options: ShopOptions, kept: u64) -> Scene {
+        let scene = Scene::reduce(options, kept).await;
+        let awake = scene.specs.clone();
+        let env = scene.driver("bedtime").await;
+        scene.drive(&env).await;
+        assert_eq!(scene.check("the sleep of the scene").await, State::Succeeded);
+        let mut scene = Scene::ask_for(scene.shop, "shop_app", Work::Wake, person()).await;
+        scene.back = awake;
+        scene
+    }
+
+    /// A shop whose application slept behind a waker and was deployed with other labels since: another waker is to stand in.
+    pub async fn sleep_again(options: ShopOptions) -> Scene {
+        let labels = options.app_labels.clone();
+        let shop = Shop::start(options).await;
+        let work = Work::Sleep { above: Above::Refuse };
+        let scene = Scene::ask_for(shop, "shop_app", work, person()).await;
+        let env = scene.driver("bedtime").await;
+        scene.drive(&env).await;
+        assert_eq!(scene.operation().await.journal.state, State::Succeeded, "the first sleep of the scene");
+        let shop = scene.shop;
+        shop.sim.workload("shop-app:2", shop.application());
+        shop.deploy("shop_app", |spec| {
+            for (key, value) in &labels {
+                spec["Labels"][key] = Value::from(value.as_str());
+            }
+            spec["Labels"]["skep.scale.wake.port"] = Value::from("8081");
+            // Another one than the last, so that the one that is found does not stay.
+            spec["TaskTemplate"]["ContainerSpec"]["Image"] = Value::from("shop-app:2");
+        })
+        .await;
+        // How the deploy itself went is no matter of the sleep.
+        shop.sim.until(Duration::from_secs(60), "the deploy to settle", |_| shop.sees_only_app()).await;
+        let work = Work::Sleep { above: Above::Alone };
+        let mut scene = Scene::ask_for(shop, "shop_app", work, person()).await;
+        scene.back = specs(&scene.shop);
+        let spec = scene.back.get_mut("shop_app").expect("the shop has that service");
+        *spec = client_spec::swapped(spec, &Value::Null, &WAKER);
+        scene
+    }
+
     /// A shop that sleeps, and whose application is to wake, and before it what it needs.
     pub async fn wake(options: ShopOptions) -> Scene {
         let shop = Shop::start(options).await;
@@ -662,13 +715,20 @@ impl Scene {
         let sleepers = sleeper::list(&engine).await.expect("the simulated engine answers");
         let awake = if op.intent.work == Work::Wake { self.back.clone() } else { self.unchanged(op) };
         for (name, spec) in specs(&self.shop) {
-            let written = sleepers.iter().find(|s| s.sleeper.service == name).map(|s| &s.spec);
-            match client_spec::is_asleep(&spec) {
+            let slept = sleepers.iter().find(|s| s.sleeper.service == name);
+            let written = slept.map(|s| &s.spec);
+            match slept.map_or_else(|| client_spec::is_asleep(&spec), |s| s.sleeper.is_down(&spec)) {
                 true => assert_eq!(written, awake.get(&name), "{name}: {told}"),
                 false if op.journal.state == State::Succeeded => assert_eq!(written, None, "{name}: {told}"),
                 false => assert_eq!(Some(&spec), awake.get(&name), "{name}: {told}"),
             }
         }
+        // What a waker was told is there as long as the record of its sleep, which a wake ends once it stands no more.
+        let stand = specs(&self.shop).values().filter(|s| client_spec::is_waker(&s["TaskTemplate"])).count();
+        let written = sleepers.iter().filter(|s| s.waker.is_some()).count();
+        let tasks = self.shop.sim.stored_names().into_iter().filter(|n| n.starts_with("skep-waker-")).count();
+        let wanted = if op.intent.work == Work::Wake { stand } else { written };
+        assert_eq!(tasks, wanted, "tasks of wakers: {told}");
     }
 
     /// The specs where an operation has not succeeded. A service that a restart had replaced keeps its count: its tasks are new,
@@ -714,9 +774,6 @@ impl Scene {
         let objects = self.shop.sim.stored_names().into_iter().chain(self.shop.sim.services());
         let left: Vec<String> = objects.filter(|n| mine.iter().any(|m| n.starts_with(m))).collect();
         assert_eq!(left, [] as [String; 0], "left behind: {told}");
-        let stands = specs(&self.shop).values().any(|spec| client_spec::is_waker(&spec["TaskTemplate"]));
-        let tasks = self.shop.sim.stored_names().into_iter().filter(|n| n.starts_with("skep-waker-")).count();
-        assert_eq!(tasks, usize::from(stands), "tasks of wakers: {told}");
         // Where the engine refuses the very job that clears it, people are told.
         let is_told = op.journal.remarks.iter().any(|r| r.contains("left in the staging volume"));
         let staged = self.shop.data.with(|world| if is_told { Vec::new() } else { world.staged() });

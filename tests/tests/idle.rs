@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skep::policy::Idle;
 use skep::runtime::clock;
-use skep::triggers::idle::{Unknown, is_unused};
+use skep::triggers::idle::{Question, Unknown, is_so};
 use skep_tests::prometheus::Prometheus;
 
 #[tokio::test]
@@ -14,7 +14,7 @@ async fn only_a_value_that_is_zero_all_the_while_is_no_use() {
     let prometheus = Prometheus::start(&[], &[]).await;
     let asked = async |query: &str| {
         let idle = Idle { query: query.to_owned(), after: Duration::from_secs(900) };
-        is_unused(&prometheus.url(), &idle).await
+        is_so(&prometheus.url(), Question::Unused, &idle).await
     };
     assert!(asked("vector(0)").await.unwrap());
     assert!(!asked("vector(1)").await.unwrap());

@@ -33,7 +33,10 @@ enum Kind {
     DataUpdate,
     UpdateBack,
     WakerSleep,
+    WakerAgain,
     WakerWake,
+    Reduce,
+    Enlarge,
     Expire,
     FilesBackup,
     Files,
@@ -78,6 +81,8 @@ impl Kind {
             Kind::Restart | Kind::RestartWhole | Kind::Rolling | Kind::Update | Kind::UpdateBack => 3,
             Kind::DataUpdate => 5,
             Kind::Maintenance | Kind::Sleep | Kind::Wake | Kind::WakerSleep | Kind::WakerWake => 3,
+            Kind::Reduce | Kind::Enlarge => 3,
+            Kind::WakerAgain => 5,
             Kind::Expire | Kind::Command | Kind::Staged => 3,
             Kind::Verify | Kind::Import | Kind::Layout | Kind::Point | Kind::Rollback => 3,
             // Each is several operations in one, and has as many writes.
@@ -98,7 +103,7 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 48] = [
+const KINDS: [Kind; 51] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -119,7 +124,10 @@ const KINDS: [Kind; 48] = [
     Kind::Update,
     Kind::DataUpdate,
     Kind::WakerSleep,
+    Kind::WakerAgain,
     Kind::WakerWake,
+    Kind::Reduce,
+    Kind::Enlarge,
     Kind::Expire,
     Kind::FilesBackup,
     Kind::Files,
@@ -175,6 +183,13 @@ fn waker() -> ShopOptions {
     options
 }
 
+/// The application keeps one of its two replicas.
+fn keeps_one() -> ShopOptions {
+    let mut options = ShopOptions::default();
+    options.app_labels.push(("skep.scale.min".to_owned(), "1".to_owned()));
+    options
+}
+
 /// Backups go to a bucket, encrypted, and are copied to a second store.
 fn staged(mut options: ShopOptions) -> ShopOptions {
     let recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
@@ -224,7 +239,10 @@ async fn scene(kind: Kind) -> Scene {
             scene
         }
         Kind::WakerSleep => Scene::sleep(waker()).await,
+        Kind::WakerAgain => Scene::sleep_again(waker()).await,
         Kind::WakerWake => Scene::wake(waker()).await,
+        Kind::Reduce => Scene::reduce(keeps_one(), 1).await,
+        Kind::Enlarge => Scene::enlarge(keeps_one(), 1).await,
         Kind::Expire => Scene::expire(ShopOptions::default()).await,
         Kind::FilesBackup => Scene::backup(ShopOptions::files("mariadb")).await,
         Kind::Files => Scene::restore(ShopOptions::files("mariadb"), restore(false, None)).await,
@@ -415,6 +433,18 @@ for_each_kind! {
     a_sleep_behind_a_waker_survives_death_after_every_write: Kind::WakerSleep, dies_after;
     a_sleep_behind_a_waker_survives_every_write_twice: Kind::WakerSleep, repeats;
     a_sleep_behind_a_waker_goes_back_when_any_write_fails: Kind::WakerSleep, fails;
+    a_waker_in_place_of_another_survives_death_before_every_write: Kind::WakerAgain, dies_before;
+    a_waker_in_place_of_another_survives_death_after_every_write: Kind::WakerAgain, dies_after;
+    a_waker_in_place_of_another_survives_every_write_twice: Kind::WakerAgain, repeats;
+    a_waker_in_place_of_another_goes_back_when_any_write_fails: Kind::WakerAgain, fails;
+    a_scale_down_survives_death_before_every_write: Kind::Reduce, dies_before;
+    a_scale_down_survives_death_after_every_write: Kind::Reduce, dies_after;
+    a_scale_down_survives_every_write_twice: Kind::Reduce, repeats;
+    a_scale_down_goes_back_when_any_write_fails: Kind::Reduce, fails;
+    a_scale_up_survives_death_before_every_write: Kind::Enlarge, dies_before;
+    a_scale_up_survives_death_after_every_write: Kind::Enlarge, dies_after;
+    a_scale_up_survives_every_write_twice: Kind::Enlarge, repeats;
+    a_scale_up_loses_nothing_when_any_write_fails: Kind::Enlarge, fails;
     a_wake_from_behind_a_waker_survives_death_before_every_write: Kind::WakerWake, dies_before;
     a_wake_from_behind_a_waker_survives_death_after_every_write: Kind::WakerWake, dies_after;
     a_wake_from_behind_a_waker_survives_every_write_twice: Kind::WakerWake, repeats;

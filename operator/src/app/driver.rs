@@ -8,7 +8,6 @@ use super::Parts;
 use super::keeper::Chore;
 use crate::notify::topic::Topic;
 use crate::operation::claim;
-use crate::operation::client_spec::is_asleep;
 use crate::operation::drive::{self, Again};
 use crate::operation::record::{OpId, Operation, SERVICE};
 use crate::operation::saga::Env;
@@ -87,7 +86,7 @@ pub(super) async fn feed(
 /// Whether somebody has brought a sleeper back, and nothing sees to it yet.
 fn was_brought_back(world: &World, live: &[&Operation]) -> bool {
     world.sleepers.iter().filter_map(Sleeper::read).any(|sleeper| {
-        let is_up = world.services.get(&sleeper.service_id).is_some_and(|s| !is_asleep(&s.spec));
+        let is_up = world.services.get(&sleeper.service_id).is_some_and(|s| !sleeper.is_down(&s.spec));
         is_up && !live.iter().any(|op| claim::concerns(op, &sleeper.service))
     })
 }

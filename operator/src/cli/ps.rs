@@ -188,7 +188,7 @@ const fn tone(state: Condition) -> Tone {
         Condition::Healthy => Tone::Good,
         Condition::Degraded | Condition::Stuck => Tone::Bad,
         Condition::Operating | Condition::Waking => Tone::Live,
-        Condition::Maintenance | Condition::Asleep => Tone::Mind,
+        Condition::Maintenance | Condition::Asleep | Condition::Reduced => Tone::Mind,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::operation::record::{Operation, State, StepState, Work};
 use crate::operation::settings::Settings;
 use crate::operation::sleeper::Sleeper;
 use crate::plan::standing;
-use crate::policy::{Level, Parsed, Policies, Policy, Problem};
+use crate::policy::{Level, Parsed, Policies, Policy, Problem, Tasks, nothing_to_scale};
 use crate::swarm::object::{Config, ENABLE, OP, Service, Task, TaskState};
 use crate::triggers::guard::History;
 
@@ -103,6 +103,10 @@ fn service_view(s: &Sources<'_>, service: &Service) -> ServiceView {
     let running = s.tasks.iter().filter(of_it).filter(|t| t.state == TaskState::Running).count();
     let running = u64::try_from(running).unwrap_or(u64::MAX);
     let (condition, since) = condition(service, holder, s.sleepers, desired, running);
+    // Of one that is scaled down its spec does not say how many it has.
+    let is_whole = holder.is_none() && s.sleepers.iter().all(|sleeper| sleeper.service_id != service.id);
+    let tasks = desired.filter(|n| is_whole && *n > 0).map_or(Tasks::Unknown, Tasks::Replicas);
+    let found = nothing_to_scale(&parsed.policy, tasks);
     ServiceView {
         name: scrub::line(name, LONGEST_NAME),
         stack: service.stack().map(|n| scrub::line(n, LONGEST_NAME)),
@@ -117,14 +121,13 @@ fn service_view(s: &Sources<'_>, service: &Service) -> ServiceView {
         backups: standing::backups(service, parsed, s.backups, s.operations, s.taken),
         restored: restored(s.operations, name),
         guard: guard(s.guards, name, &parsed.policy),
-        problems: parsed.problems.iter().map(problem).collect(),
+        problems: parsed.problems.iter().chain(&found).map(problem).collect(),
     }
 }
 
-/// Of a global service as many as there are nodes that it ran on is not known: one.
 fn saves(s: &Sources<'_>, service: &Service, condition: Condition) -> Option<u64> {
     let sleeper = s.sleepers.iter().find(|sleeper| sleeper.service_id == service.id)?;
-    (condition == Condition::Asleep).then(|| sleeper.replicas.unwrap_or(1))
+    matches!(condition, Condition::Asleep | Condition::Reduced).then(|| sleeper.saves())
 }
 
 /// The live operation that works on a service: the one that it is about, or that has claimed it as a client.
@@ -170,9 +173,12 @@ pub fn condition(
         _ if holder.is_some() => (Condition::Operating, began),
         _ if is_asleep(&service.spec) => (Condition::Asleep, sleeper.map(|s| s.since)),
         // Somebody has brought it back; Skep will see to it.
-        _ if sleeper.is_some() => (Condition::Waking, None),
+        _ if sleeper.is_some_and(|s| !s.is_down(&service.spec)) => (Condition::Waking, None),
         Some(wanted) if running < wanted => (Condition::Degraded, None),
-        Some(_) | None => (Condition::Healthy, None),
+        Some(_) | None => match sleeper {
+            Some(sleeper) => (Condition::Reduced, Some(sleeper.since)),
+            None => (Condition::Healthy, None),
+        },
     }
 }
 

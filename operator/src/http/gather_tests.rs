@@ -145,6 +145,7 @@ fn a_sleeper_is_asleep_since_then_and_waking_once_it_is_brought_back() {
         op: OpId::new(at(0), "sleep"),
         since: at(50),
         replicas: None,
+        left: 0,
     };
     let mut global = service("web", 0, &json!({}));
     global.spec["Mode"] = json!({ "Global": {} });
@@ -158,6 +159,34 @@ fn a_sleeper_is_asleep_since_then_and_waking_once_it_is_brought_back() {
     swarm.operations.clear();
     swarm.services = vec![global];
     assert_eq!(swarm.one().condition, Condition::Waking, "somebody brought it back; it is being seen to");
+}
+
+#[test]
+fn a_service_that_keeps_replicas_is_reduced_and_saves_the_others() {
+    let labels = json!({ ENABLE: "true", "skep.scale.min": "2" });
+    let mut low = service("web", 2, &labels);
+    low.spec["Mode"] = json!({ "Replicated": { "Replicas": 2 } });
+    let sleeper = Sleeper {
+        config: "c".to_owned(),
+        service: "web".to_owned(),
+        service_id: "id-of-web".to_owned(),
+        op: OpId::new(at(0), "sleep"),
+        since: at(50),
+        replicas: Some(5),
+        left: 2,
+    };
+    let mut swarm = Swarm { services: vec![low.clone()], sleepers: vec![sleeper], ..Swarm::default() };
+    assert_eq!((swarm.one().condition, swarm.one().saves), (Condition::Degraded, None), "none of them runs");
+    let runs = || task("web", TaskState::Running, TaskState::Running);
+    swarm.tasks = vec![runs(), runs()];
+    let shown = swarm.one();
+    assert_eq!((shown.condition, shown.since, shown.saves), (Condition::Reduced, Some(at(50)), Some(3)));
+    assert!(shown.problems.is_empty(), "{:?}", shown.problems);
+    swarm.services[0].spec["Mode"]["Replicated"]["Replicas"] = json!(3);
+    assert_eq!(swarm.one().condition, Condition::Waking);
+    // Two are all that it has.
+    let swarm = Swarm { services: vec![low], ..Swarm::default() };
+    assert_eq!(swarm.one().problems.iter().map(|p| p.code.as_str()).collect::<Vec<_>>(), ["L034"]);
 }
 
 #[test]

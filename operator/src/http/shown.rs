@@ -202,7 +202,7 @@ impl<'a> ShownService<'a> {
                 Condition::Healthy => Tone::Good,
                 Condition::Operating | Condition::Waking => Tone::Busy,
                 Condition::Maintenance => Tone::Ask,
-                Condition::Asleep => Tone::Idle,
+                Condition::Asleep | Condition::Reduced => Tone::Idle,
                 Condition::Degraded | Condition::Stuck => Tone::Bad,
             },
             overdue,
@@ -219,6 +219,7 @@ const fn condition_text(condition: Condition) -> &'static str {
         Condition::Operating => "under operation",
         Condition::Maintenance => "in maintenance",
         Condition::Asleep => "asleep",
+        Condition::Reduced => "scaled down",
         Condition::Waking => "waking",
         Condition::Stuck => "stuck",
     }

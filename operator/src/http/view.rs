@@ -86,6 +86,8 @@ pub enum Condition {
     Maintenance,
     /// Scaled to zero, by Skep or by a person.
     Asleep,
+    /// Scaled down by Skep to the replicas that it keeps, which run.
+    Reduced,
     /// Being brought back from its sleep.
     Waking,
     /// An operation on it is stuck: a person is needed.
@@ -152,12 +154,13 @@ pub struct ProblemView {
 
 impl Condition {
     /// Every condition.
-    pub const ALL: [Condition; 7] = [
+    pub const ALL: [Condition; 8] = [
         Condition::Healthy,
         Condition::Degraded,
         Condition::Operating,
         Condition::Maintenance,
         Condition::Asleep,
+        Condition::Reduced,
         Condition::Waking,
         Condition::Stuck,
     ];
@@ -170,6 +173,7 @@ impl Condition {
             Condition::Operating => "operating",
             Condition::Maintenance => "maintenance",
             Condition::Asleep => "asleep",
+            Condition::Reduced => "reduced",
             Condition::Waking => "waking",
             Condition::Stuck => "stuck",
         }

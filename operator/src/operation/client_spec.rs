@@ -1,7 +1,7 @@
 //! Specs of clients while they are stopped, and the three-way rule (S12): what Skep wrote is put back; what a person or
 //! a deploy changed becomes the new base. Pure.
 //!
-//! Two ways to stop (S1): `zero` sets the replicas to 0; `swap` replaces the task template by the maintenance page, or by the
+//! Two ways to stop (S1): `zero` sets the replicas to 0 (or, of a service that keeps some in its sleep, to these); `swap` replaces the task template by the maintenance page, or by the
 //! waker where the service sleeps. A template of ours carries the container label `skep.op`, which goes away with it.
 
 use serde_json::{Map, Value, json};
@@ -64,7 +64,7 @@ pub fn is_waker(template: &Value) -> bool {
 pub fn is_stand_in(method: &Method, template: &Value, op: &OpId) -> bool {
     match method {
         Method::Waker(_) => is_waker(template),
-        Method::Zero | Method::Swap { .. } => is_page(template, op),
+        Method::Zero | Method::Fewer { .. } | Method::Swap { .. } => is_page(template, op),
     }
 }
 
@@ -78,8 +78,8 @@ pub fn stop(method: &Method, op: &OpId, found: &Value, base: Option<&Value>) -> 
         return StopMove::SaveBase(rebased);
     }
     match method.stand_in() {
-        None if *found == zero(base) => StopMove::Watch,
-        None => StopMove::Write(zero(base)),
+        None if *found == scaled(base, method.left()) => StopMove::Watch,
+        None => StopMove::Write(scaled(base, method.left())),
         Some(stand_in) if is_swapped(found, base, op, &stand_in) => StopMove::Watch,
         Some(_) => StopMove::SwapIn(base.clone()),
     }
@@ -132,7 +132,7 @@ pub fn first_of_start(method: &Method, base: &Value) -> Value {
 
 /// The spec to go back to, given what is found: the base with whatever somebody changed since Skep wrote.
 fn rebase(method: &Method, op: &OpId, found: &Value, base: &Value) -> Value {
-    let Some(stand_in) = method.stand_in() else { return rebase_zero(found, base) };
+    let Some(stand_in) = method.stand_in() else { return rebase_scaled(found, base, method.left()) };
     let is_ours = is_stand_in(method, &found["TaskTemplate"], op);
     let mut theirs = rebase_swap(is_ours, found, base, &update_config(stand_in.stop_first));
     if is_ours && stand_in.is_waker && found["Mode"] == one(base) {
@@ -145,10 +145,10 @@ fn rebase(method: &Method, op: &OpId, found: &Value, base: &Value) -> Value {
     theirs
 }
 
-/// Without its replicas the found spec is theirs; replicas of 0 are ours unless the base itself was at 0.
-fn rebase_zero(found: &Value, base: &Value) -> Value {
+/// Without its replicas the found spec is theirs; as many as Skep leaves are ours unless the base itself had no more.
+fn rebase_scaled(found: &Value, base: &Value, left: u64) -> Value {
     let mut theirs = found.clone();
-    if replicas(found) == Some(0) {
+    if replicas(found) == Some(left) {
         theirs["Mode"] = base["Mode"].clone();
     } else if is_nowhere(found) {
         put(&mut theirs["TaskTemplate"], "Placement", base["TaskTemplate"].get("Placement"));
@@ -219,7 +219,8 @@ fn put(spec: &mut Value, key: &str, value: Option<&Value>) {
     };
 }
 
-fn replicas(spec: &Value) -> Option<u64> {
+/// Replicas that a spec asks for; none of a global service.
+pub fn replicas(spec: &Value) -> Option<u64> {
     let mode = spec["Mode"]["Replicated"].as_object()?;
     Some(mode.get("Replicas").and_then(Value::as_u64).unwrap_or(0))
 }
@@ -229,9 +230,14 @@ pub const NOWHERE: &str = "node.labels.skep.asleep == never";
 
 /// The spec at zero: no replicas, or for a global service no node that fits.
 pub fn zero(base: &Value) -> Value {
+    scaled(base, 0)
+}
+
+/// The spec with so many replicas where it has more; of a global service, of which none are counted, the spec at zero.
+pub fn scaled(base: &Value, left: u64) -> Value {
     let mut spec = base.clone();
-    if replicas(base).is_some() {
-        spec["Mode"]["Replicated"] = json!({ "Replicas": 0 });
+    if let Some(replicas) = replicas(base) {
+        spec["Mode"]["Replicated"] = json!({ "Replicas": left.min(replicas) });
         return spec;
     }
     let placement = &mut spec["TaskTemplate"]["Placement"];

@@ -396,7 +396,8 @@ async fn watch_stop(
         }
         return Ok(None);
     }
-    Ok((!left.is_empty()).then(|| format!("{}: {} task(s) left", client.name, left.len())))
+    let more = left.len().saturating_sub(usize::try_from(client.method.left()).unwrap_or(usize::MAX));
+    Ok((more > 0).then(|| format!("{}: {more} task(s) left", client.name)))
 }
 
 async fn start_one(cx: &mut Cx<'_>, client: &Client, how: Start) -> Result<Option<String>, Fault> {

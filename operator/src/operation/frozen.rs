@@ -185,6 +185,11 @@ pub struct Client {
 pub enum Method {
     /// Scaled to zero.
     Zero,
+    /// Scaled down to as many replicas, which go on working.
+    Fewer {
+        /// How many are left; fewer only where it has fewer by itself.
+        left: u64,
+    },
     /// Its task template becomes the maintenance page.
     Swap {
         /// Image of the page's server, chosen when the plan was frozen: a deploy may carry it over, and must be told from one
@@ -271,10 +276,18 @@ impl Method {
         }
     }
 
+    /// How many tasks of the service itself are left when it is stopped this way.
+    pub fn left(&self) -> u64 {
+        match self {
+            Method::Fewer { left } => *left,
+            Method::Zero | Method::Swap { .. } | Method::Waker(_) => 0,
+        }
+    }
+
     /// What stands in for the service while it is stopped this way; none where nothing does.
     pub fn stand_in(&self) -> Option<StandIn<'_>> {
         match self {
-            Method::Zero => None,
+            Method::Zero | Method::Fewer { .. } => None,
             Method::Swap { image, stop_first, .. } => {
                 Some(StandIn { image: image.as_deref(), stop_first: *stop_first, is_waker: false })
             }
@@ -287,7 +300,7 @@ impl Method {
     /// The method with the image that its page is shown by, where it shows one.
     pub fn shown_by(self, page_image: &str) -> Method {
         match self {
-            Method::Zero | Method::Waker(_) => self,
+            Method::Zero | Method::Fewer { .. } | Method::Waker(_) => self,
             Method::Swap { image: _, ports, page, retry_after, stop_first } => {
                 Method::Swap { image: Some(page_image.to_owned()), ports, page, retry_after, stop_first }
             }

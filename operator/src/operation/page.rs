@@ -19,7 +19,9 @@ use crate::swarm::object::{Kind, OP, short_hash};
 /// What the engine says.
 pub async fn template(cx: &mut Cx<'_>, client: &Client, base: &Value) -> Result<Value, Fault> {
     match &client.method {
-        Method::Zero => Err(Fault::failed(format!("nothing stands in for {}", client.name))),
+        Method::Zero | Method::Fewer { .. } => {
+            Err(Fault::failed(format!("nothing stands in for {}", client.name)))
+        }
         Method::Waker(waker) => waker::template(cx, client, waker, base).await,
         Method::Swap { image, ports, page, retry_after, .. } => {
             let image = image.clone().unwrap_or_else(|| cx.env.settings.page_image.clone());

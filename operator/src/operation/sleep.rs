@@ -1,4 +1,4 @@
-//! Sleep: claim ↩ · plan ↩ · stop ↩ (to zero, or behind a waker) · remember ↩ · release. The way back is [`super::wake`].
+//! Sleep: claim ↩ · plan ↩ · stop ↩ (to zero, behind a waker, or to the replicas that it keeps) · remember ↩ · release. The way back is [`super::wake`].
 //!
 //! Invariants: nothing falls asleep under something that needs it and is awake, unless that was asked for; what is needed stops
 //! once everything that needs it has, as the last of its sessions would wake it again where a waker stands in; what is
@@ -129,10 +129,17 @@ async fn sleepy(cx: &Cx<'_>, seen: &Seen) -> Result<Vec<Service>, Fault> {
     let Work::Sleep { above: wanted } = cx.op.intent.work else {
         return Err(Fault::failed("this is not a sleep"));
     };
+    let keeps = kept(seen, &service) > 0;
     let mut above = match wanted {
+        // What keeps replicas is there for whatever needs it.
+        Above::Refuse if keeps => Vec::new(),
         Above::Refuse | Above::Along => seen.awake_above(service.name()),
         Above::Alone => Vec::new(),
     };
+    if let Some(busy) = above.iter().find(|above| !keeps && kept(seen, above) > 0) {
+        return Err(Fault::failed(keeps_it_up(service.name(), busy.name(), kept(seen, busy))));
+    }
+    above.retain(|above| !is_as_low(seen, above));
     if !above.is_empty() && wanted == Above::Refuse {
         let names: Vec<&str> = above.iter().map(Service::name).collect();
         return Err(Fault::failed(format!(
@@ -143,6 +150,27 @@ async fn sleepy(cx: &Cx<'_>, seen: &Seen) -> Result<Vec<Service>, Fault> {
     }
     above.push(service);
     Ok(above)
+}
+
+/// As how many replicas a service goes on instead of sleeping.
+fn kept(seen: &Seen, service: &Service) -> u64 {
+    seen.policy(service).scale.map_or(0, |scale| scale.min)
+}
+
+/// Whether a service keeps as many replicas as it has now.
+fn is_as_low(seen: &Seen, service: &Service) -> bool {
+    let kept = kept(seen, service);
+    kept > 0 && service.replicas().is_some_and(|replicas| replicas <= kept)
+}
+
+/// Why a service cannot fall asleep along with what needs it.
+pub fn keeps_it_up(service: &str, above: &str, kept: u64) -> String {
+    format!("{above} needs {service} and keeps {kept} replica(s) (`skep.scale.min`)")
+}
+
+/// Why a service cannot be scaled down.
+pub fn nothing_to_scale(service: &str, replicas: u64, kept: u64) -> String {
+    format!("{service} has {replicas} replica(s) and keeps {kept} (`skep.scale.min`)")
 }
 
 /// Where a service slept behind a waker before it was brought back, what it went back to is what a change of it is told from:
@@ -170,12 +198,21 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         return Err(Fault::failed(format!("{} came to need it meanwhile", late.name())));
     }
     let name = cx.op.intent.service.clone();
+    if let Some(own) = services.iter().find(|s| s.name() == name && is_as_low(&seen, s)) {
+        let replicas = own.replicas().unwrap_or(0);
+        return Err(Fault::failed(match replicas {
+            0 => format!("{name} is at zero already"),
+            _ => nothing_to_scale(&name, replicas, kept(&seen, own)),
+        }));
+    }
     let mut frozen = Frozen::of(Target::without_data(&name, &cx.op.intent.service_id, &Value::Null));
     for service in services.iter().filter(|s| !client_spec::is_asleep(&s.spec)) {
         let client = freeze::client_of(cx, &seen, service).await?;
-        let method = match seen.policy(service).scale.and_then(|scale| scale.wake) {
-            Some(wake) => Method::Waker(waker::choose(cx, service, &wake).await?),
-            None => Method::Zero,
+        let scale = seen.policy(service).scale;
+        let method = match (kept(&seen, service), scale.and_then(|scale| scale.wake)) {
+            (0, Some(wake)) => Method::Waker(waker::choose(cx, service, &wake).await?),
+            (0, None) => Method::Zero,
+            (left, _) => Method::Fewer { left },
         };
         frozen.clients.push(Client { method, ..client });
     }

@@ -1,18 +1,20 @@
-//! Services that Skep has scaled to zero: for each one a config `skep-sleep-<hash>`, whose data is the spec that the service
-//! goes back to.
+//! Services that Skep has scaled down, to zero or to what they keep (`skep.scale.min`): for each one a config `skep-sleep-<hash>`,
+//! whose data is the spec that the service goes back to.
 //!
 //! Invariants: it is written when the service has stopped and before the sleep ends well; it goes when the spec is back and
 //! before the wake ends. So whoever finds a service at zero and no sleeper knows that a person put it there, and whoever finds
-//! a sleeper and a service with tasks knows that somebody brought it back.
+//! a sleeper and a service with other tasks than were left to it knows that somebody brought it back.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::warn;
 
+use super::client_spec::{is_asleep, replicas};
 use super::frozen::{Client, Method, Waker};
 use super::record::{OpId, SERVICE, SERVICE_ID};
 use super::saga::{Cx, Fault};
+use super::waker;
 use crate::swarm::engine::Engine;
 use crate::swarm::error::Error;
 use crate::swarm::object::{Config, Kind, OP, short_hash};
@@ -23,6 +25,8 @@ const SCHEMA: u32 = 1;
 const SINCE: &str = "skep.since";
 /// Label with the replicas that it goes back to; absent for a global service.
 const REPLICAS: &str = "skep.replicas";
+/// Label with the replicas that go on meanwhile; absent where there are none.
+const LEFT: &str = "skep.left";
 
 /// A service that sleeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub struct Sleeper {
     pub since: Timestamp,
     /// Replicas that it goes back to; none for a global service.
     pub replicas: Option<u64>,
+    /// Replicas that go on meanwhile.
+    pub left: u64,
 }
 
 /// A sleeper with all that is written down of it.
@@ -74,7 +80,22 @@ impl Sleeper {
             op: OpId::parse(label(OP)?)?,
             since: label(SINCE)?.parse().ok()?,
             replicas: label(REPLICAS).and_then(|n| n.parse().ok()),
+            left: label(LEFT).and_then(|n| n.parse().ok()).unwrap_or(0),
         })
+    }
+
+    /// Whether the service is as far down by this spec as it was put: asleep, or with the replicas that it keeps. Where it is
+    /// not, somebody brought it back.
+    pub fn is_down(&self, spec: &Value) -> bool {
+        match self.left {
+            0 => is_asleep(spec),
+            left => replicas(spec) == Some(left),
+        }
+    }
+
+    /// Replicas that do not run meanwhile. Of a global service it is not known how many there were: one.
+    pub fn saves(&self) -> u64 {
+        self.replicas.map_or(1, |replicas| replicas.saturating_sub(self.left))
     }
 }
 
@@ -107,7 +128,7 @@ pub async fn find(engine: &Engine, service: &str) -> Result<Option<Slept>, Error
 pub async fn remember(cx: &Cx<'_>, client: &Client, spec: &Value) -> Result<(), Fault> {
     let waker = match &client.method {
         Method::Waker(waker) => Some(waker.clone()),
-        Method::Zero | Method::Swap { .. } => None,
+        Method::Zero | Method::Fewer { .. } | Method::Swap { .. } => None,
     };
     let held = Held { schema: SCHEMA, spec: spec.clone(), waker };
     let data =
@@ -116,15 +137,22 @@ pub async fn remember(cx: &Cx<'_>, client: &Client, spec: &Value) -> Result<(), 
         if before.sleeper.op == cx.op.id && before.spec == *spec {
             return Ok(());
         }
+        if before.sleeper.op != cx.op.id {
+            // Its own waker has gone; what that was told is of no more use.
+            waker::clear(cx.engine(), &before.sleeper.op, Some(&client.name)).await?;
+        }
         cx.engine().remove_config(&before.sleeper.config).await?;
     }
     let mut labels = cx.labels(Kind::Sleep);
     labels.insert(SERVICE.to_owned(), client.name.clone());
     labels.insert(SERVICE_ID.to_owned(), client.id.clone());
     labels.insert(SINCE.to_owned(), cx.now().to_string());
-    if let Some(mode) = spec["Mode"]["Replicated"].as_object() {
-        let replicas = mode.get("Replicas").and_then(Value::as_u64).unwrap_or(0);
+    if let Some(replicas) = replicas(spec) {
         labels.insert(REPLICAS.to_owned(), replicas.to_string());
+        let left = client.method.left().min(replicas);
+        if left > 0 {
+            labels.insert(LEFT.to_owned(), left.to_string());
+        }
     }
     cx.engine().create_config(&name(&client.name), &labels, &data).await?;
     Ok(())

@@ -149,7 +149,11 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         let Some(slept) = sleeper::find(cx.engine(), &name).await? else { continue };
         let Some(found) = seen.find(&name).filter(|s| s.id == slept.sleeper.service_id) else { continue };
         let client = freeze::client_of(cx, &seen, found).await?;
-        let method = slept.waker.map_or(Method::Zero, Method::Waker);
+        let method = match (slept.waker, slept.sleeper.left) {
+            (Some(waker), _) => Method::Waker(waker),
+            (None, 0) => Method::Zero,
+            (None, left) => Method::Fewer { left },
+        };
         frozen.clients.push(Client { method, ..client });
     }
     if !frozen.clients.iter().any(|c| c.name == service.name()) {

@@ -298,6 +298,10 @@ impl Stopping<'_> {
                 let order = before(*stop_first);
                 format!("becomes the maintenance page{page} on port {}, {order}", list(&ports))
             }
+            Method::Fewer { left } => {
+                let now = self.service.replicas().unwrap_or(0);
+                format!("is scaled down to {left} of {now} replicas, which go on")
+            }
             Method::Waker(waker) => becomes_a_waker(&waker.ports, waker.stop_first),
         }
     }

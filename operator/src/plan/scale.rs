@@ -2,12 +2,14 @@
 
 use skep_waker::task::Mode;
 
-use super::explain::{Draft, becomes_a_waker, has_health_check};
+use super::explain::{Draft, Stopping, becomes_a_waker, has_health_check};
 use super::words::list;
 use crate::operation::client_spec::is_asleep;
+use crate::operation::frozen::Method;
 use crate::operation::record::{Above, Work};
 use crate::operation::restore::Way;
-use crate::policy::WakeOnDemand;
+use crate::operation::sleep;
+use crate::policy::{Scale, WakeOnDemand};
 use crate::swarm::object::Service;
 use crate::swarm::spec::host_ports;
 
@@ -18,11 +20,24 @@ pub(super) fn sleep(draft: &mut Draft<'_>, wanted: Above) {
     let direct = draft.policies.graph().dependents_of(&name);
     let order = draft.policies.graph().stop_order(direct.iter().map(String::as_str));
     let mut above = awake(draft, &order);
+    let keeps = kept(draft, &name);
     if is_asleep(&draft.service.spec) {
         draft.refuse(format!("{name} is at zero already"));
+    } else if let Some(replicas) = draft.service.replicas().filter(|n| *n <= keeps) {
+        draft.refuse(sleep::nothing_to_scale(&name, replicas, keeps));
     }
+    if let Some(busy) =
+        above.iter().find(|above| keeps == 0 && wanted == Above::Along && kept(draft, above) > 0)
+    {
+        draft.refuse(sleep::keeps_it_up(&name, busy, kept(draft, busy)));
+    }
+    above.retain(|above| {
+        draft.world.service(above).and_then(Service::replicas).is_none_or(|n| n > kept(draft, above))
+    });
     match wanted {
         _ if above.is_empty() => {}
+        // What keeps replicas is there for whatever needs it.
+        Above::Refuse | Above::Alone if keeps > 0 => above.clear(),
         Above::Along => {}
         Above::Alone => {
             draft.mind(format!("{} stay awake and will not find {name}", list(&above)));
@@ -41,10 +56,12 @@ pub(super) fn sleep(draft: &mut Draft<'_>, wanted: Above) {
     stopping.push(name.clone());
     let how = |name: &String| {
         let service = draft.world.service(name)?;
-        Some(match wake_of(draft, name) {
-            Some(wake) => format!("{name} {}", becomes_a_waker(&wake.ports, is_stop_first(service))),
-            None => format!("{name} {}", draft.running_on(name)?.how()),
-        })
+        let how = match (kept(draft, name), wake_of(draft, name)) {
+            (0, Some(wake)) => becomes_a_waker(&wake.ports, is_stop_first(service)),
+            (0, None) => Stopping { service, method: Method::Zero }.how(),
+            (left, _) => Stopping { service, method: Method::Fewer { left } }.how(),
+        };
+        Some(format!("{name} {how}"))
     };
     let lines: Vec<String> = match draft.plan.refused.is_empty() {
         true => stopping.iter().filter_map(how).collect(),
@@ -52,7 +69,8 @@ pub(super) fn sleep(draft: &mut Draft<'_>, wanted: Above) {
     };
     draft.fact("Stops", lines);
     let wake = wake_of(draft, &name);
-    if wake.is_none() && draft.policy().scale.is_none_or(|s| s.up.is_empty()) {
+    let comes_back = |s: &Scale| !s.up.is_empty() || (s.min > 0 && s.idle.is_some());
+    if wake.is_none() && !draft.policy().scale.as_ref().is_some_and(comes_back) {
         draft.mind(format!("nothing wakes {name} by itself: `skep scale up {name}` does"));
     }
     for service in &stopping {
@@ -60,6 +78,7 @@ pub(super) fn sleep(draft: &mut Draft<'_>, wanted: Above) {
     }
     let holds = wake.as_ref().is_some_and(|w| w.mode == Mode::Hold && !is_stop_first(draft.service));
     match (wake.is_some(), holds) {
+        (false, _) if keeps > 0 => format!("{name} as before, with fewer replicas behind it"),
         (false, _) => format!("no answer from {name} until it is woken"),
         (true, true) => format!("whoever asks for {name} wakes it, and waits until it is up"),
         (true, false) => format!("whoever asks for {name} wakes it, and gets a page until it is up"),
@@ -68,6 +87,10 @@ pub(super) fn sleep(draft: &mut Draft<'_>, wanted: Above) {
     draft.steps(&Work::Sleep { above: wanted }, Way::Beside, |step| match step {
         "claim" => (format!("hold {name}"), "given back"),
         "plan" => ("decide what stops, and in which order".to_owned(), "forgotten"),
+        "stop" if keeps > 0 => (
+            "save the exact specs; scale down, and wait until the other tasks have ended".to_owned(),
+            "the exact specs are put back",
+        ),
         "stop" => (
             "save the exact specs; scale to zero, or put the waker in its place, and wait until every task has ended"
                 .to_owned(),
@@ -92,8 +115,9 @@ pub(super) fn wake(draft: &mut Draft<'_>) {
     let lines: Vec<String> = waking
         .iter()
         .filter_map(|service| {
-            let found = draft.world.service(service).filter(|s| is_asleep(&s.spec))?;
-            let sleeper = draft.world.sleepers.iter().find(|s| s.service_id == found.id)?;
+            let found = draft.world.service(service)?;
+            let sleeper =
+                draft.world.sleepers.iter().find(|s| s.service_id == found.id && s.is_down(&found.spec))?;
             Some(match sleeper.replicas {
                 Some(1) => format!("{service} goes back to 1 replica"),
                 Some(n) => format!("{service} goes back to {n} replicas"),
@@ -107,7 +131,10 @@ pub(super) fn wake(draft: &mut Draft<'_>) {
         draft.refuse(format!("{name} does not sleep{why}"));
     }
     draft.fact("Wakes", lines);
-    "the application again, once it is up".clone_into(&mut draft.plan.users);
+    draft.plan.users = match is_asleep(&draft.service.spec) {
+        true => "the application again, once it is up".to_owned(),
+        false => format!("{name} as before, with all replicas behind it once they are up"),
+    };
     draft.steps(&Work::Wake, Way::Beside, |step| match step {
         "claim" => (format!("hold {name} and what it needs"), "given back"),
         "plan" => ("decide what wakes, and in which order".to_owned(), "forgotten"),
@@ -121,6 +148,11 @@ pub(super) fn wake(draft: &mut Draft<'_>) {
         "release" => (format!("give {name} back"), ""),
         other => (other.to_owned(), ""),
     });
+}
+
+/// As how many replicas a service goes on instead of sleeping.
+fn kept(draft: &Draft<'_>, name: &str) -> u64 {
+    draft.policies.get(name).and_then(|parsed| parsed.policy.scale.as_ref()).map_or(0, |scale| scale.min)
 }
 
 /// How a service of the plan is woken by whoever asks for it.

@@ -9,12 +9,15 @@
 //!
 //! Besides, a service falls asleep that nobody has used for a while, as Prometheus tells, and that no operation had meanwhile.
 //!
+//! One that keeps replicas (`skep.scale.min`) goes down to these by all the same rules; it comes up again also when Prometheus
+//! tells that it is used.
+//!
 //! A service with data whose backup would come due while it sleeps is backed up before it falls asleep: afterwards nothing
 //! runs that could be asked for the data.
 //!
 //! Invariants: the id of an operation follows from service, label and time alone (S13); a service that any operation has is
 //! left alone; of a service and what needs it, where both have labels of sleep, the latter falls asleep first (what has none,
-//! as a proxy, is meant to stay awake); of what wakes at the same time, what another one needs
+//! as a proxy, is meant to stay awake; what keeps replicas is only as low as they are); of what wakes at the same time, what another one needs
 //! is left to that one.
 
 use std::collections::BTreeSet;
@@ -55,6 +58,8 @@ pub struct Seen<'a> {
     pub sleepers: &'a [Slept],
     /// Names of services that nobody has used for as long as their labels want.
     pub unused: &'a BTreeSet<String>,
+    /// Names of services that keep replicas in their sleep and that somebody uses now.
+    pub used: &'a BTreeSet<String>,
 }
 
 /// What the schedules want of a service.
@@ -93,14 +98,21 @@ fn one(
     let scale = policy.scale.as_ref().filter(|_| !policy.paused);
     let wanted = scale.and_then(|scale| wanted(scale, service, now));
     let slept = seen.sleepers.iter().find(|slept| slept.sleeper.service_id == service.id);
-    match (slept, is_asleep(&service.spec)) {
+    let is_down =
+        slept.map_or_else(|| is_asleep(&service.spec), |slept| slept.sleeper.is_down(&service.spec));
+    match (slept, is_down) {
         (Some(slept), false) => Some(brought_back(service, scale, slept, wanted, now)),
-        (Some(slept), true) => match wanted? {
-            Wanted::Awake { since } if since > slept.sleeper.since => {
-                attempt(seen, service, Work::Wake, UP, since, now)
-            }
-            Wanted::Awake { .. } | Wanted::Asleep { .. } => None,
-        },
+        (Some(slept), true) => {
+            let by_the_clock = match wanted {
+                Some(Wanted::Awake { since }) if since > slept.sleeper.since => {
+                    attempt(seen, service, Work::Wake, UP, since, now)
+                }
+                Some(Wanted::Awake { .. } | Wanted::Asleep { .. }) | None => None,
+            };
+            by_the_clock.or_else(|| used_again(seen, service, scale, slept, now))
+        }
+        // As low as it goes; its problem is told where its labels are shown.
+        (None, false) if keeps_all(service, scale) => None,
         (None, false) => {
             let by_the_clock = match wanted {
                 Some(Wanted::Asleep { since }) => fall_asleep(seen, policies, service, policy, since, now),
@@ -137,7 +149,7 @@ fn brought_back(
     let Slept { sleeper, spec: base, .. } = slept;
     let by_count = is_only_counted(&service.spec, base);
     // Where no label would ever wake it again, or it is paused, what somebody deployed stays up.
-    let sleeps_on = scale.is_some_and(|scale| scale.on_deploy == OnDeploy::Sleep)
+    let sleeps_on = scale.is_some_and(|scale| scale.is_by_itself() && scale.on_deploy == OnDeploy::Sleep)
         && !matches!(wanted, Some(Wanted::Awake { since }) if since > sleeper.since);
     let (work, what) = match (by_count, sleeps_on) {
         (true, _) => (Work::Wake, "its replicas were changed while it slept"),
@@ -177,12 +189,42 @@ fn fall_asleep(
     Some(if is_asked_for { sleep } else { backup() })
 }
 
-/// Whether something that needs a service, and sleeps as well, is awake: that falls asleep first.
+/// Whether something that needs a service, and sleeps as well, is awake: that falls asleep first. A service that keeps replicas
+/// waits only for what is not as low as it goes.
 fn is_awaited(seen: &Seen<'_>, policies: &Policies, service: &Service) -> bool {
     let above = policies.graph().all_dependents_of(service.name());
-    let sleeps = |name: &str| policies.get(name).is_some_and(|parsed| parsed.policy.scale.is_some());
-    let waits = |s: &Service| above.iter().any(|n| n == s.name()) && sleeps(s.name()) && !is_asleep(&s.spec);
+    let scale = |name: &str| policies.get(name).and_then(|parsed| parsed.policy.scale.as_ref());
+    let keeps = scale(service.name()).is_some_and(|scale| scale.min > 0);
+    let is_low = |s: &Service| {
+        let slept = seen.sleepers.iter().find(|slept| slept.sleeper.service_id == s.id);
+        is_asleep(&s.spec) || (keeps && slept.is_some_and(|slept| slept.sleeper.is_down(&s.spec)))
+    };
+    let waits = |s: &Service| {
+        above.iter().any(|n| n == s.name()) && scale(s.name()).is_some_and(Scale::is_by_itself) && !is_low(s)
+    };
     seen.services.iter().any(waits)
+}
+
+/// Whether a service keeps as many replicas as it has.
+fn keeps_all(service: &Service, scale: Option<&Scale>) -> bool {
+    let kept = scale.map_or(0, |scale| scale.min);
+    kept > 0 && service.replicas().is_some_and(|replicas| replicas <= kept)
+}
+
+/// What went on with fewer replicas is up again once somebody uses it.
+fn used_again(
+    seen: &Seen<'_>,
+    service: &Service,
+    scale: Option<&Scale>,
+    slept: &Slept,
+    now: Timestamp,
+) -> Option<(OpId, Intent)> {
+    scale.filter(|_| slept.sleeper.left > 0)?.idle.as_ref()?;
+    if !seen.used.contains(service.name()) {
+        return None;
+    }
+    let id = OpId::new(now, &format!("used {} {}", slept.sleeper.config, service.version));
+    Some((id, intent(service, Work::Wake, Trigger::Found { what: "it is used again".to_owned() }, now)))
 }
 
 /// What to ask for where nobody uses a service: that it falls asleep, if it was left alone for as long.

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::super::testing::{op, service};
 use super::*;
-use crate::operation::client_spec::zero;
+use crate::operation::client_spec::{scaled, zero};
 use crate::operation::sleeper::Sleeper;
 
 /// Down at 20:00, up at 07:00, UTC.
@@ -27,6 +27,7 @@ fn asleep(service: &Service, since: &str) -> (Service, Slept) {
         op: OpId::parse("20260301t200000abcdef").unwrap(),
         since: at(since),
         replicas: service.replicas(),
+        left: 0,
     };
     let slept = Slept { sleeper, spec: service.spec.clone(), waker: None };
     (Service { spec: zero(&service.spec), version: 2, ..service.clone() }, slept)
@@ -38,7 +39,10 @@ fn asked(
     sleepers: &[Slept],
     now: &str,
 ) -> Vec<(String, Work, Trigger)> {
-    let asked = super::sleepers(&Seen { services, operations, sleepers, unused: &BTreeSet::new() }, at(now));
+    let asked = super::sleepers(
+        &Seen { services, operations, sleepers, unused: &BTreeSet::new(), used: &BTreeSet::new() },
+        at(now),
+    );
     asked.into_iter().map(|(_, i)| (i.service, i.work, i.trigger)).collect()
 }
 
@@ -179,7 +183,13 @@ fn a_service_whose_backup_would_come_due_in_its_sleep_is_backed_up_before() {
     let services = [db.clone()];
     assert_eq!(works(&services, &[], "02T20:00"), [("db".to_owned(), Work::Backup)]);
     let asked_for = sleepers(
-        &Seen { services: &services, operations: &[], sleepers: &[], unused: &BTreeSet::new() },
+        &Seen {
+            services: &services,
+            operations: &[],
+            sleepers: &[],
+            unused: &BTreeSet::new(),
+            used: &BTreeSet::new(),
+        },
         at("02T20:00"),
     );
     let mut backup = op("db", Work::Backup, "2026-03-02T20:00:00Z", State::Running);
@@ -228,7 +238,7 @@ fn idler(name: &str) -> Service {
 
 fn idle(services: &[Service], operations: &[Operation], unused: &[&str], now: &str) -> Vec<(String, Work)> {
     let unused = unused.iter().map(|name| (*name).to_owned()).collect();
-    let seen = Seen { services, operations, sleepers: &[], unused: &unused };
+    let seen = Seen { services, operations, sleepers: &[], unused: &unused, used: &BTreeSet::new() };
     sleepers(&seen, at(now)).into_iter().map(|(_, i)| (i.service, i.work)).collect()
 }
 
@@ -283,5 +293,90 @@ fn what_nobody_uses_is_backed_up_before_once_since_it_woke() {
     assert_eq!(
         idle(&db, &[backed_up, woken], &["shop_db"], "02T14:00"),
         [("shop_db".to_owned(), Work::Backup)]
+    );
+}
+
+/// Keeps one of three replicas by night.
+fn keeper(name: &str) -> Service {
+    let mut app = app(name);
+    app.spec["Labels"]["skep.scale.min"] = json!("1");
+    app
+}
+
+/// As [`asleep`], with the replica that it keeps.
+fn reduced(service: &Service, since: &str) -> (Service, Slept) {
+    let (_, mut slept) = asleep(service, since);
+    slept.sleeper.left = 1;
+    (Service { spec: scaled(&service.spec, 1), version: 2, ..service.clone() }, slept)
+}
+
+#[test]
+fn what_keeps_replicas_goes_down_to_them_and_up_again_by_the_same_rules() {
+    let app = keeper("shop_app");
+    assert_eq!(works(std::slice::from_ref(&app), &[], "02T20:00"), [("shop_app".to_owned(), SLEEP)]);
+    let (low, slept) = reduced(&app, "02T20:01");
+    let (lows, sleepers) = ([low.clone()], [slept]);
+    assert_eq!(works(&lows, &sleepers, "02T22:00"), [], "it is as low as it goes");
+    assert_eq!(works(&lows, &sleepers, "03T07:00"), [("shop_app".to_owned(), Work::Wake)]);
+    let mut by_hand = low.clone();
+    by_hand.spec["Mode"]["Replicated"]["Replicas"] = json!(2);
+    assert_eq!(works(&[by_hand], &sleepers, "02T22:00"), [("shop_app".to_owned(), Work::Wake)]);
+    let mut deployed = app.clone();
+    deployed.spec["TaskTemplate"] = json!({ "ContainerSpec": { "Image": "app:2" } });
+    assert_eq!(works(&[deployed], &sleepers, "02T22:00"), [("shop_app".to_owned(), SLEEP)]);
+    let mut few = app;
+    few.spec["Mode"]["Replicated"]["Replicas"] = json!(1);
+    assert_eq!(works(&[few], &[], "02T20:00"), [], "it has no more than it keeps");
+}
+
+#[test]
+fn what_keeps_replicas_waits_for_what_is_not_as_low_as_it_goes_and_what_does_not_for_what_is_awake() {
+    let mut app = keeper("app");
+    app.spec["Labels"]["skep.depends-on"] = json!("db");
+    let (low, slept) = reduced(&app, "02T20:01");
+    for (db, then) in [(keeper("db"), vec![("db".to_owned(), SLEEP)]), (self::app("db"), vec![])] {
+        assert_eq!(works(&[app.clone(), db.clone()], &[], "02T20:00"), [("app".to_owned(), SLEEP)]);
+        assert_eq!(works(&[low.clone(), db], std::slice::from_ref(&slept), "02T20:02"), then);
+    }
+}
+
+#[test]
+fn what_keeps_replicas_is_scaled_up_once_it_is_used() {
+    let mut app = service("shop_app");
+    app.spec["Mode"] = json!({ "Replicated": { "Replicas": 3 } });
+    for (key, value) in
+        [("skep.scale.idle.query", "x"), ("skep.scale.idle.after", "15m"), ("skep.scale.min", "1")]
+    {
+        app.spec["Labels"][key] = json!(value);
+    }
+    assert_eq!(
+        idle(std::slice::from_ref(&app), &[], &["shop_app"], "02T12:00"),
+        [("shop_app".to_owned(), SLEEP)]
+    );
+    let (low, slept) = reduced(&app, "02T12:01");
+    let (services, sleepers) = ([low], [slept]);
+    let works = |used: &[&str], unused: &[&str]| {
+        let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<String>>();
+        let (used, unused) = (names(used), names(unused));
+        let seen =
+            Seen { services: &services, operations: &[], sleepers: &sleepers, unused: &unused, used: &used };
+        super::sleepers(&seen, at("02T12:10")).into_iter().map(|(_, i)| i.work).collect::<Vec<_>>()
+    };
+    assert_eq!(works(&[], &[]), [], "nobody knows");
+    assert_eq!(works(&[], &["shop_app"]), []);
+    assert_eq!(works(&["shop_app"], &[]), [Work::Wake]);
+}
+
+#[test]
+fn what_a_person_put_to_sleep_by_hand_goes_back_to_sleep_by_no_label_alone() {
+    let mut app = service("shop_app");
+    app.spec["Mode"] = json!({ "Replicated": { "Replicas": 3 } });
+    app.spec["Labels"]["skep.scale.min"] = json!("1");
+    let (_, slept) = reduced(&app, "02T12:01");
+    app.spec["TaskTemplate"] = json!({ "ContainerSpec": { "Image": "app:2" } });
+    assert_eq!(
+        works(&[app], &[slept], "02T13:00"),
+        [("shop_app".to_owned(), Work::Wake)],
+        "nothing would wake it"
     );
 }

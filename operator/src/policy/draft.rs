@@ -40,6 +40,7 @@ pub(super) struct ScaleDraft {
     pub(super) down: Option<Vec<Schedule>>,
     pub(super) up: Option<Vec<Schedule>>,
     pub(super) on_deploy: Option<OnDeploy>,
+    pub(super) min: Option<u32>,
     pub(super) idle_query: Option<String>,
     pub(super) idle_after: Option<Duration>,
     pub(super) wake: Option<bool>,
@@ -140,12 +141,14 @@ impl ScaleDraft {
     pub(super) fn build(self) -> Option<Scale> {
         let wake = self.wake?;
         let idle = self.idle_query.clone().zip(self.idle_after).map(|(query, after)| Idle { query, after });
-        if !wake && self.down.is_none() && idle.is_none() {
+        let min = self.min?;
+        if !wake && self.down.is_none() && idle.is_none() && min == 0 {
             return None;
         }
         Some(Scale {
             idle,
             on_deploy: self.on_deploy?,
+            min: min.into(),
             wake: if wake { Some(self.wake_on_demand()?) } else { None },
             down: self.down.unwrap_or_default(),
             up: self.up.unwrap_or_default(),

@@ -25,7 +25,7 @@ pub mod value;
 pub use graph::Graph;
 pub use lint::{CheckReport, check_files, check_service, check_services};
 pub use parse::{Parsed, is_ours, parse};
-pub use policies::{Policies, is_labelled};
+pub use policies::{Policies, Tasks, is_labelled, nothing_to_scale};
 pub use problem::{Code, Level, Problem, Section, explain};
 pub use reference::{labels_page, labels_reference};
 pub use types::*;

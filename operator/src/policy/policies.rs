@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::graph::{Graph, Member};
 use super::parse::{Parsed, is_ours, parse};
 use super::problem::{Code, Problem, Section};
+use super::types::Policy;
 use super::value::nearest;
 use crate::swarm::object::{KIND, Service};
 
@@ -31,6 +32,12 @@ impl Policies {
         }));
         for (service, parsed) in &mut parsed {
             parsed.add(graph.problems_of(service.name()));
+            let is_global = service.spec["Mode"].get("Global").is_some();
+            if let Some(problem) =
+                is_global.then(|| nothing_to_scale(&parsed.policy, Tasks::Global)).flatten()
+            {
+                parsed.add(&[problem]);
+            }
         }
         let parsed = parsed.into_iter().map(|(service, parsed)| (service.name().to_owned(), parsed));
         Policies { parsed: parsed.collect(), graph }
@@ -91,7 +98,43 @@ impl Parsed {
         if self.is_off(Section::Maintenance) {
             self.policy.maintenance = None;
         }
+        if self.is_off(Section::Scale) {
+            self.policy.scale = None;
+        }
     }
+}
+
+/// How many tasks a service has when it is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tasks {
+    /// One on every node that fits.
+    Global,
+    /// So many.
+    Replicas(u64),
+    /// Not known, as of a service that may be scaled down now.
+    Unknown,
+}
+
+impl Default for Tasks {
+    /// What a file means that says nothing.
+    fn default() -> Tasks {
+        Tasks::Replicas(1)
+    }
+}
+
+/// What is wrong where a service keeps as many replicas as it has, or has none that could be counted.
+pub fn nothing_to_scale(policy: &Policy, tasks: Tasks) -> Option<Problem> {
+    let min = policy.scale.as_ref().map(|scale| scale.min).filter(|min| *min > 0)?;
+    let want = match tasks {
+        Tasks::Global => {
+            "no `skep.scale.min` of a global service: its tasks are as many as there are nodes".to_owned()
+        }
+        Tasks::Replicas(replicas) if replicas <= min => {
+            format!("fewer than the {replicas} that the service has: there is nothing to scale down")
+        }
+        Tasks::Replicas(_) | Tasks::Unknown => return None,
+    };
+    Some(Problem::new(Code::NothingToScale, Section::Scale, "skep.scale.min").got(min.to_string()).want(want))
 }
 
 /// Whether a service carries any label of Skep.
@@ -132,6 +175,29 @@ mod tests {
         let parsed = policies.get("shop_db").unwrap();
         assert!(parsed.policy.restore.is_none() && parsed.policy.backup.is_some());
         assert_eq!(policies.graph().dependents_of("shop_db"), ["shop_app"]);
+    }
+
+    #[test]
+    fn what_keeps_replicas_has_more_of_them() {
+        let labels = json!({ "skep.enable": "true", "skep.scale.min": "2" });
+        let mut app = service("app", &labels);
+        app.spec["Mode"] = json!({ "Global": {} });
+        let policies = Policies::of([&app]);
+        let told: Vec<_> = policies.problems().map(|(_, p)| p.code).collect();
+        assert_eq!(
+            (told, &policies.get("shop_app").unwrap().policy.scale),
+            (vec![Code::NothingToScale], &None)
+        );
+        // How many a service with replicas has when it is up does not stand in the spec of one that is down.
+        app.spec["Mode"] = json!({ "Replicated": { "Replicas": 2 } });
+        let policies = Policies::of([&app]);
+        let policy = &policies.get("shop_app").unwrap().policy;
+        assert_eq!((policies.problems().count(), policy.scale.as_ref().map(|s| s.min)), (0, Some(2)));
+        for (tasks, is_wrong) in
+            [(Tasks::Replicas(2), true), (Tasks::Replicas(3), false), (Tasks::Unknown, false)]
+        {
+            assert_eq!(nothing_to_scale(policy, tasks).is_some(), is_wrong, "{tasks:?}");
+        }
     }
 
     #[test]

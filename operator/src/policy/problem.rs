@@ -147,6 +147,8 @@ codes! {
     Cycle = "L032",
     /// Names a volume that the service does not mount.
     UnknownVolume = "L033",
+    /// Keeps as many replicas as it has.
+    NothingToScale = "L034",
     /// The file cannot be read, or is not YAML.
     NotYaml = "L040",
     /// A value begins with `@`.

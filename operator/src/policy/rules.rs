@@ -61,7 +61,18 @@ fn scale(read: &Read<'_>) -> Vec<Problem> {
             .want(format!("a schedule beside `{one}`: alone it would be done once and never undone"))
             .hint(keys::example(other))
     };
-    lone.map(problem).chain(wake_on_demand(read)).chain(idle(read)).collect()
+    lone.map(problem).chain(wake_on_demand(read)).chain(idle(read)).chain(kept(read)).collect()
+}
+
+/// What keeps replicas is in reach: nobody has to wake it.
+fn kept(read: &Read<'_>) -> Option<Problem> {
+    let key = "skep.scale.min";
+    let keeps = read.draft.scale.min.is_some_and(|min| min > 0);
+    (keeps && read.draft.scale.wake == Some(true)).then(|| {
+        Problem::new(Code::Conflict, Section::Scale, key)
+            .got(read.labels.get(key).copied().unwrap_or_default())
+            .want("`0` beside `skep.scale.wake`: a service that keeps replicas is in reach, and no waker stands in for it")
+    })
 }
 
 /// What falls asleep for want of use has to wake again.
@@ -74,7 +85,9 @@ fn idle(read: &Read<'_>) -> Vec<Problem> {
     let lone = pair.into_iter().filter(|(one, other)| read.has(one) && !read.has(other));
     let mut problems: Vec<Problem> =
         lone.map(|(one, other)| missing(other, format!("a value beside `{one}`"))).collect();
-    if read.has(query) && read.draft.scale.wake != Some(true) && !read.has("skep.scale.up") {
+    // What keeps replicas is scaled up again by the same expression.
+    let keeps = read.draft.scale.min.is_some_and(|min| min > 0);
+    if read.has(query) && !keeps && read.draft.scale.wake != Some(true) && !read.has("skep.scale.up") {
         let want =
             format!("`true` beside `{query}`, or times in `skep.scale.up`: otherwise nothing would wake it");
         problems.push(missing("skep.scale.wake", want));

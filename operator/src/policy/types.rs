@@ -50,10 +50,21 @@ pub struct Scale {
     pub up: Vec<Schedule>,
     /// What becomes of a service that is deployed while it sleeps.
     pub on_deploy: OnDeploy,
-    /// How it is woken by whoever asks for it; none where that wakes nobody.
+    /// As how many replicas it goes on instead of sleeping; 0 where it sleeps.
+    pub min: u64,
+    /// How it is woken by whoever asks for it; none where that wakes nobody, and of what keeps replicas.
     pub wake: Option<WakeOnDemand>,
     /// When it falls asleep for want of use; none where it does not.
     pub idle: Option<Idle>,
+}
+
+// === impl Scale ===
+
+impl Scale {
+    /// Whether anything but a person puts it to sleep or wakes it.
+    pub fn is_by_itself(&self) -> bool {
+        !self.down.is_empty() || self.idle.is_some() || self.wake.is_some()
+    }
 }
 
 /// When a service falls asleep for want of use.

@@ -254,6 +254,11 @@ fn number<T: FromStr + PartialOrd + Display>(text: &str, bounds: &RangeInclusive
     }
 }
 
+/// Replicas that a service keeps.
+pub fn kept(text: &str) -> Result<u32, Fault> {
+    number(text, &(0..=1_000))
+}
+
 /// A TCP port.
 pub fn port(text: &str) -> Result<u16, Fault> {
     number(text, &(1..=u16::MAX))

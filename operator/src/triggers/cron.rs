@@ -16,7 +16,7 @@ use crate::plan::sleepers::{self, sleepers};
 use crate::plan::{due, scheduled};
 use crate::swarm::error::Error;
 use crate::swarm::object::{ENABLE, Kind};
-use crate::triggers::idle;
+use crate::triggers::idle::{self, Use};
 
 /// Stores the operations that are due now. Returns those that nobody had stored before.
 ///
@@ -36,9 +36,15 @@ pub async fn ask(env: &Env, rules: &Rules) -> Result<Vec<Operation>, Error> {
         (seen.backups, seen.points) = (&backups, &points);
         wanted.extend(scheduled(&seen, rules, now));
     }
-    let (asleep, unused) = (sleeper::list(engine).await?, idle::unused(&env.settings, &services).await);
-    let seen =
-        sleepers::Seen { services: &services, operations: &operations, sleepers: &asleep, unused: &unused };
+    let asleep = sleeper::list(engine).await?;
+    let Use { unused, used } = idle::ask(&env.settings, &services, &asleep).await;
+    let seen = sleepers::Seen {
+        services: &services,
+        operations: &operations,
+        sleepers: &asleep,
+        unused: &unused,
+        used: &used,
+    };
     wanted.extend(sleepers(&seen, now));
     let mut created = Vec::new();
     for (id, intent) in wanted {

@@ -1,7 +1,7 @@
 //! Whether services are used, as the Prometheus of the configuration tells.
 //!
-//! Invariants: only a number that is zero all the while means that nobody uses a service; no value, no answer and no Prometheus
-//! mean that somebody may. Nothing is remembered: how long it was zero is a part of the question, so another leader knows as
+//! Invariants: only a number that is zero all the while means that nobody uses a service, and only one above zero that somebody
+//! does; no value, no answer and no Prometheus leave it as it is. Nothing is remembered: how long it was zero is a part of the question, so another leader knows as
 //! much.
 
 use std::collections::BTreeSet;
@@ -22,6 +22,7 @@ use tracing::warn;
 
 use crate::operation::client_spec::is_asleep;
 use crate::operation::settings::Settings;
+use crate::operation::sleeper::Slept;
 use crate::policy::{self, Idle};
 use crate::swarm::object::Service;
 
@@ -31,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ALL: Duration = Duration::from_secs(10);
 /// Questions at once.
 const AT_ONCE: usize = 4;
+/// How long ago use is use now, seconds: as often as is asked.
+const NOW: u64 = 20;
 /// Largest answer.
 const LARGEST: usize = 256 * 1024;
 
@@ -83,34 +86,66 @@ struct Sample {
     value: (f64, String),
 }
 
-/// Names of the services that nobody has used for as long as their labels want. What cannot be asked now is none of them.
-pub async fn unused(settings: &Settings, services: &[Service]) -> BTreeSet<String> {
+/// What Prometheus tells of services. What cannot be asked now is in neither.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    /// Names of those that nobody has used for as long as their labels want.
+    pub unused: BTreeSet<String>,
+    /// Names of those that go on with fewer replicas and that somebody uses now.
+    pub used: BTreeSet<String>,
+}
+
+/// What is to be known of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Whether nobody has used it all the while.
+    Unused,
+    /// Whether somebody uses it now.
+    Used,
+}
+
+/// Asks about all services whose labels say how.
+pub async fn ask(settings: &Settings, services: &[Service], sleepers: &[Slept]) -> Use {
     let mut asked = Vec::new();
     for service in services {
         if let Some(idle) = policy::parse(&service.labels()).policy.scale.and_then(|scale| scale.idle)
             && !is_asleep(&service.spec)
         {
-            asked.push((service.name().to_owned(), idle));
+            let is_low = sleepers.iter().any(|s| s.sleeper.service_id == service.id);
+            let question = if is_low { Question::Used } else { Question::Unused };
+            asked.push((service.name().to_owned(), question, idle));
         }
     }
-    let answers =
-        stream::iter(asked).map(|(name, idle)| unless_used(settings.prometheus.clone(), name, idle));
+    let answers = stream::iter(asked)
+        .map(|(name, question, idle)| one(settings.prometheus.clone(), name, question, idle));
     let in_time = answers.buffer_unordered(AT_ONCE).take_until(tokio::time::sleep(ALL));
-    let answers: Vec<Option<String>> = in_time.collect().await;
-    answers.into_iter().flatten().collect()
+    let answers: Vec<Option<(Question, String)>> = in_time.collect().await;
+    let mut told = Use::default();
+    for (question, name) in answers.into_iter().flatten() {
+        match question {
+            Question::Unused => told.unused.insert(name),
+            Question::Used => told.used.insert(name),
+        };
+    }
+    told
 }
 
-/// The name of a service if nobody has used it.
-async fn unless_used(prometheus: Option<String>, name: String, idle: Idle) -> Option<String> {
+/// The name of a service if it is as was asked.
+async fn one(
+    prometheus: Option<String>,
+    name: String,
+    question: Question,
+    idle: Idle,
+) -> Option<(Question, String)> {
     let Some(url) = prometheus else {
         warn!(
             service = name,
-            "it cannot fall asleep for want of use: no Prometheus is named (SKEP_PROMETHEUS_URL)"
+            "whether it is used is not known: no Prometheus is named (SKEP_PROMETHEUS_URL)"
         );
         return None;
     };
-    match is_unused(&url, &idle).await {
-        Ok(is_unused) => is_unused.then_some(name),
+    match is_so(&url, question, &idle).await {
+        Ok(is_so) => is_so.then_some((question, name)),
         Err(why) => {
             warn!(service = name, "whether it is used is not known: {why}");
             None
@@ -118,26 +153,40 @@ async fn unless_used(prometheus: Option<String>, name: String, idle: Idle) -> Op
     }
 }
 
-/// Whether the expression was zero all the while.
+/// Whether it is so, by the service's expression.
 ///
 /// # Errors
 /// When Prometheus cannot be asked.
-pub async fn is_unused(prometheus: &str, idle: &Idle) -> Result<bool, Unknown> {
-    let question = question(idle);
-    let asked = tokio::time::timeout(PATIENCE, post(prometheus, &question));
+pub async fn is_so(prometheus: &str, question: Question, idle: &Idle) -> Result<bool, Unknown> {
+    let query = question.query(idle);
+    let asked = tokio::time::timeout(PATIENCE, post(prometheus, &query));
     let body = asked.await.map_err(|_| Unknown::Silent)??;
     let answer: Answer = serde_json::from_slice(&body).map_err(|_| Unknown::Answer)?;
     match answer.data {
         Some(Data::Vector(samples)) => {
-            Ok(!samples.is_empty()
-                && samples.iter().all(|s| s.value.1.parse::<f64>().is_ok_and(|v| v == 0.0)))
+            let mut values = samples.iter().map(|s| s.value.1.parse::<f64>());
+            Ok(match question {
+                Question::Unused => !samples.is_empty() && values.all(|value| value.is_ok_and(|v| v == 0.0)),
+                Question::Used => values.any(|value| value.is_ok_and(|v| v > 0.0)),
+            })
         }
         Some(Data::Other) | None => Err(Unknown::Refused { status: 200, what: answer.error }),
     }
 }
 
+// === impl Question ===
+
+impl Question {
+    fn query(self, idle: &Idle) -> String {
+        match self {
+            Question::Unused => all_the_while(idle),
+            Question::Used => format!("max_over_time(({})[{NOW}s:5s])", idle.query),
+        }
+    }
+}
+
 /// The greatest value in all that time.
-fn question(idle: &Idle) -> String {
+fn all_the_while(idle: &Idle) -> String {
     let after = idle.after.as_secs();
     let step = (after / 20).clamp(5, 60);
     format!("max_over_time(({})[{after}s:{step}s])", idle.query)

@@ -42,7 +42,7 @@ async fn only_what_was_zero_all_the_while_is_unused() {
         (&[], false),
     ] {
         let (url, asked) = prometheus(200, vector(values)).await;
-        assert_eq!(is_unused(&url, &idle()).await.unwrap(), unused, "{values:?}");
+        assert_eq!(is_so(&url, Question::Unused, &idle()).await.unwrap(), unused, "{values:?}");
         let asked = asked.await.unwrap();
         assert!(asked.starts_with("POST /prefix/api/v1/query HTTP/1.1"), "{asked}");
     }
@@ -53,15 +53,26 @@ async fn what_cannot_be_asked_is_said() {
     let (url, _) =
         prometheus(400, json!({"status": "error", "error": "parse error: no", "errorType": "bad_data"}))
             .await;
-    let said = is_unused(&url, &idle()).await.unwrap_err().to_string();
+    let said = is_so(&url, Question::Unused, &idle()).await.unwrap_err().to_string();
     assert_eq!(said, "status 400: parse error: no");
     let (url, _) = prometheus(200, json!({"data": {"resultType": "scalar", "result": [1, "0"]}})).await;
-    assert!(is_unused(&url, &idle()).await.is_err());
-    assert!(matches!(is_unused("https://prometheus", &idle()).await, Err(Unknown::Address(_))));
-    assert!(matches!(is_unused("http://127.0.0.1:1", &idle()).await, Err(Unknown::Connect(_))));
+    assert!(is_so(&url, Question::Unused, &idle()).await.is_err());
+    assert!(matches!(is_so("https://prometheus", Question::Unused, &idle()).await, Err(Unknown::Address(_))));
+    assert!(matches!(is_so("http://127.0.0.1:1", Question::Unused, &idle()).await, Err(Unknown::Connect(_))));
 }
 
 #[test]
 fn the_question_is_about_all_of_the_time() {
-    assert_eq!(question(&idle()), "max_over_time((sum(rate(x[1m])) + 0)[900s:45s])");
+    assert_eq!(Question::Unused.query(&idle()), "max_over_time((sum(rate(x[1m])) + 0)[900s:45s])");
+    assert_eq!(Question::Used.query(&idle()), "max_over_time((sum(rate(x[1m])) + 0)[20s:5s])");
+}
+
+#[tokio::test]
+async fn only_what_is_above_zero_is_used() {
+    for (values, used) in
+        [(&["0"][..], false), (&["0", "0.2"], true), (&["NaN"], false), (&["-1"], false), (&[], false)]
+    {
+        let (url, _) = prometheus(200, vector(values)).await;
+        assert_eq!(is_so(&url, Question::Used, &idle()).await.unwrap(), used, "{values:?}");
+    }
 }

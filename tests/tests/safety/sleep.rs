@@ -11,7 +11,7 @@ use skep_tests::saga::{Scene, connect, update};
 use skep_tests::sim::Unhealthy;
 use skep_tests::sim::shop::{Shop, ShopOptions};
 
-use super::{app_runs, beside, driven, failed_with, once, spec, step};
+use super::{app_runs, beside, driven, failed_with, once, spec, step, with_labels};
 
 fn person() -> Trigger {
     Trigger::Person { name: "somebody".to_owned() }
@@ -121,6 +121,73 @@ async fn a_wake_that_does_not_come_up_says_so_and_leaves_the_service_to_the_swar
     assert!(failed_with(&op, "0 of 2 task(s) running"), "{:#?}", op.journal);
     assert_eq!(spec(&shop, "shop_app")["Mode"], before["Mode"], "it is not put back to sleep");
     assert!(!sleeps(&shop, "shop_app").await);
+}
+
+/// A shop whose application keeps one of its two replicas, scaled down to that.
+async fn reduced() -> Shop {
+    let shop = Shop::start(with_labels(&[], &[("skep.scale.min", "1")])).await;
+    let (shop, op) = done(shop, "shop_app", Work::Sleep { above: Above::Refuse }).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    shop
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_keeps_replicas_serves_its_users_all_the_while_and_comes_back_whole() {
+    let shop = Shop::start(with_labels(&[], &[("skep.scale.min", "1")])).await;
+    let (before, since) = (spec(&shop, "shop_app"), shop.sim.elapsed());
+    let work = Work::Sleep { above: Above::Refuse };
+    let scene = Scene::ask_for(shop, "shop_app", work, person()).await;
+    let env = scene.driver("driver").await;
+    scene.drive_watched(&env, |shop| assert!(app_runs(shop), "nobody is left")).await;
+    assert_eq!(scene.operation().await.journal.state, State::Succeeded);
+    let shop = scene.shop;
+    assert_eq!(spec(&shop, "shop_app")["Mode"]["Replicated"]["Replicas"], 1);
+    assert_eq!(shop.sim.containers("shop_app").len(), 1, "the other one has ended");
+    let slept = sleeper::find(&connect(&shop, "looker").await, "shop_app").await.unwrap().unwrap().sleeper;
+    assert_eq!((slept.left, slept.saves()), (1, 1));
+    let (shop, op) = done(shop, "shop_app", Work::Wake).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    assert_eq!(spec(&shop, "shop_app"), before);
+    assert_eq!(shop.wrong_answers(since), []);
+    assert!(!sleeps(&shop, "shop_app").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_falls_asleep_under_what_keeps_replicas_and_needs_it() {
+    for above in [Above::Refuse, Above::Along] {
+        let shop = reduced().await;
+        let before = spec(&shop, "shop_db");
+        let (shop, op) = done(shop, "shop_db", Work::Sleep { above }).await;
+        assert!(failed_with(&op, "shop_app"), "{:#?}", op.journal);
+        assert_eq!(spec(&shop, "shop_db"), before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s2_a_restore_stops_what_keeps_replicas_and_leaves_it_scaled_down() {
+    let shop = Scene::back_up(reduced().await).await;
+    let low = spec(&shop, "shop_app");
+    let (shop, op) = done(shop, "shop_db", beside()).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    assert_eq!(spec(&shop, "shop_app"), low);
+    assert!(sleeps(&shop, "shop_app").await);
+    let scene = Scene::ask_stack(shop, Work::Point { without_data: true }).await;
+    assert_eq!(driven(&scene).await.journal.state, State::Succeeded);
+    let engine = connect(&scene.shop, "looker").await;
+    let point = points::list(&engine, None).await.unwrap().pop().unwrap().head;
+    let app = point.services.iter().find(|s| s.name == "shop_app").unwrap();
+    let held: serde_json::Value =
+        serde_json::from_slice(&app.spec.load(&engine, &point.id).await.unwrap()).unwrap();
+    assert_eq!(held["Mode"]["Replicated"]["Replicas"], 2, "a point holds what it goes back to");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s12_replicas_that_a_person_gives_to_what_is_scaled_down_stay() {
+    let shop = reduced().await;
+    update(&shop, "shop_app", |spec| spec["Mode"]["Replicated"]["Replicas"] = json!(5)).await;
+    let (shop, op) = done(shop, "shop_app", Work::Wake).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    assert_eq!(spec(&shop, "shop_app")["Mode"]["Replicated"]["Replicas"], 5);
 }
 
 #[tokio::test(start_paused = true)]

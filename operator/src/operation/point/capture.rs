@@ -101,13 +101,11 @@ pub(super) async fn capture(
     Ok(Captured { head, parts })
 }
 
-/// The spec of a service, and of one that sleeps that to which it goes back: a point is gone back to in order to work.
+/// The spec of a service, and of one that sleeps or was scaled down that to which it goes back: a point is gone back to in order to work.
 pub(super) async fn awake(cx: &Cx<'_>, service: &Service) -> Result<Value, Fault> {
-    if !client_spec::is_asleep(&service.spec) {
-        return Ok(service.spec.clone());
-    }
     let slept = sleeper::find(cx.engine(), service.name()).await?;
-    let slept = slept.filter(|slept| slept.sleeper.service_id == service.id);
+    let slept =
+        slept.filter(|slept| slept.sleeper.service_id == service.id && slept.sleeper.is_down(&service.spec));
     Ok(slept.map_or_else(|| service.spec.clone(), |slept| slept.spec))
 }
 

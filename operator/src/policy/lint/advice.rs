@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::policy::policies::{Tasks, nothing_to_scale};
 use crate::policy::problem::{Code, Problem, Section};
 use crate::policy::types::{Backup, Maintenance, MaintenanceMode, Period, Policy};
 use crate::policy::value;
@@ -16,6 +17,8 @@ pub(super) struct Surroundings {
     pub(super) configs: Option<Vec<StackName>>,
     /// The named volumes that the service mounts.
     pub(super) volumes: Vec<StackName>,
+    /// How many tasks it has.
+    pub(super) tasks: Tasks,
     /// Whether the labels set `skep.restore.mode`.
     pub(super) sets_mode: bool,
 }
@@ -46,6 +49,7 @@ pub(super) fn advice(policy: &Policy, around: &Surroundings) -> Vec<Problem> {
         warnings.extend(host_port(maintenance, around));
         warnings.extend(page(maintenance, around));
     }
+    warnings.extend(nothing_to_scale(policy, around.tasks));
     warnings.extend(alerts(policy, around));
     warnings.extend(policy.backup.as_ref().and_then(|b| lone(b).or_else(|| thin_today(b))));
     warnings.extend(policy.backup.as_ref().and_then(log_without_backup));

@@ -24,7 +24,7 @@ use self::advice::{StackName, Surroundings, advice};
 use self::stack::{Found, Place, Reader, Stack, StackService};
 use super::graph::{Graph, Member};
 use super::parse::{Parsed, is_ours, parse};
-use super::policies::{Policies, is_labelled};
+use super::policies::{Policies, Tasks, is_labelled};
 use super::problem::{Code, Problem};
 use super::types::Policy;
 use crate::swarm::object::{ENABLE, KIND, Labels, Service};
@@ -113,6 +113,8 @@ fn surroundings_of(service: &Service) -> Surroundings {
         host_port: has_host_port(service),
         configs: None,
         volumes: volumes_of(service),
+        // It may be scaled down just now, and a global one is told of with the labels.
+        tasks: Tasks::Unknown,
         sets_mode: service.labels().contains_key("skep.restore.mode"),
     }
 }
@@ -174,6 +176,7 @@ impl<'a> Checked<'a> {
             host_port: service.host_port,
             configs: Some(self.named(&self.stack.configs)),
             volumes: self.volumes(service),
+            tasks: service.tasks,
             sets_mode: service.labels.contains_key("skep.restore.mode"),
         };
         let across = self.graph.problems_of(&format!("{}_{short}", self.name)).iter();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::variables::{self, Environment, Fault, Filled};
 use super::yaml::{self, At, Entry, Node, Slip, section_of};
 use crate::policy::is_ours;
+use crate::policy::policies::Tasks;
 use crate::policy::problem::{Code, Problem, Section};
 
 /// One or more stack files, later ones over earlier ones as `docker stack deploy -c a.yml -c b.yml` does.
@@ -31,6 +32,8 @@ pub(super) struct StackService {
     pub(super) host_port: bool,
     /// Keys of the named volumes that it mounts.
     pub(super) volumes: BTreeSet<String>,
+    /// How many tasks the files give it.
+    pub(super) tasks: Tasks,
 }
 
 /// A line of a file.
@@ -158,6 +161,9 @@ impl<'a> Reader<'a> {
         service.host_port |= ports.iter().any(in_host_mode);
         let volumes = entry.value.get("volumes").map(At::items).unwrap_or_default();
         service.volumes.extend(volumes.iter().filter_map(|entry| self.volume(entry)));
+        if let Some(deploy) = entry.value.get("deploy") {
+            service.tasks = self.tasks(deploy, service.tasks);
+        }
         if let Some(labels) = entry.value.get("labels") {
             self.container_labels(name, labels);
         }
@@ -169,6 +175,22 @@ impl<'a> Reader<'a> {
             }
         }
         self.stack.services.insert(name.clone(), service);
+    }
+
+    /// One replica where no file says anything.
+    fn tasks(&self, deploy: &At, before: Tasks) -> Tasks {
+        let text = |key: &str| deploy.get(key).map(|at| self.plain(at));
+        match (text("mode"), text("replicas")) {
+            (Some(Some(mode)), _) if mode != "replicated" => match mode.as_str() {
+                "global" => Tasks::Global,
+                _ => Tasks::Unknown,
+            },
+            (_, Some(replicas)) => {
+                replicas.and_then(|n| n.parse().ok()).map_or(Tasks::Unknown, Tasks::Replicas)
+            }
+            (Some(_), None) => Tasks::Replicas(1),
+            (None, None) => before,
+        }
     }
 
     fn is_health_check(&self, check: &At) -> bool {
