@@ -58,7 +58,9 @@ const DATA: &str = "\
 
 async fn sql(yard: &Yard, text: &str) -> Result<String, String> {
     let text = text.replace('"', "\\\"");
-    yard.try_sh("db", &format!("psql -U shop -d shop -XAtq -v ON_ERROR_STOP=1 -c \"{text}\"")).await
+    // By TCP: while a cluster is made, a server that is about to stop again answers at the socket.
+    let psql = "PGPASSWORD=correct-horse psql -h 127.0.0.1 -U shop -d shop -XAtq -v ON_ERROR_STOP=1";
+    yard.try_sh("db", &format!("{psql} -c \"{text}\"")).await
 }
 
 /// The cluster, once it answers.
