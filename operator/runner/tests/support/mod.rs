@@ -1,6 +1,6 @@
 //! A private PostgreSQL cluster for each test, and the runner as a job would start it.
 
-// Each test file is a program of its own and uses another part.
+// A benchmark uses it too, and less of it.
 #![allow(dead_code, unused_imports, unreachable_pub)]
 // A helper that cannot go on fails its test.
 #![allow(clippy::unwrap_used)]

@@ -60,7 +60,7 @@ pub fn install(dir: &Path, bin: &Path) {
     for tool in ["mongodump", "mongorestore", "mongosh"] {
         let script = format!(
             "#!/bin/sh\nSTAND_IN={tool} STAND_IN_DIR='{}' STAND_IN_ARGS=\"$(printf '%s\\037' \"$@\")\"\n\
-             export STAND_IN STAND_IN_DIR STAND_IN_ARGS\nexec '{}' stand_in --exact --ignored --nocapture 3>&1 >/dev/null\n",
+             export STAND_IN STAND_IN_DIR STAND_IN_ARGS\nexec '{}' mongodb::stand_in --exact --ignored --nocapture 3>&1 >/dev/null\n",
             dir.display(),
             program.display()
         );

@@ -3,23 +3,18 @@
 //! Nothing listens where these tickets say that the server is: a runner that as much as tried to connect
 //! would end with a transient fault.
 
-// A helper that cannot go on fails its test.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::support::{Cluster, manifest, run_with};
 use sha2::{Digest as _, Sha256};
 use skep_runner::manifest::Manifest;
 use skep_runner::task::{
     Connect, DatabaseProperties, Discard, PgDump, PgInPlace, PgRestore, PgSeal, Report, Scanned, StoreScan,
     StoreVerify, Stored, Task, Verdict,
 };
-use support::{Cluster, manifest, run_with};
 
 /// Two backups of two databases, and where nothing listens.
 struct Shelf {

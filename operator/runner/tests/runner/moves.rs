@@ -1,16 +1,11 @@
 //! The cut-over by renames, killed at each of them.
 
-// A helper that cannot go on fails its test.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use crate::support::{Bench, read_tree};
 use skep_runner::task::{DataEngine, DirRemove, Direction, Stored, Task};
-use support::{Bench, read_tree};
 
 /// Live data and a loaded backup with other data; several names are in both.
 fn ready() -> (Bench, Stored) {
@@ -219,7 +214,7 @@ fn a_mount_in_the_data_is_refused_before_anything_moves() {
     let first = format!("mount -t tmpfs none {data}/dir");
     let runner = bench.runner(bench.move_task("r1", Direction::Forward));
     let old = live(&bench);
-    let outcome = support::Outcome::of(runner.apart(&["--mount"], &first).spawn().unwrap());
+    let outcome = crate::support::Outcome::of(runner.apart(&["--mount"], &first).spawn().unwrap());
     assert!(outcome.refused().contains("`dir` is a mount"));
     assert_eq!(live(&bench), old);
 }

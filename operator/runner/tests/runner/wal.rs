@@ -1,21 +1,16 @@
 //! Point in time: what is recovered is what was committed until then, to the row, or it is refused.
 
-// A helper that cannot go on fails its test.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
+use crate::support::{Cluster, Outcome, PASSWORD, Runner, manifest, next_attempt, run_with, until};
 use skep_runner::manifest::Manifest;
 use skep_runner::task::{
     Connect, PgBase, PgDropSlot, PgReceive, PgRecover, PgRestore, PgSeal, PgTakeBase, Report, Stored, Task,
     Ticket, WalPrune,
 };
-use support::{Cluster, Outcome, PASSWORD, Runner, manifest, next_attempt, run_with, until};
 
 const SLOT: &str = "skep_test";
 const CONF: &str = "max_slot_wal_keep_size = '1GB'\n";

@@ -1,19 +1,14 @@
 //! MariaDB: a dump of all databases of a running server, and a data directory that the live server starts on.
 
-// A helper that cannot go on fails its test.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
 
+use crate::support::{Bench, PASSWORD, Server, free_port};
 use skep_runner::task::{
     Connect, DataChecks, DataEngine, DirInspect, Direction, Expect, MysqlSettings, Report, ServerSettings,
     SqlCheck, Task,
 };
-use support::{Bench, PASSWORD, Server, free_port};
 
 /// What is in the server: schemas, rows, programs, accounts.
 const SCHEMA: &str = r#"

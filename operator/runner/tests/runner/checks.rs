@@ -1,10 +1,5 @@
 //! Checks: by SQL against a real server, over the network against listeners on loopback.
 
-// A helper that cannot go on fails its test.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -13,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
+use crate::support::{Cluster, Outcome, Runner, run_with};
 use skep_runner::task::{
     CheckOutcome, Connect, Expect, NetCheck, NetChecks, Probe, RedisFlush, Report, SqlCheck, SqlChecks, Task,
 };
-use support::{Cluster, Outcome, Runner, run_with};
 
 /// Runs SQL checks named by their number.
 fn ask(cluster: &Cluster, checks: &[(&str, Expect)]) -> Vec<CheckOutcome> {

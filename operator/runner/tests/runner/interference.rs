@@ -1,15 +1,10 @@
 //! What happens when something changes beneath the runner's hands: statements without effect, files that are written to.
 
-// A helper that cannot go on fails its test.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use crate::support::{Cluster, Outcome, Runner, bin, run_with};
 use skep_runner::task::{PgRestore, PgSwap, Report, Stored, Task};
-use support::{Cluster, Outcome, Runner, bin, run_with};
 
 fn restore(cluster: &Cluster, stored: &Stored) -> Task {
     Task::PgRestore(PgRestore {

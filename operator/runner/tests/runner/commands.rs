@@ -1,19 +1,14 @@
 //! Data that has nothing but its service's own commands: there and back, refused, redacted.
 
-// A helper that cannot go on fails its test.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::fs;
 use std::path::Path;
 
+use crate::support::{Bench, Outcome};
 use skep_runner::manifest::Manifest;
 use skep_runner::task::{
     CommandDump, CommandExamine, CommandLoad, CommandSeal, DataEngine, DirDumped, Means, Reading, Report,
     ShellCommand, Stored, Task,
 };
-use support::{Bench, Outcome};
 
 const SECRET: &str = "planted-hunter22";
 

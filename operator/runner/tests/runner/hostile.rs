@@ -1,14 +1,9 @@
 //! Archives that were made to do harm. Their checksums are right: somebody registered them.
 
-// A helper that cannot go on fails its test.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::fs;
 
+use crate::support::{Bench, read_tree};
 use skep_runner::task::{DataEngine, Task};
-use support::{Bench, read_tree};
 
 const SYMLINK: u8 = b'2';
 const HARDLINK: u8 = b'1';

@@ -1,16 +1,11 @@
 //! Roles of a backup: stored beside the dump, made where they are missing, and nothing else.
 
-// A helper that cannot go on fails its test.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::fs;
 
+use crate::support::{Cluster, PASSWORD, Runner, run_with, until};
 use skep_runner::task::{
     Connect, HeldRoles, PgCreateRoles, PgDropRoles, PgInspect, PgInspection, PgRestore, Report, Stored, Task,
 };
-use support::{Cluster, PASSWORD, Runner, run_with, until};
 
 const OWNER: &str = "Own \"er";
 
@@ -59,7 +54,7 @@ fn described(cluster: &Cluster) -> String {
     )
 }
 
-fn make(cluster: &Cluster, connect: Connect, stored: &Stored, roles: &[&str]) -> support::Outcome {
+fn make(cluster: &Cluster, connect: Connect, stored: &Stored, roles: &[&str]) -> crate::support::Outcome {
     let roles = roles.iter().map(|role| (*role).to_owned()).collect();
     run_with(cluster, Task::PgCreateRoles(PgCreateRoles { connect, stored: stored.clone(), roles }))
 }
@@ -73,7 +68,7 @@ fn inspect(cluster: &Cluster, connect: Connect, stored: &Stored, create_roles: b
     }
 }
 
-fn restore(cluster: &Cluster, stored: &Stored) -> support::Outcome {
+fn restore(cluster: &Cluster, stored: &Stored) -> crate::support::Outcome {
     let task = PgRestore {
         connect: cluster.connect(),
         stored: stored.clone(),
@@ -126,7 +121,7 @@ fn what_is_missing_is_made_exactly_and_what_exists_is_not_touched() {
     assert_eq!(stays(), kept, "a role that exists was altered");
     cluster.psql_as(OWNER, "postgres", "SELECT 1").unwrap_err();
     // Its password is what it was.
-    let login = std::process::Command::new(support::bin().join("psql"))
+    let login = std::process::Command::new(crate::support::bin().join("psql"))
         .env("PGPASSWORD", "planted-hunter22")
         .args(["-X", "-c", "SELECT 1", "-d"])
         .arg(format!("dbname=postgres host=127.0.0.1 port={} user='{OWNER}'", cluster.port))

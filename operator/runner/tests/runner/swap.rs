@@ -1,16 +1,11 @@
 //! The cut-over: repeatable, killable at every statement, and never an answer from half a database.
 
-// A helper that cannot go on fails its test.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
+use crate::support::{Cluster, Outcome, Runner, run_with, until};
 use rustix::process::{Pid, Signal, kill_process};
 use skep_runner::task::{Named, PgDrop, PgFence, PgSwap, Report, Task};
-use support::{Cluster, Outcome, Runner, run_with, until};
 
 /// Two databases that tell which they are.
 fn pair(cluster: &Cluster, live: &str, side: &str) -> (Named, Named) {

@@ -1,20 +1,15 @@
 //! Redis: an RDB of a running server, and data that the live server really reads.
 
-// A helper that cannot go on fails its test.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
 
+use crate::support::{Bench, PASSWORD, Server, free_port};
 use rustix::process::{Pid, Signal, kill_process};
 use skep_runner::task::{
     CheckOutcome, DataChecks, DataEngine, DirInspect, DirInspection, DirMove, Direction, Expect, RedisFiles,
     Report, ServerSettings, SqlCheck, Stored, Task,
 };
-use support::{Bench, PASSWORD, Server, free_port};
 
 /// A server with a password, on the bench's data.
 struct Redis {
@@ -49,7 +44,7 @@ impl Redis {
     fn up(&mut self) {
         let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
         self.server = Some(self.bench.serve("redis-server", &args));
-        support::until(|| self.try_say(&["PING"]) == "PONG");
+        crate::support::until(|| self.try_say(&["PING"]) == "PONG");
     }
 
     fn down(&mut self) {
@@ -246,7 +241,7 @@ fn keys_that_expired_meanwhile_are_not_missed() {
         redis.say(&["SET", &format!("short:{n}"), "x", "PX", "1500"]);
     }
     let stored = redis.bench.back_up(Some(redis.connect()), "one");
-    support::until(|| redis.say(&["EXISTS", "short:49"]) == "0");
+    crate::support::until(|| redis.say(&["EXISTS", "short:49"]) == "0");
     let loaded = redis.bench.load(&stored, "r1");
     redis.down();
     redis.bench.moved("r1", Direction::Forward);
@@ -344,7 +339,7 @@ fn a_killed_load_is_done_anew_and_its_server_keeps_the_next_one_out() {
     let stored = redis.bench.back_up(Some(redis.connect()), "one");
     let child = redis.bench.runner(Task::DirLoad(redis.bench.load_task(&stored, "r1"))).spawn();
     let side = redis.bench.data().join(".skep-r1");
-    support::until(|| side.join("s").exists());
+    crate::support::until(|| side.join("s").exists());
     kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
     let scratch = fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let path = entry.ok()?.path();

@@ -1,21 +1,16 @@
 //! Volumes: there and back, exactly.
 
-// A helper that cannot go on fails its test.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::support::{Bench, Outcome, Runner, Tree, read_tree, rich_tree};
 use rustix::process::{Pid, Signal, kill_process};
 use skep_runner::task::{
     DataEngine, DirInspect, DirInspection, DirRemove, Direction, Report, SideState, Stored, Task,
 };
-use support::{Bench, Outcome, Runner, Tree, read_tree, rich_tree};
 
 fn rich() -> (Bench, Tree) {
     let bench = Bench::new(DataEngine::Volume);
@@ -129,7 +124,7 @@ fn a_file_that_changes_while_it_is_read_is_told_and_the_archive_stays_whole() {
         let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
     };
-    support::until(|| size() > 1 << 20);
+    crate::support::until(|| size() > 1 << 20);
     kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
     assert!(size() < 24 << 20, "it was still at it");
     fs::OpenOptions::new().write(true).open(bench.data().join("log")).unwrap().set_len(100).unwrap();
@@ -203,7 +198,7 @@ fn what_a_killed_load_left_goes_first() {
     let stored = bench.back_up(None, "one");
     let child = bench.runner(Task::DirLoad(bench.load_task(&stored, "r1"))).spawn();
     let new = bench.data().join(".skep-r1/new");
-    support::until(|| fs::read_dir(&new).is_ok_and(|mut names| names.next().is_some()));
+    crate::support::until(|| fs::read_dir(&new).is_ok_and(|mut names| names.next().is_some()));
     kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
     child.wait_with_output().unwrap();
     fs::write(new.join("left"), "by the killed one").unwrap();
@@ -218,7 +213,7 @@ fn one_job_at_a_time_works_in_a_directory() {
     let (bench, _) = rich();
     let stored = bench.back_up(None, "one");
     let child = bench.runner(Task::DirLoad(bench.load_task(&stored, "r1"))).spawn();
-    support::until(|| bench.data().join(".skep-r1").exists());
+    crate::support::until(|| bench.data().join(".skep-r1").exists());
     kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
     let remove = Task::DirRemove(DirRemove { root: bench.root(), sides: vec!["r1".into()] });
     assert!(bench.run(remove.clone()).put_off().contains("another job of Skep"));

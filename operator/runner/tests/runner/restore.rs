@@ -1,12 +1,7 @@
 //! Backups of real databases come back whole.
 
-// A helper that cannot go on fails its test.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
+use crate::support::{Cluster, PASSWORD, Runner, run_with, until};
 use skep_runner::task::{PgInPlace, PgRestore, PgSwap, Report, Stored, Task};
-use support::{Cluster, PASSWORD, Runner, run_with, until};
 
 /// A name that needs every kind of quoting, as an SQL identifier and as a literal.
 const LIVE: &str = "Shop \"dü\" d'b\\";

@@ -1,16 +1,11 @@
 //! Looking at a server: what is there, who uses it, and what stands against each backup.
 
-// A helper that cannot go on fails its test.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::fs;
 
+use crate::support::{Cluster, run_with, until};
 use sha2::{Digest as _, Sha256};
 use skep_runner::manifest::Manifest;
 use skep_runner::task::{PgInspect, PgInspection, PgSession, Report, Stored, Task};
-use support::{Cluster, run_with, until};
 
 fn inspect(cluster: &Cluster, database: &str, backups: Vec<Stored>) -> PgInspection {
     let task = PgInspect {

@@ -1,18 +1,13 @@
 //! What happens around a task: older attempts, stopping, secrets, roles, room.
 
-// A helper that cannot go on fails its test.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
+use crate::support::{Cluster, Outcome, PASSWORD, Runner, run_with, until};
 use rustix::process::{Pid, Signal, kill_process};
 use skep_runner::line::FaultKind;
 use skep_runner::task::{Connect, Named, PgDrop, PgDump, PgRestore, PgSwap, Report, Stored, Task, Ticket};
-use support::{Cluster, Outcome, PASSWORD, Runner, run_with, until};
 
 /// A database that takes a moment to restore.
 fn slow_backup(cluster: &Cluster) -> Stored {

@@ -1,20 +1,15 @@
 //! MongoDB there and back, refused, redacted; against a stand-in of its tools (`support/mongo.rs`): none of it was ever run
 //! with a real MongoDB.
 
-// A helper that cannot go on fails its test.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::fs;
 
+use crate::support::mongo::{self, Collections, Field, State, document};
+use crate::support::{Bench, Outcome, PASSWORD};
 use skep_runner::manifest::Manifest;
 use skep_runner::task::{
     CommandDump, CommandExamine, CommandLoad, CommandSeal, Connect, DataEngine, DirDumped, Means, Reading,
     Report, Stored, Task,
 };
-use support::mongo::{self, Collections, Field, State, document};
-use support::{Bench, Outcome, PASSWORD};
 
 /// What the tools of a test really are.
 #[test]
