@@ -486,3 +486,62 @@ async fn a_queue_that_holds_messages_is_never_removed() {
     println!("refused: {why}");
     place.strike().await;
 }
+
+/// A broker with its messages: its files, read while it is stopped, and found again by a node of the same name.
+#[tokio::test]
+#[ignore = "needs the sandbox"]
+async fn messages_come_back_with_the_files_of_a_stopped_broker() {
+    let store = unique("messages-backups");
+    let volume = Store::Volume { name: store.clone(), driver: None, options: BTreeMap::new() };
+    let settings =
+        Settings { stores: BTreeMap::from([("default".to_owned(), volume)]), ..Settings::default() };
+    let yard = Yard::deploy("messages", BROKER, settings).await;
+    let service = yard.stack.service("queue");
+    let scaled = async |replicas: &str| {
+        yard.sandbox.docker(&["service", "scale", &format!("{service}={replicas}")]).await;
+    };
+    let queues = "rabbitmqctl -q await_startup && rabbitmqctl -q list_queues name durable messages_persistent && echo all";
+    let fill = "rabbitmqctl -q await_startup && rabbitmqctl -q eval 'Q = rabbit_misc:r(<<\"/\">>, queue, <<\"orders\">>), \
+                rabbit_amqqueue:declare(Q, true, false, [], none, <<\"x\">>), Out = rabbit_misc:r(<<\"/\">>, exchange, <<>>), \
+                [rabbit_basic:publish(Out, <<\"orders\">>, [{delivery_mode, 2}], integer_to_binary(N)) || N <- lists:seq(1, 100)].' \
+                && rabbitmqctl -q list_queues messages_persistent | grep 100";
+    eventually("the messages", PATIENCE, async || yard.try_sh("queue", fill).await.map(drop)).await;
+    let good = yard.sh("queue", queues).await;
+
+    let op = yard.run("queue", Work::Backup).await;
+    assert_eq!(op.journal.state, State::Failed, "{}", told(&op));
+    scaled("0").await;
+    let op = yard.run("queue", Work::Backup).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+    scaled("1").await;
+
+    // Everything it has is gone.
+    let destroy = "rabbitmqctl -q await_startup && rabbitmqctl -q stop_app && rabbitmqctl -q force_reset && rabbitmqctl -q start_app";
+    eventually("its end", PATIENCE, async || yard.try_sh("queue", destroy).await.map(drop)).await;
+    assert!(!yard.sh("queue", queues).await.contains("orders"));
+
+    let op = yard.run("queue", RESTORE).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+    eventually("the node", PATIENCE, async || yard.try_sh("queue", queues).await.map(drop)).await;
+    let now = yard.sh("queue", queues).await;
+    assert_eq!(now, good, "{}", told(&op));
+    println!("queue: {now} {}", told(&op));
+    let sandbox = yard.sandbox;
+    yard.strike().await;
+    sandbox.remove_volume(&store).await;
+}
+
+const BROKER: &str = r#"
+version: "3.8"
+services:
+  queue:
+    image: skep-test/rabbitmq:3
+    hostname: mq
+    volumes: ["queue:/var/lib/rabbitmq"]
+    deploy:
+      labels:
+        skep.enable: "true"
+        skep.data: volume
+        skep.check.answers.tcp: "5672"
+volumes: { queue: {} }
+"#;

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use skep_runner::task::{DataEngine, ScratchServer, VolumeRoot};
 use skep_runner::{DATA_PATH, Task};
 
+use super::rabbitmq;
 use crate::policy;
 
 /// What a service keeps.
@@ -184,6 +185,12 @@ impl Directory {
             mount
         };
         wanted.map(mount).collect()
+    }
+
+    /// Whether they are the files of a RabbitMQ, messages among them: whole only while it is stopped, and found again only
+    /// by a node of the same name.
+    pub fn is_brokers(&self) -> bool {
+        self.engine == DirectoryEngine::Volume && self.volumes.iter().any(|v| rabbitmq::is_home(&v.mount))
     }
 
     /// The user that a task needs, where the service's own does not do: files of any owner are read, and given back to

@@ -52,11 +52,11 @@ pub fn find(
         }
         Engine::Volume => {
             let volumes = volumes(&asked.volumes, stack, spec)?;
-            Ok(Found {
-                data: Data::Directory(Directory { engine: DirectoryEngine::Volume, volumes }),
-                access: Access::nowhere(),
-                database: String::new(),
-            })
+            let directory = Directory { engine: DirectoryEngine::Volume, volumes };
+            if directory.is_brokers() && rabbitmq::node(spec).is_none() {
+                return Err(NoAccess::NoNodeName);
+            }
+            Ok(Found { data: Data::Directory(directory), access: Access::nowhere(), database: String::new() })
         }
         Engine::Command => {
             let commands = asked.commands.clone().ok_or(NoAccess::NoCommands)?;

@@ -13,6 +13,8 @@ const PORT: u16 = 4369;
 const PREFIX: &str = "rabbit";
 /// Where the node has its cookie.
 const COOKIE: &str = "/var/lib/rabbitmq/.erlang.cookie";
+/// Where it keeps everything, messages among it, in a directory that bears its name.
+const HOME: &str = "/var/lib/rabbitmq";
 /// What sets the cookie instead.
 const VARIABLE: &str = "RABBITMQ_ERLANG_COOKIE";
 
@@ -46,6 +48,12 @@ pub fn node(spec: &Value) -> Option<String> {
     };
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '@' | '.' | '-' | '_');
     (name.chars().all(is_plain) && !name.starts_with('-')).then_some(name)
+}
+
+/// Whether a mount holds what a node keeps.
+pub fn is_home(mount: &Value) -> bool {
+    let target = mount["Target"].as_str().unwrap_or_default().trim_end_matches('/');
+    target.strip_prefix(HOME).is_some_and(|below| below.is_empty() || below.starts_with('/'))
 }
 
 fn cookie(spec: &Value) -> Result<(Password, String, Option<Value>), NoAccess> {
@@ -83,6 +91,15 @@ mod tests {
         for unknown in [name("", &[]), name("", &["RABBITMQ_NODENAME=bunny"]), name("{{.Task.ID}}", &[])] {
             assert_eq!(unknown, None);
         }
+    }
+
+    #[test]
+    fn what_a_node_keeps_is_at_its_home_or_below() {
+        let is_home = |target: &str| is_home(&json!({"Type": "volume", "Source": "v", "Target": target}));
+        assert!(
+            ["/var/lib/rabbitmq", "/var/lib/rabbitmq/", "/var/lib/rabbitmq/mnesia"].into_iter().all(is_home)
+        );
+        assert!(!["/var/lib", "/var/lib/rabbitmq2", "/srv"].into_iter().any(is_home));
     }
 
     #[test]

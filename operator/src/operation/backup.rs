@@ -19,6 +19,7 @@ use super::saga::{Cx, Fault, Progress, Saga};
 use super::stores::{self, Inner};
 use super::work::{self, Access, Order, Outcome};
 use super::{claim, copies, freeze, prune, wal};
+use crate::engines::Directory;
 use crate::swarm::error::Error;
 
 /// The saga.
@@ -253,6 +254,8 @@ impl Place {
 /// # Errors
 /// When the dump fails, or what the engine says.
 pub async fn dump(cx: &mut Cx<'_>, target: &Target, place: &Place, key: &str) -> Result<Progress, Fault> {
+    // At each look, so that one that is started meanwhile, and writes to what is read, is noticed.
+    not_while_it_runs(cx, target).await?;
     if let Some(wait) = stores::open(cx, target, place, &format!("o{key}")).await? {
         return Ok(Progress::Wait(wait));
     }
@@ -262,7 +265,40 @@ pub async fn dump(cx: &mut Cx<'_>, target: &Target, place: &Place, key: &str) ->
     match work::run(cx, &order).await? {
         Outcome::Wait(wait) => Ok(Progress::Wait(wait)),
         Outcome::Failed(fault) => Err(Fault::failed(format!("the dump failed: {}", fault.message))),
-        Outcome::Done(report) => Ok(Progress::Done(to_value(cx, &Dumped::of(*report)?)?)),
+        Outcome::Done(report) => {
+            let dumped = Dumped::of(*report)?;
+            not_of_another_place(cx, target, &dumped).await?;
+            Ok(Progress::Done(to_value(cx, &dumped)?))
+        }
+    }
+}
+
+/// A volume that does not exist is made, empty, where it is asked for: where no task says that it is the one with the data,
+/// an empty one is taken for another.
+async fn not_of_another_place(cx: &Cx<'_>, target: &Target, dumped: &Dumped) -> Result<(), Fault> {
+    let is_empty = dumped.contents.as_ref().is_some_and(|contents| contents.entries == 0);
+    if !is_empty || target.data.directory().is_none() || !cx.engine().tasks(&[&target.id]).await?.is_empty() {
+        return Ok(());
+    }
+    Err(Fault::failed(format!(
+        "no task of {} tells on which node its data is, and where its constraints allow it there is nothing; scale it up",
+        target.name
+    )))
+}
+
+/// The files of a broker are whole only while nothing runs on them.
+async fn not_while_it_runs(cx: &Cx<'_>, target: &Target) -> Result<(), Fault> {
+    if !target.data.directory().is_some_and(Directory::is_brokers) {
+        return Ok(());
+    }
+    let tasks = cx.engine().tasks(&[&target.id]).await?;
+    match tasks.iter().any(|task| !task.state.is_terminal()) {
+        true => Err(Fault::failed(format!(
+            "the files of a RabbitMQ, messages among them, are whole only while it is stopped: `docker service scale {}=0` \
+             first; its definitions alone are backed up while it runs (skep.data=rabbitmq)",
+            target.name
+        ))),
+        false => Ok(()),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::policy::graph::Graph;
 use crate::policy::{CheckProbe, Engine, Policies, Policy, Restore, Section};
 use crate::swarm::error::Error;
 use crate::swarm::object::{ENABLE, Kind, Service, Task, TaskState};
-use crate::swarm::spec::{constraints, host_ports};
+use crate::swarm::spec::{constraints, host_ports, placement};
 
 /// All services with what their labels ask for, read at one moment.
 pub struct Seen {
@@ -386,12 +386,34 @@ async fn holding(cx: &Cx<'_>, service: &Service, directory: &Directory) -> Resul
         )));
     }
     let placed = tasks.iter().filter(|t| t.node.is_some()).max_by_key(|t| t.created);
-    let task = running.first().copied().or(placed);
-    let task = task.ok_or_else(|| {
-        Fault::failed(format!("{name} has no task that would tell on which node its data is; scale it up"))
-    })?;
     let target = Target::without_data(name, &service.id, &service.spec);
-    Ok(Target { image: task.image.clone(), node: task.node.clone(), ..target })
+    match running.first().copied().or(placed) {
+        Some(task) => Ok(Target { image: task.image.clone(), node: task.node.clone(), ..target }),
+        None => resting(cx, service, directory, target).await,
+    }
+}
+
+/// A service with files of which no task tells any more where they are: Swarm soon forgets those of a service at zero. Its
+/// constraints tell it, where they leave no choice.
+async fn resting(
+    cx: &Cx<'_>,
+    service: &Service,
+    directory: &Directory,
+    target: Target,
+) -> Result<Target, Fault> {
+    if !directory.volumes.iter().any(Volume::is_local) {
+        return Ok(target);
+    }
+    let nodes = cx.engine().nodes().await?;
+    match placement::allowed(&service.spec, &nodes).as_slice() {
+        [only] => Ok(Target { node: Some(only.id.clone()), ..target }),
+        several => Err(Fault::failed(format!(
+            "{} has no task that would tell on which node its data is, and its constraints allow {} nodes; scale it up, or tie \
+             it to the one that has its data",
+            service.name(),
+            several.len()
+        ))),
+    }
 }
 
 /// The service as a lender of its image, for jobs that only read a store: beside its task where it runs, else wherever its

@@ -101,6 +101,7 @@ pub(super) fn node(node: models::Node) -> Result<Node, Wrong> {
         architecture: description.platform.and_then(|p| p.architecture).unwrap_or_default(),
         active: availability == models::NodeSpecAvailabilityEnum::ACTIVE,
         manager: spec.role == Some(models::NodeSpecRoleEnum::MANAGER),
+        labels: spec.labels.unwrap_or_default().into_iter().collect(),
     })
 }
 

@@ -191,6 +191,8 @@ pub struct Node {
     pub active: bool,
     /// Whether it is a manager.
     pub manager: bool,
+    /// What people labelled it with.
+    pub labels: Labels,
 }
 
 /// A network.

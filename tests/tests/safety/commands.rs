@@ -64,6 +64,78 @@ async fn a_broker_whose_name_changes_with_each_restart_is_refused() {
     assert!(failed_with(&op, "no fixed name"), "{:#?}", op.journal);
 }
 
+/// A broker whose files are its data, messages among them.
+async fn files_of_a_broker(host: &str) -> Shop {
+    let shop = Shop::start(ShopOptions::files("volume")).await;
+    let host = host.to_owned();
+    update(&shop, "shop_db", move |s| {
+        let container = &mut s["TaskTemplate"]["ContainerSpec"];
+        container["Hostname"] = json!(host);
+        container["Mounts"][0]["Target"] = json!("/var/lib/rabbitmq");
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    shop
+}
+
+async fn stopped(shop: &Shop) {
+    update(shop, "shop_db", |s| s["Mode"]["Replicated"]["Replicas"] = json!(0)).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn s16_the_files_of_a_broker_are_backed_up_while_it_is_stopped_and_only_then() {
+    let scene = Scene::ask(files_of_a_broker("mq").await, Work::Backup).await;
+    let op = driven(&scene).await;
+    assert!(failed_with(&op, "whole only while it is stopped"), "{:#?}", op.journal);
+    assert!(scene.shop.data.with(|world| world.store.backups()).is_empty());
+
+    stopped(&scene.shop).await;
+    let scene = Scene::ask(scene.shop, Work::Backup).await;
+    let op = driven(&scene).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+
+    // Started while its files are read.
+    scene.shop.data.with(|world| world.pace.dump = Duration::from_secs(20));
+    let scene = Scene::ask(scene.shop, Work::Backup).await;
+    let env = scene.driver("driver").await;
+    let start = async {
+        once(&scene.shop, "the dump", |shop| exists(shop, "-dump-dump-1")).await;
+        update(&scene.shop, "shop_db", |s| s["Mode"]["Replicated"]["Replicas"] = json!(1)).await;
+    };
+    tokio::join!(scene.drive(&env), start);
+    let op = scene.operation().await;
+    assert!(failed_with(&op, "whole only while it is stopped"), "{:#?}", op.journal);
+    assert_eq!(scene.shop.data.with(|world| world.store.backups()).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_files_of_a_broker_are_refused_without_a_fixed_name_and_restored_to_no_other_name() {
+    let scene = Scene::ask(files_of_a_broker("{{.Task.ID}}").await, Work::Backup).await;
+    let op = driven(&scene).await;
+    assert!(failed_with(&op, "no fixed name"), "{:#?}", op.journal);
+
+    let host = |name: &'static str| {
+        move |s: &mut serde_json::Value| s["TaskTemplate"]["ContainerSpec"]["Hostname"] = json!(name)
+    };
+    update(&scene.shop, "shop_db", host("mq")).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    stopped(&scene.shop).await;
+    let scene = Scene::ask(scene.shop, Work::Backup).await;
+    let op = driven(&scene).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    update(&scene.shop, "shop_db", host("other")).await;
+    update(&scene.shop, "shop_db", |s| s["Mode"]["Replicated"]["Replicas"] = json!(1)).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let mut shop = scene.shop;
+    for work in [asked(), Work::Drill { backup: None }] {
+        let scene = Scene::ask(shop, work).await;
+        let op = driven(&scene).await;
+        assert!(failed_with(&op, "rabbit@mq when the backup was taken"), "{:#?}", op.journal);
+        shop = scene.shop;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn s10_no_command_loads_without_a_safety_backup() {
     let scene = Scene::restore(ShopOptions::files("rabbitmq"), asked()).await;

@@ -221,3 +221,49 @@ async fn a_backup_in_a_store_that_skep_has_no_more_is_passed_over_and_never_judg
     let op = without(&scene, "default").await;
     assert!(failed_with(&op, "there is no store `default` any more"), "{:#?}", op.journal);
 }
+
+/// Scales the data service to zero, and waits until Swarm has forgotten its tasks.
+async fn forgotten(shop: &Shop) {
+    update(shop, "shop_db", |spec| spec["Mode"]["Replicated"]["Replicas"] = json!(0)).await;
+    let engine = connect(shop, "looker").await;
+    let id = engine.service("shop_db").await.unwrap().id;
+    while !engine.tasks(&[&id]).await.unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_task_tells_where_files_are_the_constraints_do_if_they_leave_no_choice() {
+    let mut options = ShopOptions::files("volume");
+    options.sim.nodes = 3;
+    let shop = Shop::start(options).await;
+    forgotten(&shop).await;
+    let scene = Scene::ask(shop, Work::Backup).await;
+    let op = driven(&scene).await;
+    assert!(failed_with(&op, "its constraints allow 3 nodes"), "{:#?}", op.journal);
+
+    let shop = scene.shop;
+    let there = json!({"Constraints": ["node.hostname == n2"]});
+    update(&shop, "shop_db", |spec| spec["TaskTemplate"]["Placement"] = there.clone()).await;
+    let nodes = connect(&shop, "looker").await.nodes().await.unwrap();
+    let node = nodes.into_iter().find(|n| n.hostname == "n2").unwrap().id;
+    let scene = Scene::ask(shop, Work::Backup).await;
+    let op = driven(&scene).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    assert_eq!(catalogue(&scene.shop).await.pop().unwrap().entry.node, Some(node));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_volume_is_no_backup_where_no_task_tells_that_it_is_the_one() {
+    let shop = Shop::start(ShopOptions::files("volume")).await;
+    shop.data.with(|world| world.files.get_mut("shop_db").unwrap().live.clear());
+    // Where a task tells it, an empty volume is what its application has.
+    let scene = Scene::ask(shop, Work::Backup).await;
+    let op = driven(&scene).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    forgotten(&scene.shop).await;
+    let scene = Scene::ask(scene.shop, Work::Backup).await;
+    let op = driven(&scene).await;
+    assert!(failed_with(&op, "there is nothing"), "{:#?}", op.journal);
+    assert_eq!(catalogue(&scene.shop).await.len(), 1);
+}

@@ -28,7 +28,8 @@ pub(super) async fn preflight(cx: &mut Cx<'_>, frozen: &Frozen, entry: &Entry) -
     let seen = looks.seen;
     let own = scratch_side(&frozen.target.name);
     let goes = |side: &SideFound| side.side == own;
-    let refuse = directory::against(directory(frozen)?, &seen, &manifest, goes);
+    let mut refuse = directory::against(directory(frozen)?, &seen, &manifest, goes);
+    refuse.extend(directory::of_another_node(frozen, &manifest));
     match refuse.is_empty() {
         true => done(cx, &json!({ "settings": seen.first().and_then(|first| first.settings.clone()) })),
         false => Err(Fault::failed(refuse.join("; "))),

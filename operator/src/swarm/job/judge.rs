@@ -106,6 +106,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::swarm::object::Labels;
 
     fn task(state: TaskState, desired: TaskState) -> Task {
         Task {
@@ -134,6 +135,7 @@ mod tests {
             architecture: "x86_64".into(),
             active: true,
             manager: true,
+            labels: Labels::new(),
         }
     }
 

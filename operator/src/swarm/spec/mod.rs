@@ -3,6 +3,7 @@
 //! All functions take the whole spec (what the engine calls `Spec`), and answer "nothing" for what is absent.
 
 mod compare;
+pub mod placement;
 mod redact;
 
 use serde_json::{Map, Value, json};

@@ -295,7 +295,9 @@ impl PgJob {
         }
         let bytes = serde_json::to_vec(&self.content).expect("rows by table are JSON");
         let artefact = Artefact { file: file.clone(), size: length(&bytes), sha256: sha256(&bytes) };
-        let contents = Contents { settings: Some(settings()), size: artefact.size, ..Contents::default() };
+        let entries = self.content.values().sum();
+        let contents =
+            Contents { settings: Some(settings()), size: artefact.size, entries, ..Contents::default() };
         world.store.write(&task.dir, &file, bytes);
         Ok(Next::Done(Box::new(Report::DirDump(Box::new(DirDumped {
             artefacts: vec![artefact],

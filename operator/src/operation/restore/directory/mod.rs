@@ -15,7 +15,7 @@ mod preflight;
 
 pub(in crate::operation) use load::{Loaded, Removed, load, remove_sides};
 pub(super) use preflight::{Look, look_fetched};
-pub(in crate::operation) use preflight::{Looked, against, directory, look_at_all};
+pub(in crate::operation) use preflight::{Looked, against, directory, look_at_all, of_another_node};
 
 use super::{cut, prepare, trial};
 use crate::operation::journal::Compensation;

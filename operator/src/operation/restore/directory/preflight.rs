@@ -8,7 +8,7 @@ use skep_runner::manifest::Manifest;
 use skep_runner::task::{DirInspect, DirInspection, ServerSettings, SideFound, SideState};
 use skep_runner::{Report, Task};
 
-use crate::engines::{Directory, Volume};
+use crate::engines::{Directory, Volume, rabbitmq};
 use crate::operation::data::unexpected;
 use crate::operation::frozen::{self, Frozen};
 use crate::operation::restore::preflight::{Candidates, Seen, usable};
@@ -52,7 +52,8 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let seen = looks.seen;
     let first = seen.first().cloned().unwrap_or_default();
     // What earlier restores and drills left goes first.
-    let refuse = against(directory(&frozen)?, &seen, &manifest, |_| true);
+    let mut refuse = against(directory(&frozen)?, &seen, &manifest, |_| true);
+    refuse.extend(of_another_node(&frozen, &manifest));
     if !refuse.is_empty() {
         return Err(Fault::failed(refuse.join("; ")));
     }
@@ -261,6 +262,21 @@ pub(in crate::operation) fn against(
     }
     refuse.extend(too_little_room(directory, seen, manifest, goes));
     refuse
+}
+
+/// The files of a broker lie in a directory that bears the name of its node: one of another name would start empty. Pure.
+pub(in crate::operation) fn of_another_node(frozen: &Frozen, manifest: &Manifest) -> Option<String> {
+    let is_brokers = frozen.target.data.directory().is_some_and(Directory::is_brokers);
+    let (was, is) = (rabbitmq::node(&manifest.spec), rabbitmq::node(&frozen.target.spec));
+    let name = |node: Option<String>| node.unwrap_or_else(|| "none that is fixed".to_owned());
+    (is_brokers && was != is).then(|| {
+        format!(
+            "the node was called {} when the backup was taken, and is called {} now: it would not find what is restored; \
+             give it the old name (`hostname:`, RABBITMQ_NODENAME)",
+            name(was),
+            name(is)
+        )
+    })
 }
 
 /// S17: beside each other, old and new must fit, with a tenth left free. Volumes whose file systems have the same size are
