@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -33,6 +33,7 @@ use crate::http::view::View;
 use crate::notify::meter::Meter;
 use crate::notify::outbox::Outbox;
 use crate::notify::{settings as mail, smtp};
+use crate::operation::record::OpId;
 use crate::operation::saga::Env;
 use crate::operation::settings::Settings;
 use crate::plan::scheduled::Rules;
@@ -84,6 +85,9 @@ pub enum Error {
     },
 }
 
+/// Wakes that may be stored while whoever feeds the queue does something else; any more are found in the next world.
+const ASKED: usize = 64;
+
 /// What every part shares.
 struct Parts {
     engine: Engine,
@@ -95,6 +99,8 @@ struct Parts {
     outbox: Option<Arc<Outbox>>,
     port: AlertPort,
     rules: Rules,
+    /// Wakes that were just stored: whoever leads begins at once, and need not read the Swarm for that.
+    asked: broadcast::Sender<OpId>,
     /// When this process began.
     started: jiff::Timestamp,
 }
@@ -134,8 +140,20 @@ pub async fn run(args: OperatorArgs, endpoint: &str, stop: CancellationToken) ->
     };
     let env = Env { engine: engine.with_fence(fence), settings, runners, clock: Arc::new(clock::now) };
     let rules = args.schedules.rules();
-    let parts =
-        Arc::new(Parts { engine, env, snapshots, leadership, metrics, meter, outbox, port, rules, started });
+    let (asked, _) = broadcast::channel(ASKED);
+    let parts = Arc::new(Parts {
+        engine,
+        env,
+        snapshots,
+        leadership,
+        metrics,
+        meter,
+        outbox,
+        port,
+        rules,
+        asked,
+        started,
+    });
     info!(instance, listen = %args.listen, "skep {} is here", env!("CARGO_PKG_VERSION"));
 
     let last = CancellationToken::new();

@@ -61,6 +61,10 @@ impl Desk for AppDesk {
 
     async fn wake(&self, request: &Request) -> Result<Granted, Denied> {
         let granted = waker::grant(&self.parts.engine, request, clock::now()).await;
+        if let Ok(Granted::UnderWay(id)) = &granted {
+            // Nobody hears it where another replica leads: that one hears of it from the engine.
+            let _ = self.parts.asked.send(id.clone());
+        }
         self.parts.snapshots.refresh();
         granted.map_err(denied)
     }

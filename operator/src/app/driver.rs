@@ -45,6 +45,7 @@ pub(super) async fn feed(
     stop: CancellationToken,
 ) {
     let mut snapshots = parts.snapshots.clone();
+    let mut asked = parts.asked.subscribe();
     let mut heat = None;
     Chore::ALL.into_iter().for_each(|chore| keeper.add(chore));
     mail.add(Topic::Weekly);
@@ -72,9 +73,13 @@ pub(super) async fn feed(
         }
         let moving = live.iter().any(|op| op.journal.state.is_live());
         heat = moving.then(|| heat.unwrap_or_else(|| snapshots.heat()));
-        world = tokio::select! {
-            world = snapshots.changed() => world,
-            () = stop.cancelled() => None,
+        world = loop {
+            tokio::select! {
+                // What is missed is in the next world.
+                Ok(id) = asked.recv() => operations.add(id),
+                world = snapshots.changed() => break world,
+                () = stop.cancelled() => break None,
+            }
         };
     }
     // Whoever leads next tells what is still to be told.

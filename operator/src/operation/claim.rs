@@ -34,7 +34,9 @@ pub async fn take(cx: &mut Cx<'_>, services: &[String]) -> Result<Progress, Faul
             // Whoever holds one of them learns from this that it is wanted.
             cx.keep(&wanted).await?;
             let mut wait = Wait::new(format!("operation {other} holds {service}"));
-            wait.again = Duration::from_secs(1);
+            // Whoever asked for what still falls asleep waits for it; the longer it takes, the less often it is looked at.
+            let is_waking = cx.op.intent.work == Work::Wake;
+            wait.again = if is_waking { Duration::from_millis(100) } else { Duration::from_secs(1) };
             return Ok(Progress::Wait(wait));
         }
     }

@@ -218,8 +218,11 @@ pub async fn grant(engine: &Engine, request: &Request, now: Timestamp) -> Result
     if let Some(op) = live.into_iter().next() {
         return Ok(Granted::UnderWay(op.id));
     }
-    let in_vain: Vec<&Operation> = ended.iter().filter(|op| op.intent.created >= asleep.since).collect();
-    let id = match next_wake(request, &in_vain, now) {
+    let first = first_wake(request, asleep.since);
+    // The clocks of two replicas may differ.
+    let of_this_sleep = |op: &&Operation| op.intent.created >= asleep.since || op.id == first;
+    let in_vain: Vec<&Operation> = ended.iter().filter(of_this_sleep).collect();
+    let id = match next_wake(request, first, &in_vain, now) {
         Ok(id) => id,
         Err(earlier) => return Ok(Granted::UnderWay(earlier)),
     };
@@ -294,14 +297,16 @@ async fn planned(engine: &Engine, op: &OpId, service: &str) -> Result<Option<Cli
     }
 }
 
+/// How the first wake of a sleep is named: by the sleep alone, so that replicas that hear of it name the same whenever they do.
+fn first_wake(request: &Request, since: Timestamp) -> OpId {
+    OpId::new(since, &format!("asked for {} {}", request.service, request.sleep))
+}
+
 /// How the next wake of a sleep is named, after those that came to nothing; or the last of these, for as long as it is not yet
-/// time. Replicas that hear the same name the same: a first one by the minute, any other by the one before it.
-fn next_wake(request: &Request, in_vain: &[&Operation], now: Timestamp) -> Result<OpId, OpId> {
+/// time. Replicas that hear the same name the same: any but the first by the one before it.
+fn next_wake(request: &Request, first: OpId, in_vain: &[&Operation], now: Timestamp) -> Result<OpId, OpId> {
     let ended = |op: &Operation| op.journal.ended.unwrap_or(op.intent.created);
-    let Some(last) = in_vain.iter().max_by_key(|op| ended(op)) else {
-        let minute = Timestamp::from_second(now.as_second() / 60 * 60).unwrap_or(now);
-        return Ok(OpId::new(minute, &format!("asked for {} {} {minute}", request.service, request.sleep)));
-    };
+    let Some(last) = in_vain.iter().max_by_key(|op| ended(op)) else { return Ok(first) };
     let doublings = u32::try_from(in_vain.len()).unwrap_or(u32::MAX).saturating_sub(1).min(16);
     let pause = RETRY_FIRST.saturating_mul(1 << doublings).min(RETRY_LATEST);
     if now.duration_since(ended(last)).unsigned_abs() < pause {

@@ -29,6 +29,7 @@ mod suspended;
 mod undo;
 mod update;
 mod wakers;
+mod waking;
 
 use std::sync::Arc;
 use std::task::Poll;

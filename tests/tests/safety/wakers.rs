@@ -75,6 +75,21 @@ async fn however_often_and_wherever_a_waker_asks_the_service_is_woken_once() {
     once(&scene.shop, "users reach the application", Shop::sees_only_app).await;
 }
 
+/// Each replica goes by its own clock, and they hear of it at different moments.
+#[tokio::test(start_paused = true)]
+async fn replicas_that_hear_a_waker_on_two_sides_of_a_minute_wake_once() {
+    let shop = asleep(on_demand(), "shop_app", Above::Refuse).await;
+    let asked = request(&slept(&shop, "shop_app").await);
+    let (one, other) = (connect(&shop, "one").await, connect(&shop, "other").await);
+    let now = shop.sim.now();
+    let minute = now + Duration::from_secs(u64::try_from(60 - now.as_second().rem_euclid(60)).unwrap());
+    let early = minute - Duration::from_secs(1);
+    let (first, second) =
+        tokio::join!(waker::grant(&one, &asked, early), waker::grant(&other, &asked, minute));
+    assert_eq!(first.unwrap(), second.unwrap());
+    assert_eq!(desk::list(&one).await.unwrap().iter().filter(|op| op.intent.work == Work::Wake).count(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_asks_while_it_falls_asleep_is_heard_and_wakes_it_once_it_sleeps() {
     let shop = Shop::start(on_demand()).await;
