@@ -1020,12 +1020,12 @@ pub fn to_moment(to: Timestamp) -> Work {
 
 /// A restart.
 pub fn restart(whole: bool, manner: Manner) -> Work {
-    Work::Restart { whole, manner, force: false, flush: Vec::new() }
+    Work::Restart { whole, manner, force: false, flush: Vec::new(), wait_s: None }
 }
 
 /// An update that is watched for ten seconds.
 pub fn update_to(image: &str) -> Work {
-    Work::Update { image: image.to_owned(), monitor_s: Some(10), force: false }
+    Work::Update { image: image.to_owned(), monitor_s: Some(10), force: false, wait_s: None }
 }
 
 /// The services that a restart had replaced before it failed.

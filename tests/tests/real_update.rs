@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use skep::operation::catalogue::Purpose;
 use skep::operation::record::{Operation, State, Work};
 use skep::operation::settings::{Settings, Store};
+use skep::swarm::object::TaskState;
 use skep_tests::load::Totals;
 use skep_tests::sandbox::{Sandbox, eventually, repository, unique, unique_port};
 use skep_tests::stage::Users;
@@ -40,7 +41,13 @@ const DB: &str = r#"
     deploy:
       endpoint_mode: dnsrr
       restart_policy: { delay: 500ms }
-      labels: { skep.enable: "true", skep.data: postgres, skep.data.database: shop }
+      labels:
+        skep.enable: "true"
+        skep.data: postgres
+        skep.data.database: shop
+        skep.check.work.sql: SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'
+        skep.check.work.expect: eq 0
+        skep.check.work.phase: before
 "#;
 
 /// The application says nothing of an order, so one is lent to it.
@@ -89,7 +96,7 @@ struct Scene {
 }
 
 fn update(image: &str, monitor_s: Option<u64>) -> Work {
-    Work::Update { image: format!("skep-test/{image}"), monitor_s, force: false }
+    Work::Update { image: format!("skep-test/{image}"), monitor_s, force: false, wait_s: None }
 }
 
 fn reason(op: &Operation, step: &str) -> String {
@@ -130,12 +137,17 @@ impl Scene {
         })
         .await;
         // Both of them: until then it has nothing to lose.
-        let (engine, name) = (&self.yard.engine, self.yard.stack.service("app"));
-        eventually("both tasks of the application", PATIENCE, async || {
+        self.runs("app", 2).await;
+    }
+
+    /// Waits until so many tasks of a service run, and are healthy.
+    async fn runs(&self, service: &str, wanted: usize) {
+        let (engine, name) = (&self.yard.engine, self.yard.stack.service(service));
+        eventually(&format!("{wanted} task(s) of {name}"), PATIENCE, async || {
             let service = engine.service(&name).await.map_err(|e| e.to_string())?;
             let tasks = engine.tasks(&[&service.id]).await.map_err(|e| e.to_string())?;
-            let running = tasks.iter().filter(|t| t.state == skep::swarm::object::TaskState::Running).count();
-            if running == 2 { Ok(()) } else { Err(format!("{running} run")) }
+            let running = tasks.iter().filter(|t| t.state == TaskState::Running).count();
+            if running == wanted { Ok(()) } else { Err(format!("{running} run")) }
         })
         .await;
     }
@@ -232,7 +244,12 @@ async fn of_an_application(scene: &Scene) {
     let op = scene.under_load("killed while it is watched", killed).await;
     assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
     assert_eq!(scene.spec("app").await, before, "it is as it was at the beginning");
-    let force = Work::Update { image: "skep-test/shop:crashes".to_owned(), monitor_s: None, force: true };
+    let force = Work::Update {
+        image: "skep-test/shop:crashes".to_owned(),
+        monitor_s: None,
+        force: true,
+        wait_s: None,
+    };
     let goes_back =
         |op: &Operation| op.journal.step("apply").is_some_and(|step| step.out["back"].is_string());
     let killed = scene.yard.run_killed(goes_back, "app", force).boxed_local();
@@ -247,14 +264,32 @@ async fn of_a_database(scene: &Scene) {
                 -c 'CREATE TABLE orders AS SELECT generate_series(1, 500) AS id' -c 'SELECT 1'";
     yard.sh("db", &format!("export PGPASSWORD=correct-horse; {fill}")).await;
 
+    scene.runs("db", 1).await;
     let before = scene.spec("db").await;
     let op = yard.run("db", update("postgres:nowhere", Some(4))).await;
     println!("nowhere: {:?}", op.journal.state);
     scene.is_back(&op, "db", &before, "apply", "No such image").await;
     eventually("the old data", PATIENCE, async || scene.orders().await).await;
 
+    // Work that must not be interrupted refuses, and is waited for where somebody says so.
+    let container = yard.sandbox.container(&yard.stack.service("db")).await;
+    let work = ["exec", "-d", &container, "psql", "-U", "shop", "-d", "shop", "-c", "SELECT pg_sleep(15)"];
+    yard.sandbox.docker(&work).await;
+    let busy =
+        "psql -U shop -d shop -XAtqc \"SELECT 'busy' FROM pg_stat_activity WHERE wait_event = 'PgSleep'\"";
+    yard.sh("db", busy).await;
     let op = yard.run("db", update("postgres:next", Some(4))).await;
+    assert_eq!(op.journal.state, State::Failed, "{}", told(&op));
+    assert!(reason(&op, "preflight").contains("check `work`"), "{}", told(&op));
+    println!("before: {}", reason(&op, "preflight"));
+    assert_eq!((scene.spec("db").await, yard.backups("db").await.len()), (before, 1), "nothing was changed");
+    let image = "skep-test/postgres:next".to_owned();
+    let waits = Work::Update { image, monitor_s: Some(4), force: false, wait_s: Some(120) };
+    let op = yard.run("db", waits).await;
     assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+    println!("waited: {}", op.journal.step("preflight").unwrap().out);
+    let idle = yard.try_sh("db", busy).await.unwrap();
+    assert_eq!(idle.trim(), "", "the work was done before it began");
     assert_eq!(scene.image("db").await, "skep-test/postgres:next");
     assert_eq!(scene.orders().await.unwrap().trim(), "500");
     let backups = yard.backups("db").await;
@@ -275,11 +310,17 @@ async fn of_a_database(scene: &Scene) {
     let back = ["service", "update", "-d", "--no-resolve-image", "--image", "skep-test/postgres:next", &name];
     yard.sandbox.docker(&back).await;
     eventually("the database by hand", PATIENCE, async || scene.orders().await).await;
+    scene.runs("db", 1).await;
     assert_eq!(scene.spec("db").await, before);
     let may = ["service", "update", "-d", "--label-add", "skep.update.rollback=image", &name];
     yard.sandbox.docker(&may).await;
     let before = scene.spec("db").await;
-    let force = Work::Update { image: "skep-test/postgres:crashes".to_owned(), monitor_s: None, force: true };
+    let force = Work::Update {
+        image: "skep-test/postgres:crashes".to_owned(),
+        monitor_s: None,
+        force: true,
+        wait_s: None,
+    };
     let op = yard.run("db", force).await;
     scene.is_back(&op, "db", &before, "apply", EXIT).await;
     assert_eq!(eventually("the data", PATIENCE, async || scene.orders().await).await.trim(), "500");

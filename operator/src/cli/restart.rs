@@ -1,8 +1,11 @@
 //! Restarting services and stacks.
 
+use std::time::Duration;
+
 use super::failure::{Exit, Failure};
 use super::operate::{AskArgs, Wish, ask};
 use super::session::Session;
+use super::settings::positive;
 use crate::operation::record::{Manner, Work};
 
 /// `restart`
@@ -28,8 +31,13 @@ pub struct RestartWhat {
     /// With a stop, also what could be replaced as it runs.
     #[arg(long, conflicts_with = "rolling")]
     pub stop: bool,
-    /// Go on without what does not stop in time (unless it keeps files), over an update that is paused, and with services that
-    /// nothing keeps on the node of their volumes.
+    /// Wait until the checks pass that are asked before (`skep.check.<name>.phase=before`), at the most so long: 10 minutes
+    /// where nothing is said.
+    #[arg(long, value_name = "DURATION", value_parser = positive, num_args = 0..=1, require_equals = true,
+        default_missing_value = "10m")]
+    pub wait: Option<Duration>,
+    /// Go on without what does not stop in time (unless it keeps files), over an update that is paused, with services that
+    /// nothing keeps on the node of their volumes, and without the checks that are asked before.
     #[arg(long)]
     pub force: bool,
     /// Empty these Redis caches while what uses them is stopped.
@@ -53,6 +61,7 @@ impl RestartWhat {
         };
         // Whether the name is that of a stack shows when the Swarm was read.
         let (whole, force, flush) = (false, self.force, self.flush.clone());
-        Wish::new(&self.name, Work::Restart { whole, manner, force, flush })
+        let wait_s = self.wait.map(|wait| wait.as_secs());
+        Wish::new(&self.name, Work::Restart { whole, manner, force, flush, wait_s })
     }
 }

@@ -30,8 +30,13 @@ pub struct UpdateWhat {
     /// How long it is watched for red flags, as in `5m`; otherwise as `skep.update.monitor` says.
     #[arg(long, value_name = "DURATION", value_parser = positive)]
     pub monitor: Option<Duration>,
-    /// Also to an image that went back before, over an update that is paused, and of a service that nothing keeps on the node
-    /// of its volumes.
+    /// Wait until the checks pass that are asked before (`skep.check.<name>.phase=before`), at the most so long: 10 minutes
+    /// where nothing is said.
+    #[arg(long, value_name = "DURATION", value_parser = positive, num_args = 0..=1, require_equals = true,
+        default_missing_value = "10m")]
+    pub wait: Option<Duration>,
+    /// Also to an image that went back before, over an update that is paused, of a service that nothing keeps on the node of its
+    /// volumes, and without the checks that are asked before.
     #[arg(long)]
     pub force: bool,
 }
@@ -47,6 +52,7 @@ impl UpdateWhat {
     pub(super) fn wish(&self) -> Wish {
         // At least a second: nothing is watched for less.
         let monitor_s = self.monitor.map(|monitor| monitor.as_secs().max(1));
-        Wish::new(&self.service, Work::Update { image: self.image.clone(), monitor_s, force: self.force })
+        let (image, force, wait_s) = (self.image.clone(), self.force, self.wait.map(|wait| wait.as_secs()));
+        Wish::new(&self.service, Work::Update { image, monitor_s, force, wait_s })
     }
 }

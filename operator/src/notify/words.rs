@@ -388,6 +388,7 @@ pub(crate) fn step(work: &Work, name: &str) -> String {
         (Work::Wake, "recall") => "Look up what it goes back to",
         (Work::Wake, "start") => "Bring it back, what it needs first",
         (Work::Wake, "forget") => "Note that it is awake",
+        (Work::Restart { .. } | Work::Update { .. }, "preflight") => "Ask what must not be interrupted",
         (Work::Restart { .. }, "stop") => "Stop, what needs it first",
         (Work::Restart { .. }, "start") => "Start again, each up and checked before the next",
         (Work::Restart { .. }, "roll") => "Replace the tasks of what runs on",

@@ -85,9 +85,14 @@ pub fn net_checks(checks: &[Check]) -> Vec<NetCheck> {
 
 /// The network checks of a service, put to its own tasks where they name no other host.
 pub fn checks_of(service: &Client) -> Vec<NetCheck> {
-    let mut checks = net_checks(&service.checks);
+    put_to(&service.name, &service.checks)
+}
+
+/// The network checks among these, put to the tasks of a service where they name no other host.
+pub fn put_to(service: &str, checks: &[Check]) -> Vec<NetCheck> {
+    let mut checks = net_checks(checks);
     for check in checks.iter_mut().filter(|check| check.host.is_empty()) {
-        check.host = format!("tasks.{}", service.name);
+        check.host = format!("tasks.{service}");
     }
     checks
 }

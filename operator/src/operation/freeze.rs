@@ -12,7 +12,7 @@ use super::{client_spec, rollback, wal, whereabouts};
 use crate::engines::found::{self, Found};
 use crate::engines::{Data, Directory, Volume, redis};
 use crate::policy::graph::Graph;
-use crate::policy::{CheckProbe, Engine, Policies, Policy, Restore, Section};
+use crate::policy::{Check, CheckProbe, Engine, Policies, Policy, Restore, Section};
 use crate::swarm::error::Error;
 use crate::swarm::object::{ENABLE, Kind, Service, Task, TaskState};
 use crate::swarm::spec::{constraints, host_ports, placement};
@@ -175,7 +175,7 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
     frozen.quiesce = quiesce.unwrap_or(restore.quiesce);
     frozen.canary = restore.canary && frozen.quiesce;
     frozen.keep_old_s = restore.keep_old.as_secs();
-    frozen.checks = sql_checks(&policy);
+    frozen.checks = sql_checks(&policy.checks);
     frozen.ignore = seen.names(&service, &restore.ignore_clients);
     let clients = seen.client_names(&service, &restore)?;
     let mut caches = seen.names(&service, &restore.flush);
@@ -283,7 +283,7 @@ pub async fn drill(cx: &Cx<'_>, wanted: Option<&str>) -> Result<Frozen, Fault> {
     let seen = Seen::load(cx).await?;
     let policy = policy_of(cx, &seen, &service)?;
     let mut frozen = Frozen::of(data_target(cx, &service, &policy).await?);
-    frozen.checks = sql_checks(&policy);
+    frozen.checks = sql_checks(&policy.checks);
     // It may have waited for a backup of this very service.
     let until = cx.now();
     let name = service.name();
@@ -471,9 +471,9 @@ pub fn names_in(graph: &Graph, of: &Service, names: &[String]) -> Vec<String> {
     names.iter().map(|n| graph.resolve(of.name(), n).unwrap_or_else(|| n.clone())).collect()
 }
 
-fn sql_checks(policy: &Policy) -> Vec<skep_runner::task::SqlCheck> {
-    policy
-        .checks
+/// The checks among these that look into the data.
+pub fn sql_checks(checks: &[Check]) -> Vec<skep_runner::task::SqlCheck> {
+    checks
         .iter()
         .filter_map(|c| match &c.probe {
             CheckProbe::Sql { sql, expect } => Some(skep_runner::task::SqlCheck {

@@ -8,6 +8,7 @@
 //! (whose node has their files), `retention` (which backups stay) and `prune` (removing the others).
 
 pub mod backup;
+pub mod before;
 pub mod canary;
 pub mod catalogue;
 pub mod claim;

@@ -139,12 +139,16 @@ pub enum Work {
         /// Whether services stop.
         #[serde(default)]
         manner: Manner,
-        /// Go on without what does not stop in time, over an update that is paused, and where a service may lose its node.
+        /// Go on without what does not stop in time, over an update that is paused, where a service may lose its node, and without
+        /// the checks that are asked before.
         #[serde(default)]
         force: bool,
         /// Caches to empty while what uses them is stopped, as they were named.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         flush: Vec<String>,
+        /// How long the checks that are asked before are waited for where they do not pass, seconds; none where they refuse.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wait_s: Option<u64>,
     },
     /// Give a service another image, watch it for a while, and put back what was there on a red flag.
     Update {
@@ -153,9 +157,13 @@ pub enum Work {
         /// Overrides `skep.update.monitor`, seconds.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         monitor_s: Option<u64>,
-        /// Also an image that did not do before, over an update that is paused, and where a service may lose its node.
+        /// Also an image that did not do before, over an update that is paused, where a service may lose its node, and without the
+        /// checks that are asked before.
         #[serde(default)]
         force: bool,
+        /// How long the checks that are asked before are waited for where they do not pass, seconds; none where they refuse.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wait_s: Option<u64>,
     },
     /// Put a stack back to a restore point: the intent's service is the stack.
     Rollback {

@@ -1,6 +1,7 @@
 //! What restarting a service or a stack would do.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -11,6 +12,7 @@ use crate::operation::point::users_of;
 use crate::operation::record::Work;
 use crate::operation::restart::{Decision, Order, Wanted, decide, untied};
 use crate::operation::restore::Way;
+use crate::policy::duration;
 use crate::swarm::object::Service;
 use crate::swarm::spec::has_health_check;
 
@@ -35,11 +37,48 @@ pub(super) fn restart(world: &World, name: &str, work: &Work, now: Timestamp) ->
         draft.labels(name, false);
     }
     facts(&mut draft, &decision);
+    let touched: Vec<&str> = decision.touched().into_iter().collect();
+    let asked = before(&mut draft, work, &touched);
     minds(&mut draft, &decision);
     draft.plan.users = users(&decision);
-    steps(&mut draft, work, &decision);
+    steps(&mut draft, work, &decision, asked);
     draft.plan.mind.dedup();
     draft.plan
+}
+
+/// What is asked before anything of these services is touched; how many checks that is.
+pub(super) fn before(draft: &mut Draft<'_>, work: &Work, names: &[&str]) -> usize {
+    let checks = |name: &&str| {
+        let checks = draft.policy_of(name).map(|p| p.before.clone()).unwrap_or_default();
+        checks.into_iter().map(|check| format!("{} of {name}", check.name)).collect::<Vec<_>>()
+    };
+    let asked: Vec<String> = names.iter().flat_map(checks).collect();
+    let (force, wait_s) = match work {
+        Work::Restart { force, wait_s, .. } | Work::Update { force, wait_s, .. } => (*force, *wait_s),
+        _ => (false, None),
+    };
+    if force && !asked.is_empty() {
+        draft.mind(format!("not asked before: check {}", asked.join(", ")));
+        return 0;
+    }
+    let count = asked.len();
+    let then = match wait_s.map(Duration::from_secs) {
+        Some(wait) => format!("what does not pass is waited for, {} at the most", duration::show(wait)),
+        None => "what does not pass refuses (`--wait` waits, `--force` does not ask)".to_owned(),
+    };
+    draft.fact("Asks before", asked);
+    if count > 0 {
+        draft.fact("", vec![then]);
+    }
+    count
+}
+
+/// What the step does that asks them.
+pub(super) fn asks(checks: usize) -> String {
+    match checks {
+        1 => "ask the check that is asked before".to_owned(),
+        checks => format!("ask the {checks} checks that are asked before"),
+    }
 }
 
 fn facts(draft: &mut Draft<'_>, decision: &Decision) {
@@ -101,12 +140,14 @@ fn users(decision: &Decision) -> String {
     }
 }
 
-fn steps(draft: &mut Draft<'_>, work: &Work, decision: &Decision) {
+fn steps(draft: &mut Draft<'_>, work: &Work, decision: &Decision, asked: usize) {
     let starting: Vec<&str> = decision.stop.iter().rev().map(String::as_str).collect();
     let rolling: Vec<&str> = decision.roll.iter().map(|(name, _)| name.as_str()).collect();
     let caches = list(&decision.flush);
     draft.steps(work, Way::Beside, |step| match step {
         "claim" => ("hold every service that is touched".to_owned(), "given back"),
+        "preflight" if asked == 0 => ("ask nothing before".to_owned(), ""),
+        "preflight" => (asks(asked), "jobs ended"),
         "plan" => ("decide what stops, how, and in which order".to_owned(), "forgotten"),
         "stop" if starting.is_empty() => ("stop nothing".to_owned(), ""),
         "stop" => (

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::explain::{Draft, what};
+use super::restart::{asks, before};
 use super::words::list;
 use crate::engines::Data;
 use crate::operation::canary::net_checks;
@@ -16,7 +17,7 @@ use crate::swarm::object::UpdateState;
 use crate::swarm::spec::{self, has_health_check};
 
 pub(super) fn update(draft: &mut Draft<'_>, work: &Work) {
-    let Work::Update { image, monitor_s, force } = work else { return };
+    let Work::Update { image, monitor_s, force, .. } = work else { return };
     let (name, service, policy) = (draft.service.name().to_owned(), draft.service, draft.policy());
     draft.labels(&name, false);
     let asleep: BTreeSet<String> = draft.world.sleepers.iter().map(|s| s.service_id.clone()).collect();
@@ -41,6 +42,7 @@ pub(super) fn update(draft: &mut Draft<'_>, work: &Work) {
             Order::StopFirst => format!("{name}, each old task stopped before the new one starts"),
         }],
     );
+    let asked = before(draft, work, &[&name]);
     let checks = net_checks(&policy.checks);
     draft.fact("Checks", checks.iter().map(|c| c.name.clone()).collect());
     let monitor = duration::show(monitor);
@@ -65,6 +67,8 @@ pub(super) fn update(draft: &mut Draft<'_>, work: &Work) {
     let data = data.as_ref().map(what);
     draft.steps(work, Way::Beside, |step| match step {
         "claim" => (format!("hold {name}"), "given back"),
+        "preflight" if asked == 0 => ("ask nothing before".to_owned(), ""),
+        "preflight" => (asks(asked), "jobs ended"),
         "plan" => ("save the exact spec".to_owned(), "forgotten"),
         "backup" => match &data {
             Some(data) => (format!("back {data} up, and read it back in full"), "it stays once it is whole"),

@@ -14,7 +14,7 @@ use super::probe::{Body, Url};
 use super::schedule::Schedule;
 use super::types::{
     Backup, Check, CheckProbe, Commands, Data, Drill, Engine, GoBack, Idle, Keep, Limit, Maintenance,
-    MaintenanceMode, OnDeploy, Points, Restore, RestoreMode, Scale, Strategy, Update, WakeOnDemand,
+    MaintenanceMode, OnDeploy, Phase, Points, Restore, RestoreMode, Scale, Strategy, Update, WakeOnDemand,
 };
 
 /// All labels of one service that were understood.
@@ -124,6 +124,7 @@ pub(super) struct CheckDraft {
     pub(super) tcp: Option<u16>,
     pub(super) within: Option<Duration>,
     pub(super) expect: Option<Expect>,
+    pub(super) phase: Option<Phase>,
 }
 
 // === impl Draft ===
@@ -255,7 +256,8 @@ impl RestoreDraft {
 
 impl CheckDraft {
     /// Exactly one kind, with the settings that belong to it.
-    pub(super) fn build(self, name: &str) -> Option<Check> {
+    pub(super) fn build(self, name: &str) -> Option<(Phase, Check)> {
+        let phase = self.phase?;
         let probe = match (self.http, self.sql, self.tcp) {
             (Some(url), None, None) => CheckProbe::Http {
                 host: url.host,
@@ -269,6 +271,6 @@ impl CheckDraft {
             (None, None, Some(port)) => CheckProbe::Tcp { port, within: self.within? },
             _ => return None,
         };
-        Some(Check { name: name.to_owned(), probe })
+        Some((phase, Check { name: name.to_owned(), probe }))
     }
 }

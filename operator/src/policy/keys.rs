@@ -258,6 +258,9 @@ pub static KEYS: &[KeySpec] = &[
     key("skep.check.<name>.expect", Section::Check, Kind::Expect, "ge 1", "What an SQL check's value must be.")
         .default("any")
         .into(|d, n, t| put(&mut d.check(n).expect, t, probe::expect)),
+    key("skep.check.<name>.phase", Section::Check, Kind::Choice("`before` or `after`"), "before", "When the check is asked: `after` an operation, of what it has done, or `before` a restart or an update of the service begins and of nothing else, for what must not be interrupted: open transactions, running jobs, users who are active. One that does not pass refuses, and nothing is changed; `--wait` waits until all of them pass, `--force` does not ask them.")
+        .default("after")
+        .into(|d, n, t| put(&mut d.check(n).phase, t, value::phase)),
     key("skep.check.<name>.command", Section::Check, Kind::Command, "/app/selftest", "Runs a command in the service's image.").later(),
 ];
 

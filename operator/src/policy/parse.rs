@@ -191,6 +191,8 @@ fn build(draft: Draft, works: impl Fn(Section) -> bool) -> Policy {
         restore.strategy = types::Strategy::InPlace;
     }
     let checks = draft.checks.into_iter().filter_map(|(name, check)| check.build(&name));
+    let (before, after): (Vec<_>, Vec<_>) = checks.partition(|(phase, _)| *phase == types::Phase::Before);
+    let of_phase = |checks: Vec<(types::Phase, types::Check)>| checks.into_iter().map(|(_, c)| c).collect();
     Policy {
         enabled,
         paused: draft.paused.unwrap_or(true),
@@ -203,7 +205,8 @@ fn build(draft: Draft, works: impl Fn(Section) -> bool) -> Policy {
         point: draft.point.build().filter(|_| works(Section::Point)),
         restore: restore.filter(|_| has_data && works(Section::Restore)),
         update: draft.update.build().filter(|_| enabled && works(Section::Update)),
-        checks: checks.collect(),
+        checks: of_phase(after),
+        before: of_phase(before),
         data,
     }
 }

@@ -31,6 +31,21 @@ fn codes(parsed: &Parsed) -> Vec<(&str, Code)> {
 }
 
 #[test]
+fn a_check_of_the_phase_before_is_none_of_those_that_are_asked_afterwards() {
+    let base = [("skep.restore.mode", "auto"), ("skep.check.open.sql", "SELECT 0")];
+    let names = |checks: &[Check]| checks.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+    let after = database(&base).policy;
+    assert_eq!((names(&after.checks), after.before.len()), (vec!["open".to_owned()], 0));
+    let before = database(&[&base[..], &[("skep.check.open.phase", "before")]].concat());
+    assert_eq!((before.policy.checks.len(), names(&before.policy.before)), (0, vec!["open".to_owned()]));
+    let auto = ("skep.restore.mode", Code::AutoWithoutCheck);
+    assert_eq!(codes(&before), [auto], "it tells nothing of restored data");
+    let faulty = enabled(&[("skep.check.open.tcp", "1"), ("skep.check.open.phase", "befor")]);
+    assert!(faulty.policy.checks.is_empty() && faulty.policy.before.is_empty(), "it is not guessed");
+    assert_eq!(codes(&faulty), [("skep.check.open.phase", Code::BadChoice)]);
+}
+
+#[test]
 fn a_service_without_labels_asks_for_nothing_and_has_no_problem() {
     let parsed = parse(&labels(&[
         ("com.docker.stack.namespace", "shop"),

@@ -5,17 +5,18 @@ use skep_runner::task::{Expect, REDIS_READING};
 use super::keys;
 use super::parse::Read;
 use super::problem::{Code, Problem, Section};
-use super::types::{Engine, MaintenanceMode, RestoreMode, Strategy};
+use super::types::{Engine, MaintenanceMode, Phase, RestoreMode, Strategy};
 use crate::swarm::object::ENABLE;
 
 /// Kinds of checks.
 const CHECK_KINDS: [&str; 4] = ["http", "sql", "tcp", "command"];
 /// Settings of checks, with the kinds that they belong to.
-const CHECK_SETTINGS: [(&str, &[&str]); 4] = [
+const CHECK_SETTINGS: [(&str, &[&str]); 5] = [
     ("status", &["http"]),
     ("body", &["http"]),
     ("within", &["http", "tcp"]),
     ("expect", &["sql", "command"]),
+    ("phase", &CHECK_KINDS),
 ];
 
 /// Looks at all labels together and adds the problems found.
@@ -262,7 +263,12 @@ fn restore(read: &Read<'_>) -> Vec<Problem> {
 
 /// S9: what restores on its own must be able to tell sound data from broken data.
 fn auto_has_a_data_check(read: &Read<'_>) -> Vec<Problem> {
-    let has_check = read.check_names().iter().any(|name| read.has(&format!("skep.check.{name}.sql")));
+    let is_asked = |name: &str| {
+        let draft = read.draft.checks.get(name);
+        draft.is_none_or(|check| check.phase != Some(Phase::Before))
+    };
+    let names = read.check_names();
+    let has_check = names.iter().any(|name| is_asked(name) && read.has(&format!("skep.check.{name}.sql")));
     if read.draft.restore.mode != Some(RestoreMode::Auto) || has_check {
         return Vec::new();
     }

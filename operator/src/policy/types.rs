@@ -37,8 +37,10 @@ pub struct Policy {
     pub point: Option<Points>,
     /// Restore: there whenever there is data, with the defaults; none where its labels are faulty.
     pub restore: Option<Restore>,
-    /// Checks by name.
+    /// Checks by name, of what an operation has done.
     pub checks: Vec<Check>,
+    /// Checks by name that are asked before the service is restarted or updated, and never of what was done.
+    pub before: Vec<Check>,
 }
 
 /// The `scale` section.
@@ -306,6 +308,15 @@ pub struct Check {
     pub probe: CheckProbe,
 }
 
+/// When a check is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Before a restart or an update begins.
+    Before,
+    /// Of what an operation has done.
+    After,
+}
+
 /// What a check does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "probe", rename_all = "kebab-case")]
@@ -377,6 +388,22 @@ impl fmt::Display for GoBack {
         f.write_str(match self {
             GoBack::Image => "image",
             GoBack::None => "none",
+        })
+    }
+}
+
+// === impl Phase ===
+
+impl Phase {
+    /// Every choice.
+    pub const ALL: [Phase; 2] = [Phase::Before, Phase::After];
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Before => "before",
+            Phase::After => "after",
         })
     }
 }

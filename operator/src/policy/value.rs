@@ -15,7 +15,9 @@ use skep_waker::task::{LONGEST_HOLD_S, Mode};
 use super::duration;
 use super::problem::Code;
 use super::schedule::Schedule;
-use super::types::{Engine, GoBack, Keep, Limit, MaintenanceMode, OnDeploy, Period, RestoreMode, Strategy};
+use super::types::{
+    Engine, GoBack, Keep, Limit, MaintenanceMode, OnDeploy, Period, Phase, RestoreMode, Strategy,
+};
 
 /// Why a text is not a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +91,7 @@ show_by_display!(
     MaintenanceMode,
     OnDeploy,
     GoBack,
+    Phase,
     RestoreMode,
     Strategy,
     Engine,
@@ -151,6 +154,11 @@ fn choice<T: Copy + Display>(text: &str, all: &[T]) -> Result<T, Fault> {
 /// What an alert may do.
 pub fn restore_mode(text: &str) -> Result<RestoreMode, Fault> {
     choice(text, &RestoreMode::ALL)
+}
+
+/// When a check is asked.
+pub fn phase(text: &str) -> Result<Phase, Fault> {
+    choice(text, &Phase::ALL)
 }
 
 /// Where a restore builds.

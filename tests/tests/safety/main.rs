@@ -8,6 +8,7 @@
 )]
 
 mod alerts;
+mod before;
 mod clients;
 mod commands;
 mod data;

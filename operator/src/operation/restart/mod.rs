@@ -1,4 +1,4 @@
-//! Restart: claim ↩ · plan ↩ · stop ↩ (what needs it first) · start ↩ (each healthy before the next) · roll ↩ · release.
+//! Restart: claim ↩ · preflight ↩ · plan ↩ · stop ↩ (what needs it first) · start ↩ (each healthy before the next) · roll ↩ · release.
 //!
 //! Invariants: a service stops once everything that needs it and stops as well has; it starts once everything that it needs is
 //! up and has passed its checks; whatever goes wrong, every service that was stopped is started again with the spec that it
@@ -22,7 +22,7 @@ use super::journal::Compensation;
 use super::record::{Operation, State, StepState, Work};
 use super::restore::{cut, trial};
 use super::saga::{Cx, Fault, Progress, Saga, Unwound, Wait};
-use super::{backup, canary, claim, clients, freeze, frozen, point, sleeper, work};
+use super::{backup, before, canary, claim, clients, freeze, frozen, point, sleeper, work};
 use crate::swarm::object::Service;
 
 /// The saga.
@@ -33,6 +33,8 @@ pub struct Restart;
 pub enum Step {
     /// One operation holds the services.
     Claim,
+    /// What must not be interrupted is not under way, as far as the checks of all that is touched tell.
+    Preflight,
     /// What stops, what is replaced as it runs, and how, is frozen.
     Plan,
     /// Everything that stops has stopped.
@@ -45,7 +47,8 @@ pub enum Step {
     Release,
 }
 
-const STEPS: [Step; 6] = [Step::Claim, Step::Plan, Step::Stop, Step::Start, Step::Roll, Step::Release];
+const STEPS: [Step; 7] =
+    [Step::Claim, Step::Preflight, Step::Plan, Step::Stop, Step::Start, Step::Roll, Step::Release];
 /// A rollout that somebody else began is looked at this often.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -88,6 +91,7 @@ impl super::journal::Step for Step {
     fn name(self) -> &'static str {
         match self {
             Step::Claim => "claim",
+            Step::Preflight => "preflight",
             Step::Plan => "plan",
             Step::Stop => clients::STEP,
             Step::Start => "start",
@@ -98,7 +102,9 @@ impl super::journal::Step for Step {
 
     fn compensation(self) -> Compensation {
         match self {
-            Step::Claim | Step::Plan | Step::Stop | Step::Start | Step::Roll => Compensation::Undo,
+            Step::Claim | Step::Preflight | Step::Plan | Step::Stop | Step::Start | Step::Roll => {
+                Compensation::Undo
+            }
             Step::Release => Compensation::Nothing,
         }
     }
@@ -118,6 +124,10 @@ impl Saga for Restart {
     async fn run(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         match step {
             Step::Claim => take(cx).await,
+            Step::Preflight => {
+                let services = cx.out::<Claimed>("claim")?.services;
+                before::ask(cx, &services).await
+            }
             Step::Plan => plan(cx).await,
             Step::Stop => clients::stopped_in_turn(cx, &load(cx).await?.clients, late).await,
             Step::Start => start(cx).await,
@@ -134,7 +144,9 @@ impl Saga for Restart {
                 Ok(Progress::done())
             }
             Step::Stop => back_up(cx).await,
-            Step::Start => Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait)),
+            Step::Preflight | Step::Start => {
+                Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait))
+            }
             Step::Roll => {
                 if let Some(wait) = work::abandon(cx).await? {
                     return Ok(Progress::Wait(wait));

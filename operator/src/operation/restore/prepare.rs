@@ -300,19 +300,22 @@ pub async fn check(cx: &mut Cx<'_>, frozen: &Frozen, database: &str, key: &str) 
     if frozen.checks.is_empty() {
         return Ok(Checked::Passed);
     }
-    check_all(cx, frozen, database, frozen.checks.clone(), key).await
+    check_all(cx, &frozen.target, database, frozen.checks.clone(), key).await
 }
 
 /// Runs these checks in a database, or in the server where the data is a directory.
-pub(super) async fn check_all(
+///
+/// # Errors
+/// What the engine says.
+pub(in crate::operation) async fn check_all(
     cx: &mut Cx<'_>,
-    frozen: &Frozen,
+    target: &Target,
     name: &str,
     checks: Vec<SqlCheck>,
     key: &str,
 ) -> Result<Checked, Fault> {
-    let connect = frozen.target.access.connect.clone();
-    let task = match &frozen.target.data {
+    let connect = target.access.connect.clone();
+    let task = match &target.data {
         Data::Directory(directory) => Task::DataChecks(DataChecks {
             engine: directory.engine.runner(),
             connect,
@@ -328,7 +331,7 @@ pub(super) async fn check_all(
             Task::SqlChecks(SqlChecks { connect, database: name.to_owned(), checks })
         }
     };
-    let order = Order { key, target: &frozen.target, task, store: None, data: false };
+    let order = Order { key, target, task, store: None, data: false };
     match work::run(cx, &order).await? {
         Outcome::Wait(wait) => Ok(Checked::Wait(Progress::Wait(wait))),
         Outcome::Failed(fault) => Ok(Checked::Unable(fault)),

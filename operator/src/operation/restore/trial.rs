@@ -239,7 +239,7 @@ pub(in crate::operation) async fn check_client(
     }
 }
 
-/// Runs a client's network checks by a job on its networks. `None` = all have passed.
+/// Runs a client's network checks by a job on its networks, until they pass or their time is over. `None` = all have passed.
 pub(super) async fn run_net_checks(
     cx: &mut Cx<'_>,
     client: &Client,
@@ -247,10 +247,24 @@ pub(super) async fn run_net_checks(
     checks: Vec<NetCheck>,
     key: &str,
 ) -> Result<Option<Progress>, Fault> {
-    let deadline_s = cx.env.settings.check_deadline.as_secs();
+    let within = cx.env.settings.check_deadline;
+    net_checks_within(cx, client, spec, NetChecks { checks, deadline_s: within.as_secs() }, key).await
+}
+
+/// As [`run_net_checks`], within a time of its own; without one they are asked once.
+///
+/// # Errors
+/// When one does not pass, or what the engine says.
+pub(in crate::operation) async fn net_checks_within(
+    cx: &mut Cx<'_>,
+    client: &Client,
+    spec: &Value,
+    checks: NetChecks,
+    key: &str,
+) -> Result<Option<Progress>, Fault> {
     let target = Target::without_data(&client.name, &client.id, spec);
     let target = Target { has_image: client.nodes.clone(), ..target };
-    let task = Task::NetChecks(NetChecks { checks, deadline_s });
+    let task = Task::NetChecks(checks);
     let order = Order { key, target: &target, task, store: None, data: false };
     match work::run(cx, &order).await? {
         Outcome::Wait(wait) => Ok(Some(Progress::Wait(soon(wait)))),

@@ -1,4 +1,4 @@
-//! Update: claim ↩ · plan ↩ · backup ↩ (of the data, where there is any) · apply ↩ · check ↩ · watch ↩ · release.
+//! Update: claim ↩ · preflight ↩ · plan ↩ · backup ↩ (of the data, where there is any) · apply ↩ · check ↩ · watch ↩ · release.
 //!
 //! ```text
 //! apply: base ──▶ new image under lent settings ──▶ new image     (each over the version that was read)
@@ -29,7 +29,7 @@ use super::journal::Compensation;
 use super::record::{Operation, State, Work};
 use super::restore::{prepare, trial};
 use super::saga::{Cx, Fault, Progress, Saga, Unwound};
-use super::{backup, canary, claim, desk, freeze, frozen, point, restart, sleeper, work};
+use super::{backup, before, canary, claim, desk, freeze, frozen, point, restart, sleeper, work};
 use crate::swarm::error::Error;
 use crate::swarm::object::Service;
 use crate::swarm::spec;
@@ -42,6 +42,8 @@ pub struct Update;
 pub enum Step {
     /// One operation holds the service.
     Claim,
+    /// What must not be interrupted is not under way, as far as the service's checks tell.
+    Preflight,
     /// What stands there, and what is written over it, is frozen.
     Plan,
     /// The data is backed up.
@@ -56,8 +58,16 @@ pub enum Step {
     Release,
 }
 
-const STEPS: [Step; 7] =
-    [Step::Claim, Step::Plan, Step::Backup, Step::Apply, Step::Check, Step::Watch, Step::Release];
+const STEPS: [Step; 8] = [
+    Step::Claim,
+    Step::Preflight,
+    Step::Plan,
+    Step::Backup,
+    Step::Apply,
+    Step::Check,
+    Step::Watch,
+    Step::Release,
+];
 
 /// The frozen plan. A whole spec stands in it, so it is never printed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -88,6 +98,7 @@ impl super::journal::Step for Step {
     fn name(self) -> &'static str {
         match self {
             Step::Claim => "claim",
+            Step::Preflight => "preflight",
             Step::Plan => "plan",
             Step::Backup => "backup",
             Step::Apply => "apply",
@@ -99,9 +110,13 @@ impl super::journal::Step for Step {
 
     fn compensation(self) -> Compensation {
         match self {
-            Step::Claim | Step::Plan | Step::Backup | Step::Apply | Step::Check | Step::Watch => {
-                Compensation::Undo
-            }
+            Step::Claim
+            | Step::Preflight
+            | Step::Plan
+            | Step::Backup
+            | Step::Apply
+            | Step::Check
+            | Step::Watch => Compensation::Undo,
             Step::Release => Compensation::Nothing,
         }
     }
@@ -123,6 +138,10 @@ impl Saga for Update {
             Step::Claim => {
                 let service = cx.op.intent.service.clone();
                 claim::take(cx, &[service]).await
+            }
+            Step::Preflight => {
+                let services = [cx.op.intent.service.clone()];
+                before::ask(cx, &services).await
             }
             Step::Plan => plan(cx).await,
             Step::Backup => match load(cx).await?.data {
@@ -158,7 +177,7 @@ impl Saga for Update {
                 None => Ok(Progress::done()),
             },
             Step::Apply => apply::undo(cx, &load(cx).await?).await,
-            Step::Check | Step::Watch => {
+            Step::Preflight | Step::Check | Step::Watch => {
                 Ok(work::abandon(cx).await?.map_or_else(Progress::done, Progress::Wait))
             }
             Step::Release => Ok(Progress::done()),
@@ -186,7 +205,7 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if let Some(frozen) = frozen::find::<Frozen>(cx.engine(), &cx.op.id).await? {
         return Ok(summary(&frozen));
     }
-    let Work::Update { image, monitor_s, force } = cx.op.intent.work.clone() else {
+    let Work::Update { image, monitor_s, force, .. } = cx.op.intent.work.clone() else {
         return Err(Fault::failed("this is no update"));
     };
     let service = freeze::service(cx).await?;

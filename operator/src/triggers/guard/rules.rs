@@ -63,9 +63,8 @@ fn disturbing(s: &Situation) -> impl Iterator<Item = &Operation> {
         | Work::Maintenance { .. }
         | Work::Rollback { .. }
         | Work::Sleep { .. }
-        | Work::Wake
-        | Work::Restart { .. } => true,
-        Work::Update { .. } => !lets_go(o),
+        | Work::Wake => true,
+        Work::Restart { .. } | Work::Update { .. } => !lets_go(o),
         Work::Backup
         | Work::Drill { .. }
         | Work::Expire
@@ -78,10 +77,12 @@ fn disturbing(s: &Situation) -> impl Iterator<Item = &Operation> {
 
 /// Whether it lets go as soon as a restore is asked for.
 fn lets_go(op: &Operation) -> bool {
+    let is_in = |step| op.journal.step(step).is_some_and(|r| r.state == StepState::Started);
     match op.intent.work {
         Work::Drill { .. } => true,
-        // What it changed is up, and is only watched.
-        Work::Update { .. } => op.journal.step("watch").is_some_and(|r| r.state == StepState::Started),
+        // Nothing is changed yet while it asks; what was changed is up while it is only watched.
+        Work::Restart { .. } => is_in("preflight"),
+        Work::Update { .. } => is_in("preflight") || is_in("watch"),
         _ => false,
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::fixture::*;
 use super::history::{MOST_MEMBERS, Phase};
 use super::*;
-use crate::operation::record::{OpId, State, Trigger, Work};
+use crate::operation::record::{Manner, OpId, State, StepState, Trigger, Work};
 use crate::policy::{CheckProbe, RestoreMode, Strategy};
 use crate::swarm::object::Config;
 use crate::triggers::alertmanager::Status;
@@ -291,7 +291,8 @@ fn an_alert_born_inside_our_own_operation_is_ours_and_later_a_persons() {
 
 #[test]
 fn an_update_that_is_only_watched_keeps_no_alert_waiting() {
-    let work = || Work::Update { image: "postgres:17.1".to_owned(), monitor_s: None, force: false };
+    let work =
+        || Work::Update { image: "postgres:17.1".to_owned(), monitor_s: None, force: false, wait_s: None };
     let mut s = situation();
     s.operations.push(by_hand(work(), State::Running, 0, None));
     assert!(matches!(s.hears(&fires(30), 31), Decision::OwnOperation { until: None, .. }));
@@ -300,6 +301,21 @@ fn an_update_that_is_only_watched_keeps_no_alert_waiting() {
     op.journal.step_mut("watch", at(10));
     watched.operations.push(op);
     assert!(matches!(watched.hears(&fires(30), 31), Decision::Start { .. }));
+}
+
+#[test]
+fn a_restart_that_waits_for_the_checks_before_it_keeps_no_alert_waiting() {
+    let (whole, manner) = (false, Manner::Fitting);
+    let work = Work::Restart { whole, manner, force: false, flush: Vec::new(), wait_s: Some(600) };
+    let mut op = by_hand(work, State::Running, 0, None);
+    op.journal.step_mut("preflight", at(10));
+    let mut s = situation();
+    s.operations.push(op.clone());
+    assert!(matches!(s.hears(&fires(30), 31), Decision::Start { .. }));
+    op.journal.step_mut("preflight", at(20)).state = StepState::Done;
+    let mut begun = situation();
+    begun.operations.push(op);
+    assert!(matches!(begun.hears(&fires(30), 31), Decision::OwnOperation { until: None, .. }));
 }
 
 #[test]

@@ -273,7 +273,7 @@ async fn answers(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Option<Progress>, F
     checks.extend(frozen.checks.clone());
     let mut serving: Serving = cx.scratch()?;
     let key = format!("ask{}", serving.asked);
-    match check_all(cx, frozen, &frozen.target.database, checks, &key).await? {
+    match check_all(cx, &frozen.target, &frozen.target.database, checks, &key).await? {
         Checked::Wait(progress) => Ok(Some(progress)),
         Checked::Passed => Ok(None),
         // A server that still starts cannot be asked.
