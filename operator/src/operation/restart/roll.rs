@@ -190,7 +190,8 @@ async fn undo_one(
     rolled: Rolled,
 ) -> Result<Option<Wait>, Fault> {
     if spec::force_update(&service.spec) == rolled.count && mark(&service.spec) == rolled.template {
-        let mut wanted = given_back(service, &rolled);
+        // Under the settings that were lent: its own may let the old task stop first. They go back after that.
+        let mut wanted = service.spec.clone();
         put(&mut wanted["TaskTemplate"], "ForceUpdate", &rolled.was);
         let back = Some(cx.now());
         journal(cx, name, Rolled { back, ..rolled }).await?;
