@@ -47,11 +47,12 @@ proptest! {
     #[test]
     fn a_label_that_is_understood_and_no_default_changes_something(all in any_labels()) {
         for key in all.keys().filter(|key| is_ours(key)) {
-            // A page that is off, a section that is off, or a service that is not enabled (where something says so) hides its
-            // settings on purpose.
+            // A page or a waker that is off, a section that is off, or a service that is not enabled (where something says so)
+            // hides its settings on purpose.
             let parsed = parse(&all);
             let hidden = keys::find(key).is_none_or(|(spec, _)| parsed.is_off(spec.section)
                 || (spec.section == Section::Maintenance && parsed.policy.maintenance.is_none())
+                || (key.starts_with("skep.scale.wake.") && all.get("skep.scale.wake").is_some_and(|wake| wake == "false"))
                 || (spec.section == Section::Update && !parsed.policy.enabled)
                 || parsed.is_off(Section::Data));
             prop_assert!(hidden || is_told(&all, key), "{} has no effect and no problem", key);
