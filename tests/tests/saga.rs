@@ -21,6 +21,7 @@ enum Kind {
     Drill,
     FilesDrill,
     BrokerDrill,
+    MongodbDrill,
     VolumeDrill,
     Maintenance,
     Sleep,
@@ -95,6 +96,7 @@ impl Kind {
             | Kind::Volume
             | Kind::VolumeDrill
             | Kind::BrokerDrill
+            | Kind::MongodbDrill
             | Kind::FilesLayout
             | Kind::CommandBackup => 5,
             Kind::StagedBeside | Kind::StagedInPlace | Kind::StagedFiles | Kind::StagedDrill => 5,
@@ -103,7 +105,7 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 51] = [
+const KINDS: [Kind; 52] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -113,6 +115,7 @@ const KINDS: [Kind; 51] = [
     Kind::Drill,
     Kind::FilesDrill,
     Kind::BrokerDrill,
+    Kind::MongodbDrill,
     Kind::VolumeDrill,
     Kind::Maintenance,
     Kind::Sleep,
@@ -224,6 +227,7 @@ async fn scene(kind: Kind) -> Scene {
         Kind::FilesDrill => Scene::drill(ShopOptions::files("mariadb")).await,
         Kind::VolumeDrill => Scene::drill(ShopOptions::files("volume")).await,
         Kind::BrokerDrill => Scene::drill(ShopOptions::files("rabbitmq")).await,
+        Kind::MongodbDrill => Scene::drill(ShopOptions::files("mongodb")).await,
         Kind::Maintenance => Scene::maintenance(ShopOptions::default(), Duration::from_secs(20)).await,
         Kind::Sleep => Scene::sleep(proxy_mode()).await,
         Kind::Wake => Scene::wake(proxy_mode()).await,
@@ -394,6 +398,8 @@ for_each_kind! {
     a_drill_of_a_volume_goes_back_when_any_write_fails: Kind::VolumeDrill, fails;
     a_drill_of_a_broker_survives_death_after_every_write: Kind::BrokerDrill, dies_after;
     a_drill_of_a_broker_goes_back_when_any_write_fails: Kind::BrokerDrill, fails;
+    a_drill_of_a_mongodb_survives_death_after_every_write: Kind::MongodbDrill, dies_after;
+    a_drill_of_a_mongodb_goes_back_when_any_write_fails: Kind::MongodbDrill, fails;
     maintenance_survives_death_before_every_write: Kind::Maintenance, dies_before;
     maintenance_survives_death_after_every_write: Kind::Maintenance, dies_after;
     maintenance_survives_every_write_twice: Kind::Maintenance, repeats;

@@ -152,7 +152,8 @@ impl By {
     pub const fn scratch(&self) -> Option<ScratchServer> {
         match self {
             By::Rabbitmq => Some(ScratchServer::Rabbitmq),
-            By::Commands(_) | By::Mongodb => None,
+            By::Mongodb => Some(ScratchServer::Mongodb),
+            By::Commands(_) => None,
         }
     }
 

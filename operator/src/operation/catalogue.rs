@@ -214,6 +214,14 @@ impl Shown {
         if checks > 0 || is_compared { Shown::Proved } else { Shown::Loads }
     }
 
+    /// As [`Shown::of`], where a drill loaded it: of a MongoDB it compares every document, which a restore only counts.
+    pub fn of_drill(data: &Data, checks: usize) -> Shown {
+        match data {
+            Data::Command(data) if data.by == By::Mongodb => Shown::Proved,
+            other => Shown::of(other, checks),
+        }
+    }
+
     const fn label(self) -> &'static str {
         match self {
             Shown::Loads => LOADED,
@@ -505,6 +513,16 @@ mod tests {
         assert_eq!(ids(candidates(&all, "shop_db", Some("going"), until)), [] as [String; 0]);
         assert_eq!(ids(candidates(&all, "shop_db", Some("spoilt"), until)), [] as [String; 0]);
         assert_eq!(ids(candidates(&all, "other_db", None, until)), [] as [String; 0]);
+    }
+
+    #[test]
+    fn of_a_mongodb_a_drill_compares_every_document_and_a_restore_only_counts_them() {
+        let data = |by: By| Data::Command(crate::engines::Commands { by, mounts: Vec::new() });
+        let mongodb = data(By::Mongodb);
+        assert_eq!((Shown::of(&mongodb, 0), Shown::of_drill(&mongodb, 0)), (Shown::Loads, Shown::Proved));
+        let broker = data(By::Rabbitmq);
+        assert_eq!((Shown::of(&broker, 0), Shown::of_drill(&broker, 0)), (Shown::Proved, Shown::Proved));
+        assert_eq!(Shown::of_drill(&Data::Postgres, 0), Shown::Loads);
     }
 
     fn config(entry: &Entry) -> Config {

@@ -1,8 +1,10 @@
 //! What a drill would do.
 
+use skep_runner::task::ScratchServer;
+
 use super::explain::Draft;
 use super::words::{ago, exact, size};
-use crate::engines::{By, Data, DirectoryEngine};
+use crate::engines::{Data, DirectoryEngine};
 use crate::operation::catalogue::{Backup, Entry, Shown, to_drill};
 use crate::operation::drill::{NO_CHECK, NO_DRILL, scratch_name, scratch_side};
 use crate::operation::record::Work;
@@ -21,10 +23,17 @@ pub(super) fn drill(draft: &mut Draft<'_>, work: &Work) {
             "whether there is room: 1.2 × the size of the data, and a tenth of the file system",
         ),
         Data::Command(data) => match data.by.scratch() {
-            Some(_) => (
+            Some(server) => (
                 "a server of the job's own: begun empty in the same image, on no network of the service, gone with the job"
                     .to_owned(),
-                "whether the image's server starts so, and knows every plugin that the backup needs",
+                match server {
+                    ScratchServer::Rabbitmq => {
+                        "whether the image's server starts so, and knows every plugin that the backup needs"
+                    }
+                    ScratchServer::Mongodb => {
+                        "whether the image's server starts so, and whether there is room on the node: 1.2 × the size of the archive and half a GiB, and a tenth of the file system"
+                    }
+                },
             ),
             None => {
                 draft.refuse(NO_DRILL);
@@ -38,12 +47,17 @@ pub(super) fn drill(draft: &mut Draft<'_>, work: &Work) {
     };
     let at = if data.directory().is_some() { "on a scratch server" } else { "in the scratch database" };
     let mut checks: Vec<String> = policy.data_checks().map(|c| format!("{} (SQL): {at}", c.name)).collect();
-    let shown = Shown::of(&data, checks.len());
+    let shown = Shown::of_drill(&data, checks.len());
     if data.directory().is_some_and(|d| d.engine == DirectoryEngine::Volume) {
         checks.push("every file is compared with the archive".to_owned());
     }
-    if matches!(&data, Data::Command(data) if data.by == By::Rabbitmq) {
-        checks.push("every definition is compared with the backup".to_owned());
+    if let Data::Command(data) = &data {
+        checks.extend(data.by.scratch().map(|server| match server {
+            ScratchServer::Rabbitmq => "every definition is compared with the backup".to_owned(),
+            ScratchServer::Mongodb => {
+                "every collection is counted, and every document is compared with the backup".to_owned()
+            }
+        }));
     }
     let count = checks.len();
     draft.fact("Checks", checks);

@@ -478,7 +478,7 @@ impl Engine {
 
     /// Whether a backup of it can be tried somewhere else than in the live service.
     pub const fn has_drill(self) -> bool {
-        !matches!(self, Engine::Command | Engine::Mongodb)
+        !matches!(self, Engine::Command)
     }
 }
 

@@ -64,6 +64,7 @@ pub(crate) fn drill(job: &Job, task: &CommandDrill) -> Result<Report> {
     let whole = only_one(job, engine, stored)?;
     match server {
         ScratchServer::Rabbitmq => rabbitmq::drill(job, &whole),
+        ScratchServer::Mongodb => mongodb::drill(job, &whole),
     }
 }
 

@@ -10,6 +10,7 @@
 //! read; memory is that of one document.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher as _};
 use std::io::Read;
 
 use crate::error::{Error, Result};
@@ -18,6 +19,10 @@ const MAGIC: [u8; 4] = 0x8199_e26d_u32.to_le_bytes();
 const TERMINATOR: i32 = -1;
 /// Largest document that is read, in bytes: 16 MiB, and what the server's own wrapping of one may add.
 const LARGEST: i32 = (16 << 20) + (16 << 10);
+/// What the documents of a collection of measurements are under.
+pub(super) const BUCKETS: &str = "system.buckets.";
+/// The type of such a collection.
+const MEASUREMENTS: &str = "timeseries";
 /// The ECMA polynomial, its bits reversed.
 const POLYNOMIAL: u64 = 0xC96C_5795_D787_0F42;
 
@@ -30,6 +35,8 @@ pub(super) struct Archive {
     pub(super) tool_version: String,
     /// Its collections, with the number of documents in each.
     pub(super) collections: BTreeMap<(String, String), u64>,
+    /// What the documents of each come to in whatever order they stand, as this process alone knows it.
+    pub(super) digests: BTreeMap<(String, String), u64>,
 }
 
 /// Fields of a document that says what others are.
@@ -39,9 +46,11 @@ struct Fields {
     numbers: BTreeMap<String, i64>,
 }
 
+#[derive(Default)]
 struct Collection {
     documents: u64,
     crc: u64,
+    digest: u64,
     has_ended: bool,
 }
 
@@ -58,10 +67,14 @@ pub(super) fn read(mut from: impl Read) -> Result<Archive> {
         _ => return Err(no("it has no header")),
     };
     let mut found = BTreeMap::new();
+    let mut measured = Vec::new();
     while expected(next(&mut from, &mut document)?)? {
-        let name = Fields::of(&document)?.name()?;
-        let new = Collection { documents: 0, crc: 0, has_ended: false };
-        if found.insert(name, new).is_some() {
+        let fields = Fields::of(&document)?;
+        let name = fields.name()?;
+        if fields.texts.get("type").is_some_and(|kind| kind == MEASUREMENTS) {
+            measured.push(name.clone());
+        }
+        if found.insert(name, Collection::default()).is_some() {
             return Err(no("it announces a collection twice"));
         }
     }
@@ -73,8 +86,7 @@ pub(super) fn read(mut from: impl Read) -> Result<Archive> {
         let head = Fields::of(&document)?;
         let name = head.name()?;
         // What is not announced has no metadata, and is restored all the same.
-        let new = || Collection { documents: 0, crc: 0, has_ended: false };
-        let collection = found.entry(name).or_insert_with(new);
+        let collection: &mut Collection = found.entry(name).or_default();
         if collection.has_ended {
             return Err(no("a collection goes on after its end"));
         }
@@ -85,12 +97,20 @@ pub(super) fn read(mut from: impl Read) -> Result<Archive> {
             }
             collection.documents += 1;
             collection.crc = crc(&table, collection.crc, &document);
+            collection.digest = collection.digest.wrapping_add(digest(&document));
         }
         if ends {
             collection.has_ended = true;
             if head.numbers.get("CRC").copied() != Some(collection.crc.cast_signed()) {
                 return Err(no("the checksum of a collection is another one"));
             }
+        }
+    }
+    // Measurements are announced by their name, and what they are made of has another one.
+    for (database, name) in measured {
+        let buckets = (database.clone(), format!("{BUCKETS}{name}"));
+        if found.get(&buckets).is_some_and(|buckets| buckets.has_ended) {
+            found.remove(&(database, name));
         }
     }
     if let Some(((database, name), _)) = found.iter().find(|(_, collection)| !collection.has_ended) {
@@ -100,6 +120,7 @@ pub(super) fn read(mut from: impl Read) -> Result<Archive> {
     Ok(Archive {
         server_version: text("server_version"),
         tool_version: text("tool_version"),
+        digests: found.iter().map(|(name, collection)| (name.clone(), collection.digest)).collect(),
         collections: found.into_iter().map(|(name, collection)| (name, collection.documents)).collect(),
     })
 }
@@ -184,6 +205,12 @@ impl Fields {
         let text = |name: &str| self.texts.get(name).cloned();
         text("db").zip(text("collection")).ok_or_else(|| no("a part of it has no name"))
     }
+}
+
+fn digest(document: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(document);
+    hasher.finish()
 }
 
 fn table() -> [u64; 256] {
@@ -293,6 +320,40 @@ mod tests {
         let counts: Vec<_> =
             read.collections.iter().map(|((_, name), count)| (name.as_str(), *count)).collect();
         assert_eq!(counts, [("orders", 2), ("users", 0)]);
+    }
+
+    #[test]
+    fn measurements_are_announced_by_one_name_and_written_under_another() {
+        let end = TERMINATOR.to_le_bytes().to_vec();
+        let announced = [("db", "shop"), ("collection", "heat"), ("metadata", "{}"), ("type", "timeseries")];
+        let announced = document(&announced.map(|(name, text)| Field::Text(name, text)));
+        let begun =
+            [MAGIC.to_vec(), document(&[Field::Text("version", "0.1")]), announced, end.clone()].concat();
+        let bucket = document(&[Field::Long("_id", 1)]);
+        let of_buckets = crc(&table(), 0, &bucket);
+        let name = "system.buckets.heat";
+        let written = [head(name, false, 0), bucket, end.clone(), head(name, true, of_buckets), end].concat();
+        let read = read([begun.clone(), written].concat().as_slice()).unwrap();
+        let names: Vec<_> =
+            read.collections.iter().map(|((_, name), count)| (name.as_str(), *count)).collect();
+        assert_eq!(names, [(name, 1)]);
+        assert!(super::read(begun.as_slice()).is_err(), "nothing of it was written");
+    }
+
+    #[test]
+    fn a_digest_is_that_of_the_documents_in_whatever_order() {
+        let end = TERMINATOR.to_le_bytes().to_vec();
+        let order = |n: i64| document(&[Field::Long("_id", n)]);
+        let held = |all: &[i64]| {
+            let all: Vec<u8> = all.iter().flat_map(|n| order(*n)).collect();
+            let sum = crc(&table(), 0, &all);
+            let begun = [MAGIC.to_vec(), document(&[Field::Text("version", "0.1")]), end.clone()].concat();
+            let rest = [head("orders", false, 0), all, end.clone(), head("orders", true, sum), end.clone()];
+            read([begun, rest.concat()].concat().as_slice()).unwrap().digests
+        };
+        assert_eq!(held(&[1, 2, 3]), held(&[3, 1, 2]));
+        assert_ne!(held(&[1, 2, 3]), held(&[1, 2, 4]));
+        assert_ne!(held(&[1, 2, 2]), held(&[1, 2]));
     }
 
     #[test]

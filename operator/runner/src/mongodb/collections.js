@@ -14,7 +14,9 @@ for (const name of names) {
     }
     const plain = !one.type || one.type === 'collection';
     const count = plain ? Number(database.runCommand({ count: one.name }).n) : -1;
-    told.push([name, one.name, count]);
+    const indexes = plain ? database.getCollection(one.name).getIndexes() : [];
+    told.push([name, one.name, count, indexes.some((index) => index.expireAfterSeconds !== undefined)]);
   }
 }
-print('skep:' + JSON.stringify({ version: server.version(), collections: told }));
+const path = given.path ? server.adminCommand({ getCmdLineOpts: 1 }).parsed.storage.dbPath : undefined;
+print('skep:' + JSON.stringify({ version: server.version(), collections: told, path }));

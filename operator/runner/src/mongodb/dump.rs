@@ -34,7 +34,7 @@ pub(crate) fn dump(job: &Job, connect: &Connect, folder: &Folder) -> Result<DirD
     drop(tee);
     tool.finish().map_err(server::told)?;
     drained.map_err(Error::io("cannot keep what mongodump prints"))?;
-    let Archive { server_version, tool_version, collections } = read?;
+    let Archive { server_version, tool_version, collections, .. } = read?;
     let artefact = draft.publish()?;
     let contents = Contents {
         size: artefact.size,

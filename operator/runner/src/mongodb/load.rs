@@ -3,9 +3,9 @@
 //! `mongorestore --drop` puts each collection of the archive in place of the live one, and leaves those that the archive
 //! does not have: they are dropped afterwards, by the shell.
 
-use super::archive::Archive;
+use super::archive::{Archive, BUCKETS};
 use super::dump::held;
-use super::server::{self, Kept, Live, Server};
+use super::server::{self, Count, Kept, Live, Server};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::store::Whole;
@@ -14,8 +14,6 @@ use crate::tool::Tool;
 
 /// What a load leaves alone: accounts and roles, and what a server keeps for itself.
 const LEFT_ALONE: [&str; 2] = ["admin", "config"];
-/// What the documents of a collection of measurements are under.
-const BUCKETS: &str = "system.buckets.";
 /// Most differences that a message names.
 const TOLD: usize = 5;
 
@@ -23,10 +21,14 @@ const TOLD: usize = 5;
 pub(crate) fn load(job: &Job, connect: &Connect, whole: &Whole) -> Result<()> {
     let server = Server::reach(job, connect)?;
     let archive = held(whole)?;
-    let kept = kept(&archive);
     // Before anything is touched: there is a shell, it may log in, and this server is new enough.
     let live = server.holds()?;
     fits(&archive, &live)?;
+    into(job, &server, &archive, whole)
+}
+
+/// Loads an archive that was read in full into a server that it fits, and compares.
+pub(super) fn into(job: &Job, server: &Server, archive: &Archive, whole: &Whole) -> Result<()> {
     let mut command = server.tool("mongorestore")?;
     command.args(["--archive", "--drop", "--stopOnError"]);
     for database in LEFT_ALONE {
@@ -34,18 +36,20 @@ pub(crate) fn load(job: &Job, connect: &Connect, whole: &Whole) -> Result<()> {
     }
     Tool::feed(job, "restore", &mut command, whole).map_err(server::told)?;
     whole.is_untouched()?;
-    compared(&archive, &server.drop_all_but(&kept)?)
+    compared(archive, &server.drop_all_but(&kept(archive))?)
+}
+
+/// The name under which a load brings a collection of an archive, if it does.
+pub(super) fn loaded<'a>(database: &str, collection: &'a str) -> Option<&'a str> {
+    let name = collection.strip_prefix(BUCKETS).unwrap_or(collection);
+    (!LEFT_ALONE.contains(&database) && !name.starts_with("system.")).then_some(name)
 }
 
 /// The collections of an archive that a load brings, by database.
 fn kept(archive: &Archive) -> Kept {
     let mut kept = Kept::new();
     for (database, collection) in archive.collections.keys() {
-        if LEFT_ALONE.contains(&database.as_str()) {
-            continue;
-        }
-        let name = collection.strip_prefix(BUCKETS).unwrap_or(collection);
-        if !name.starts_with("system.") {
+        if let Some(name) = loaded(database, collection) {
             kept.entry(database.clone()).or_default().insert(name.to_owned());
         }
     }
@@ -53,7 +57,7 @@ fn kept(archive: &Archive) -> Kept {
 }
 
 /// Whether a server may take an archive.
-fn fits(archive: &Archive, live: &Live) -> Result<()> {
+pub(super) fn fits(archive: &Archive, live: &Live) -> Result<()> {
     let version = |text: &str| -> Option<(u32, u32)> {
         let mut parts = text.split('.').map(|part| part.parse().ok());
         Some((parts.next()??, parts.next()??))
@@ -77,8 +81,11 @@ fn compared(archive: &Archive, live: &Live) -> Result<()> {
             let wanted = archive.collections.get(&(database.clone(), name.clone()));
             match (found, wanted) {
                 (None, _) => wrong.push(format!("{database}.{name} is missing")),
-                (Some(Some(found)), Some(wanted)) if found != wanted => {
+                (Some(Count::Of(found)), Some(wanted)) if found != wanted => {
                     wrong.push(format!("{database}.{name} has {found} documents instead of {wanted}"));
+                }
+                (Some(Count::Fading(found)), Some(wanted)) if found > wanted => {
+                    wrong.push(format!("{database}.{name} has {found} documents, more than {wanted}"));
                 }
                 _ => {}
             }
@@ -109,10 +116,10 @@ mod tests {
         Archive { server_version: version.into(), collections, ..Archive::default() }
     }
 
-    fn live(counts: &[(&str, &str, Option<u64>)]) -> Live {
+    fn live(counts: &[(&str, &str, Count)]) -> Live {
         let collections =
             counts.iter().map(|(db, name, count)| (((*db).into(), (*name).into()), *count)).collect();
-        Live { version: "6.0.5".into(), collections }
+        Live { version: "6.0.5".into(), collections, path: None }
     }
 
     #[test]
@@ -127,15 +134,21 @@ mod tests {
                 ("admin", "system.users", 1),
             ],
         );
-        let whole = [("shop", "orders", Some(3)), ("shop", "recent", None), ("shop", "heat", None)];
+        let whole =
+            [("shop", "orders", Count::Of(3)), ("shop", "recent", Count::Not), ("shop", "heat", Count::Not)];
         compared(&archive, &live(&whole)).unwrap();
-        let why = |found: &[(&str, &str, Option<u64>)]| compared(&archive, &live(found)).unwrap_err().chain();
+        let why = |found: &[(&str, &str, Count)]| compared(&archive, &live(found)).unwrap_err().chain();
         assert!(why(&whole[..2]).contains("shop.heat is missing"));
         assert!(
-            why(&[("shop", "orders", Some(2)), whole[1], whole[2]])
+            why(&[("shop", "orders", Count::Of(2)), whole[1], whole[2]])
                 .contains("shop.orders has 2 documents instead of 3")
         );
-        assert!(why(&[&whole[..], &[("more", "x", Some(1))]].concat()).contains("more.x is still there"));
+        assert!(
+            why(&[&whole[..], &[("more", "x", Count::Of(1))]].concat()).contains("more.x is still there")
+        );
+        // What has expired since the backup goes as soon as its index is there.
+        compared(&archive, &live(&[("shop", "orders", Count::Fading(1)), whole[1], whole[2]])).unwrap();
+        assert!(why(&[("shop", "orders", Count::Fading(4)), whole[1], whole[2]]).contains("more than 3"));
     }
 
     #[test]

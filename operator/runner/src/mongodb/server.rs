@@ -21,13 +21,15 @@ const SCRIPT: &str = include_str!("collections.js");
 const MARK: &str = "skep:";
 /// Where accounts are.
 const ACCOUNTS: &str = "admin";
+/// Where a server of the job's own listens.
+pub(super) const LOOPBACK: &str = "127.0.0.1";
 
 /// Names of collections by database.
 pub(super) type Kept = BTreeMap<String, BTreeSet<String>>;
 
 /// A server, and files for the programs that speak to it.
-pub(super) struct Server<'a> {
-    connect: &'a Connect,
+pub(super) struct Server {
+    connect: Connect,
     password: Option<String>,
     home: Home,
 }
@@ -37,22 +39,37 @@ pub(super) struct Server<'a> {
 pub(super) struct Live {
     /// Its version.
     pub(super) version: String,
-    /// Documents by database and collection; none where a view or measurements are not counted.
-    pub(super) collections: BTreeMap<(String, String), Option<u64>>,
+    /// Documents by database and collection.
+    pub(super) collections: BTreeMap<(String, String), Count>,
+    /// Where its data is, as it says; nothing where it was not asked.
+    pub(super) path: Option<String>,
+}
+
+/// How many documents a collection has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Count {
+    /// A view or measurements, which are not counted.
+    Not,
+    /// So many.
+    Of(u64),
+    /// So many by now: the server removes what has expired.
+    Fading(u64),
 }
 
 /// As the script tells it.
 #[derive(Deserialize)]
 struct Told {
     version: String,
-    collections: Vec<(String, String, i64)>,
+    collections: Vec<(String, String, i64, bool)>,
+    #[serde(default)]
+    path: Option<String>,
 }
 
 // === impl Server ===
 
-impl<'a> Server<'a> {
+impl Server {
     /// The server of a service. Without a user it asks for no login.
-    pub(super) fn reach(job: &Job, connect: &'a Connect) -> Result<Server<'a>> {
+    pub(super) fn reach(job: &Job, connect: &Connect) -> Result<Server> {
         let password = connect.password_file.as_deref().map(read_secret).transpose()?;
         let home = Home::make()?;
         if let Some(password) = &password {
@@ -60,13 +77,24 @@ impl<'a> Server<'a> {
             job.out.keep_back(&encoded(password));
             home.write("tools.yml", format!("password: {}\n", json!(password)).as_bytes())?;
         }
-        Ok(Server { connect, password, home })
+        Ok(Server { connect: connect.clone(), password, home })
+    }
+
+    /// A server of the job's own on the loopback interface, which asks for no login and has its files in `home`.
+    pub(super) fn alone(port: u16, home: Home) -> Server {
+        let connect = Connect { host: LOOPBACK.to_owned(), port, user: String::new(), password_file: None };
+        Server { connect, password: None, home }
+    }
+
+    /// Where its programs, and it itself where it is the job's own, have their files.
+    pub(super) fn home(&self) -> &Home {
+        &self.home
     }
 
     /// `mongodump` or `mongorestore`, told how to connect. Nothing secret is among its arguments.
     pub(super) fn tool(&self, name: &'static str) -> Result<Command> {
         let mut command = Command::new(tool::first_of(&[name])?);
-        let Connect { host, port, user, .. } = self.connect;
+        let Connect { host, port, user, .. } = &self.connect;
         command.args([format!("--host={host}"), format!("--port={port}")]);
         if self.password.is_some() {
             let config = self.home.path().join("tools.yml");
@@ -79,6 +107,11 @@ impl<'a> Server<'a> {
     /// What it holds.
     pub(super) fn holds(&self) -> Result<Live> {
         self.ask(&json!({ "address": self.address(), "drop": false, "keep": {} }))
+    }
+
+    /// What it holds, and where its data is: what only a login that may do more can ask.
+    pub(super) fn holds_and_where(&self) -> Result<Live> {
+        self.ask(&json!({ "address": self.address(), "drop": false, "keep": {}, "path": true }))
     }
 
     /// Drops every other collection; what it holds then.
@@ -95,13 +128,21 @@ impl<'a> Server<'a> {
         let read = line.and_then(|line| serde_json::from_str::<Told>(line).ok());
         let read =
             read.ok_or_else(|| Error::refused(format!("the shell printed something else: {printed}")))?;
-        let count = |(database, name, count)| ((database, name), u64::try_from(count).ok());
-        Ok(Live { version: read.version, collections: read.collections.into_iter().map(count).collect() })
+        let count = |(database, name, count, fades)| {
+            let count = match (u64::try_from(count), fades) {
+                (Err(_), _) => Count::Not,
+                (Ok(count), true) => Count::Fading(count),
+                (Ok(count), false) => Count::Of(count),
+            };
+            ((database, name), count)
+        };
+        let collections = read.collections.into_iter().map(count).collect();
+        Ok(Live { version: read.version, collections, path: read.path })
     }
 
     /// With the login: it stands in a file that only the job can read.
     fn address(&self) -> String {
-        let Connect { host, port, user, .. } = self.connect;
+        let Connect { host, port, user, .. } = &self.connect;
         let login = match &self.password {
             Some(password) => format!("{}:{}@", encoded(user), encoded(password)),
             None => String::new(),

@@ -61,6 +61,8 @@ pub enum Reading {
 pub enum ScratchServer {
     /// A node of RabbitMQ.
     Rabbitmq,
+    /// A `mongod` without accounts, a member of nothing.
+    Mongodb,
 }
 
 /// See [`super::Task::CommandDump`].

@@ -2,13 +2,16 @@
 //! with a real MongoDB.
 
 use std::fs;
+use std::net::TcpStream;
+use std::path::Path;
 
-use crate::support::mongo::{self, Collections, Field, State, document};
+use crate::support::mongo::{self, Collections, Field, Scratch, State, document};
 use crate::support::{Bench, Outcome, PASSWORD};
+use skep_runner::line::FaultKind;
 use skep_runner::manifest::Manifest;
 use skep_runner::task::{
-    CommandDump, CommandExamine, CommandLoad, CommandSeal, Connect, DataEngine, DirDumped, Means, Reading,
-    Report, Stored, Task,
+    CommandDrill, CommandDump, CommandExamine, CommandLoad, CommandSeal, Connect, DataEngine, DirDumped,
+    Means, Reading, Report, ScratchServer, Stored, Task,
 };
 
 /// What the tools of a test really are.
@@ -83,6 +86,24 @@ fn load(bench: &Bench, stored: &Stored) -> Outcome {
 fn examine(bench: &Bench, stored: &Stored) -> Outcome {
     let (reading, engine) = (Reading::Mongodb, "mongodb".into());
     bench.run(Task::CommandExamine(CommandExamine { reading, engine, stored: stored.clone() }))
+}
+
+fn drill(bench: &Bench, stored: &Stored) -> Outcome {
+    let (server, engine) = (ScratchServer::Mongodb, "mongodb".into());
+    bench.run(Task::CommandDrill(CommandDrill { server, engine, stored: stored.clone() }))
+}
+
+/// Nothing of a scratch server is left: it does not answer, and its files are gone.
+fn nothing_is_left(bench: &Bench) {
+    let files = fs::read_dir(&bench.dir).unwrap().flatten();
+    let started = files.filter(|file| file.file_name().to_str().unwrap().starts_with("scratch-"));
+    for file in started {
+        let name = file.file_name().into_string().unwrap();
+        let port: u16 = name.strip_prefix("scratch-").unwrap().parse().unwrap();
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "a scratch server is still there");
+        let data = fs::read_to_string(file.path()).unwrap();
+        assert!(!fs::exists(Path::new(&data).parent().unwrap()).unwrap(), "{data} is left");
+    }
 }
 
 /// Loses a collection and documents, and gets others.
@@ -229,4 +250,126 @@ fn without_a_shell_or_on_an_older_server_nothing_is_loaded() {
     let why = load(&bench, &stored).refused();
     assert!(why.contains("this image has no mongosh, no mongo"), "{why}");
     assert!(mongo::calls(&bench.dir).iter().all(|call| !call.starts_with("mongorestore")));
+}
+
+#[test]
+fn what_has_expired_since_the_backup_may_be_gone_once_it_is_loaded() {
+    let bench = bench();
+    change(&bench, |state| state.fading = vec!["orders".into()]);
+    let stored = back_up(&bench, "one");
+    load(&bench, &stored).done();
+    assert_eq!(State::read(&bench.dir).databases["shop"]["orders"].len(), 1);
+    change(&bench, |state| state.fading.clear());
+    load(&bench, &stored).done();
+    change(&bench, |state| state.restore_loses = true);
+    load(&bench, &stored).refused();
+}
+
+#[test]
+fn a_drill_loads_into_a_server_of_its_own_and_compares_every_document_and_leaves_nothing() {
+    let bench = bench();
+    // In the scratch server nothing expires.
+    change(&bench, |state| state.fading = vec!["orders".into()]);
+    let stored = back_up(&bench, "one");
+    // It needs nothing of the live server.
+    change(&bench, |state| (state.is_down, state.password) = (true, Some("another".into())));
+    let live = State::read(&bench.dir);
+    let already = mongo::calls(&bench.dir).len();
+    match drill(&bench, &stored).done() {
+        Report::CommandDrill { left_out, seconds } => {
+            assert_eq!(left_out, Vec::<String>::new());
+            assert!(seconds > 0.0);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(State::read(&bench.dir), live, "the live server was touched");
+    nothing_is_left(&bench);
+    let plain = |call: &String| call.replace(|c: char| c.is_ascii_digit(), "");
+    let calls: Vec<String> = mongo::calls(&bench.dir)[already..].iter().map(plain).collect();
+    let shell = "mongosh --quiet --norc --nodb /tmp/skep-/script.js";
+    assert_eq!(
+        calls,
+        [
+            "mongod --dbpath=/tmp/skep-/data --logpath=/tmp/skep-/log --bind_ip=... --port= \
+             --wiredTigerCacheSizeGB=. --nounixsocket --setParameter=ttlMonitorEnabled=false",
+            shell,
+            "mongorestore --host=... --port= --archive --drop --stopOnError --nsExclude=admin.* --nsExclude=config.*",
+            shell,
+            "mongodump --host=... --port= --archive",
+        ]
+    );
+}
+
+#[test]
+fn a_drill_tells_what_does_not_load_and_what_came_back_otherwise() {
+    let bench = bench();
+    let stored = back_up(&bench, "one");
+    change(&bench, |state| state.restore_loses = true);
+    let why = drill(&bench, &stored).refused();
+    assert!(why.contains("shop.orders has 499 documents instead of 500"), "{why}");
+    change(&bench, |state| (state.restore_loses, state.restore_fails) = (false, true));
+    let why = drill(&bench, &stored).refused();
+    assert!(why.contains("mongorestore") && why.contains("connection reset by peer"), "{why}");
+    change(&bench, |state| (state.restore_fails, state.restore_alters) = (false, true));
+    match drill(&bench, &stored).done() {
+        Report::CommandDrill { left_out, .. } => {
+            assert_eq!(left_out.len(), 2, "{left_out:?}");
+            assert!(
+                left_out[0].contains("shop.orders") && left_out[1].contains("shop.users"),
+                "{left_out:?}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    nothing_is_left(&bench);
+}
+
+#[test]
+fn a_scratch_server_that_fails_blames_no_backup_and_is_not_left() {
+    let bench = bench();
+    let stored = back_up(&bench, "one");
+    let restores = |bench: &Bench| {
+        mongo::calls(&bench.dir).iter().filter(|call| call.starts_with("mongorestore")).count()
+    };
+    let cases = [
+        (Scratch::Ends, 0, "has ended (exit status: 14):  Fatal assertion: illegal instruction"),
+        (Scratch::Elsewhere, 0, "is not the scratch server"),
+        (Scratch::Dies, 1, "the scratch server"),
+        (Scratch::Dumb, 1, "mongodump failed"),
+    ];
+    for (how, loaded, wanted) in cases {
+        change(&bench, |state| state.scratch = how);
+        let before = restores(&bench);
+        let outcome = drill(&bench, &stored);
+        let fault = outcome.fault.unwrap();
+        assert!(fault.message.contains(wanted), "{how:?}: {}", fault.message);
+        assert_eq!(fault.kind, FaultKind::Circumstance, "{how:?}: {}", fault.message);
+        assert_eq!(restores(&bench) - before, loaded, "{how:?}");
+        nothing_is_left(&bench);
+    }
+    change(&bench, |state| (state.scratch, state.version) = (Scratch::Works, "5.0.1".into()));
+    let older = drill(&bench, &stored).fault.unwrap();
+    assert!(
+        older.message.contains("it is of MongoDB 6.0.5") && older.kind == FaultKind::Circumstance,
+        "{older:?}"
+    );
+    for program in ["mongosh", "mongod", "mongorestore"] {
+        fs::remove_file(bench.dir.join("bin").join(program)).unwrap();
+        let lacking = drill(&bench, &stored).fault.unwrap();
+        assert!(lacking.message.contains(program) && lacking.kind == FaultKind::Circumstance, "{lacking:?}");
+    }
+}
+
+#[test]
+fn a_drill_of_what_is_altered_starts_nothing() {
+    let bench = bench();
+    let stored = back_up(&bench, "one");
+    let path = bench.dir.join("store/one/mongodb.archive");
+    let mut altered = fs::read(&path).unwrap();
+    let middle = altered.len() / 2;
+    altered[middle] ^= 1;
+    fs::write(&path, altered).unwrap();
+    let before = mongo::calls(&bench.dir).len();
+    drill(&bench, &stored).refused();
+    assert_eq!(mongo::calls(&bench.dir).len(), before);
 }

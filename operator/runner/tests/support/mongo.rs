@@ -1,5 +1,5 @@
 //! A stand-in for a MongoDB and its tools, where the real ones cannot be had: `mongodump`, `mongorestore` and `mongosh` as far as
-//! Skep calls them, with a server that is a file of JSON.
+//! Skep calls them, with a server that is a file of JSON; and `mongod`, as a drill starts it.
 //!
 //! It takes exactly the options that Skep gives, as the real tools' documentation has them, and refuses any other; it writes
 //! and reads the archive format of mongo-tools 100 (`common/archive`): pieces of several collections among each other, and
@@ -8,12 +8,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// The port of the live server.
+const LIVE: u16 = 27017;
 const MAGIC: u32 = 0x8199_e26d;
 const SCRIPT: &str = include_str!("../../src/mongodb/collections.js");
 
@@ -39,6 +42,31 @@ pub struct State {
     pub restore_fails: bool,
     /// `mongorestore` loses a document without a word.
     pub restore_loses: bool,
+    /// `mongorestore` puts another document in the place of one, without a word.
+    pub restore_alters: bool,
+    /// It is one that a job has started.
+    #[serde(skip)]
+    pub is_scratch: bool,
+    /// Collections with an index by which documents expire: those of a backup have, all but one.
+    pub fading: Vec<String>,
+    /// Of a server that a job starts.
+    pub scratch: Scratch,
+}
+
+/// What becomes of a server that a job starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scratch {
+    /// It works.
+    #[default]
+    Works,
+    /// It does not start.
+    Ends,
+    /// It says that its data is elsewhere.
+    Elsewhere,
+    /// It ends while it is loaded.
+    Dies,
+    /// It works, and cannot be dumped.
+    Dumb,
 }
 
 impl State {
@@ -57,7 +85,7 @@ impl State {
 /// it prints goes out by descriptor 3, since the test harness has its own lines to print.
 pub fn install(dir: &Path, bin: &Path) {
     let program = std::env::current_exe().unwrap();
-    for tool in ["mongodump", "mongorestore", "mongosh"] {
+    for tool in ["mongodump", "mongorestore", "mongosh", "mongod"] {
         let script = format!(
             "#!/bin/sh\nSTAND_IN={tool} STAND_IN_DIR='{}' STAND_IN_ARGS=\"$(printf '%s\\037' \"$@\")\"\n\
              export STAND_IN STAND_IN_DIR STAND_IN_ARGS\nexec '{}' mongodb::stand_in --exact --ignored --nocapture 3>&1 >/dev/null\n",
@@ -88,9 +116,22 @@ pub fn play() -> Option<i32> {
         .unwrap()
         .write_all(line.as_bytes())
         .unwrap();
+    if tool == "mongod" {
+        return Some(serve(&args, &dir));
+    }
+    let live = dir.clone();
+    let dir = home(&args, &dir);
     let mut state = State::read(&dir);
+    state.is_scratch = dir != live;
     let done = match tool.as_str() {
         "mongodump" => options(&args, &["--archive"], &state).and_then(|_| dump(&state)),
+        "mongorestore" if state.is_scratch && state.scratch == Scratch::Dies => {
+            let mut server = TcpStream::connect(("127.0.0.1", port(&args))).unwrap();
+            server.write_all(b"d").unwrap();
+            // Until it has ended.
+            let _end = server.read(&mut [0]);
+            Err("shop.orders: error restoring from archive on stdin: connection closed".into())
+        }
         "mongorestore" => options(&args, &["--archive", "--drop", "--stopOnError"], &state)
             .and_then(|excluded| restore(&mut state, &excluded, &dir)),
         "mongosh" => shell(&args, &mut state, &dir),
@@ -103,6 +144,62 @@ pub fn play() -> Option<i32> {
             1
         }
     })
+}
+
+/// The port that a tool is to speak to.
+fn port(args: &[&str]) -> u16 {
+    let given = args.iter().find_map(|arg| arg.strip_prefix("--port="));
+    let script = || {
+        let text = fs::read_to_string(args.last()?).ok()?;
+        let (_, rest) = text.split_once("127.0.0.1:")?;
+        Some(rest.split_once('/')?.0.to_owned())
+    };
+    given.map(str::to_owned).or_else(script).and_then(|port| port.parse().ok()).unwrap_or(LIVE)
+}
+
+/// Where the server has its state that a tool is to speak to.
+fn home(args: &[&str], dir: &Path) -> PathBuf {
+    match port(args) {
+        LIVE => dir.to_owned(),
+        port => fs::read_to_string(dir.join(format!("scratch-{port}"))).unwrap().into(),
+    }
+}
+
+/// `mongod`: a server of a job, begun empty, until it is ended.
+fn serve(args: &[&str], dir: &Path) -> i32 {
+    let given: BTreeMap<&str, &str> = args.iter().filter_map(|arg| arg.split_once('=')).collect();
+    let data = Path::new(given["--dbpath"]);
+    let own = data.parent().unwrap().display().to_string();
+    let port: u16 = given["--port"].parse().unwrap();
+    let wanted = [
+        format!("--dbpath={own}/data"),
+        format!("--logpath={own}/log"),
+        "--bind_ip=127.0.0.1".to_owned(),
+        format!("--port={port}"),
+        "--wiredTigerCacheSizeGB=0.25".to_owned(),
+        "--nounixsocket".to_owned(),
+        "--setParameter=ttlMonitorEnabled=false".to_owned(),
+    ];
+    assert_eq!(args, wanted, "options of the documentation, and no others");
+    assert_eq!(fs::read_dir(data).unwrap().count(), 0, "it begins empty");
+    assert_eq!(fs::metadata(&own).unwrap().permissions().mode() & 0o777, 0o700);
+    let live = State::read(dir);
+    if live.scratch == Scratch::Ends {
+        fs::write(Path::new(&own).join("log"), "Fatal assertion: illegal instruction\n").unwrap();
+        return 14;
+    }
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let state =
+        State { databases: BTreeMap::new(), password: None, is_down: false, dump_fails: false, ..live };
+    State { dump_fails: state.scratch == Scratch::Dumb, ..state }.write(data);
+    fs::write(dir.join(format!("scratch-{port}")), data.to_str().unwrap()).unwrap();
+    for mut client in listener.incoming().flatten() {
+        // A look whether it is there says nothing.
+        if client.read(&mut [0]).is_ok_and(|read| read > 0) {
+            return 51;
+        }
+    }
+    0
 }
 
 fn out(bytes: &[u8]) -> Result<(), String> {
@@ -128,7 +225,7 @@ fn options(args: &[&str], flags: &[&str], state: &State) -> Result<Vec<String>, 
     if let Some(name) = given.keys().find(|name| !known.contains(name) && !flags.contains(name)) {
         return Err(format!("error parsing command line options: unknown option {name}"));
     }
-    if state.is_down || given.get("--host") != Some(&"127.0.0.1") || given.get("--port") != Some(&"27017") {
+    if state.is_down || given.get("--host") != Some(&"127.0.0.1") || !given.contains_key("--port") {
         return Err("can't create session: failed to connect to mongodb://127.0.0.1:27017/: server selection error: server \
                     selection timeout, current topology: { Type: Single }"
             .into());
@@ -262,8 +359,15 @@ fn restore(state: &mut State, excluded: &[String], dir: &Path) -> Result<(), Str
             continue;
         }
         let mut documents = documents;
+        let fades = state.fading.contains(&collection) && !state.is_scratch;
+        if fades {
+            documents.truncate(1);
+        }
         if state.restore_loses {
             documents.pop();
+        }
+        if state.restore_alters && !documents.is_empty() {
+            documents[0] = document(&[("_id", Field::Long(-1))]);
         }
         state.databases.entry(database).or_default().insert(collection, documents);
         if state.restore_fails && !std::mem::take(&mut first) {
@@ -326,12 +430,16 @@ fn shell(args: &[&str], state: &mut State, dir: &Path) -> Result<(), String> {
         Some(password) => format!("root:{}@", encoded(password)),
         None => String::new(),
     };
-    let wanted = format!("mongodb://{login}127.0.0.1:27017/admin?directConnection=true&authSource=admin");
+    let port = port(args);
+    let wanted = format!("mongodb://{login}127.0.0.1:{port}/admin?directConnection=true&authSource=admin");
     if state.is_down {
         return Err("MongoNetworkError: connect ECONNREFUSED 127.0.0.1:27017".into());
     }
     if given["address"] != wanted {
         return Err("MongoServerError: Authentication failed.".into());
+    }
+    if state.is_scratch && TcpStream::connect(("127.0.0.1", port)).is_err() {
+        return Err(format!("MongoNetworkError: connect ECONNREFUSED 127.0.0.1:{port}"));
     }
     let mut told = Vec::new();
     for (name, all) in &mut state.databases {
@@ -342,13 +450,19 @@ fn shell(args: &[&str], state: &mut State, dir: &Path) -> Result<(), String> {
             given["keep"][name].as_array().is_some_and(|kept| kept.iter().any(|one| one == collection))
         };
         all.retain(|collection, _| given["drop"] == false || is_kept(collection));
-        told.extend(
-            all.iter().map(|(collection, documents)| serde_json::json!([name, collection, documents.len()])),
-        );
+        told.extend(all.iter().map(|(collection, documents)| {
+            let fades = state.fading.contains(collection);
+            serde_json::json!([name, collection, documents.len(), fades])
+        }));
     }
     state.databases.retain(|_, all| !all.is_empty());
     state.write(dir);
-    out(format!("skep:{}\n", serde_json::json!({ "version": state.version, "collections": told })).as_bytes())
+    let mut answer = serde_json::json!({ "version": state.version, "collections": told });
+    if given["path"] == true {
+        let elsewhere = state.scratch == Scratch::Elsewhere;
+        answer["path"] = if elsewhere { "/data/db".into() } else { dir.to_str().unwrap().into() };
+    }
+    out(format!("skep:{answer}\n").as_bytes())
 }
 
 fn encoded(text: &str) -> String {

@@ -186,7 +186,7 @@ pub fn scratch_side(service: &str) -> String {
     format!("drill-{}", short_hash(service))
 }
 
-/// Why what only commands or the tools of a MongoDB load has no drill.
+/// Why what only commands load has no drill.
 pub const NO_DRILL: &str =
     "what only commands load has no drill: they load into the live service, and nothing else";
 
@@ -244,7 +244,7 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if let Data::Command(data) = &frozen.target.data {
         server(data)?;
     }
-    if Shown::of(&frozen.target.data, frozen.checks.len()) == Shown::Loads {
+    if Shown::of_drill(&frozen.target.data, frozen.checks.len()) == Shown::Loads {
         cx.remark(NO_CHECK);
     }
     for remark in frozen.remarks.clone() {
@@ -340,7 +340,7 @@ async fn record(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = frozen::load(cx).await?;
     let loaded: Loaded = cx.out("load")?;
     let shown = match loaded.left_out {
-        0 => Shown::of(&frozen.target.data, frozen.checks.len()),
+        0 => Shown::of_drill(&frozen.target.data, frozen.checks.len()),
         _ => Shown::Loads,
     };
     catalogue::note_shown(cx, &loaded.backup, shown, Some(loaded.seconds)).await?;

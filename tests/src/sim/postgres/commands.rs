@@ -105,6 +105,6 @@ impl PgJob {
         if self.phase < 2 {
             return Ok(Next::More("a scratch node", world.pace.load));
         }
-        Ok(Next::Done(Box::new(Report::CommandDrill { left_out: Vec::new(), seconds: 1.5 })))
+        Ok(Next::Done(Box::new(Report::CommandDrill { left_out: world.left_out.clone(), seconds: 1.5 })))
     }
 }

@@ -79,6 +79,8 @@ pub struct World {
     pub tasks: Vec<Task>,
     /// Room where the data is: free bytes and size.
     pub room: (u64, u64),
+    /// What a server of a drill's own does not take as it is.
+    pub left_out: Vec<String>,
 }
 
 /// How long a stretch of a job's work takes.
