@@ -165,8 +165,9 @@ impl By {
                 "messages are in no backup: they are in the files of the node, which are whole only while it is stopped",
             ),
             By::Mongodb => Some(
-                "a backup is not of one moment: each collection is as it was when its turn came; accounts and roles are in it, \
-                 and a restore leaves those that there are as they are",
+                "a backup is of one moment only where the server is a member of a replica set, and comes back as that only where \
+                 the login may do `anyAction` on `anyResource`: else each collection is as it was when its turn came; accounts \
+                 and roles are in it, and a restore leaves those that there are as they are",
             ),
         }
     }

@@ -53,7 +53,7 @@ pub(crate) fn load(job: &Job, task: &CommandLoad) -> Result<Report> {
     let left = match means {
         Means::Shell(command) => shell::load(job, command, &whole).map(|()| Vec::new())?,
         Means::Rabbitmq(connect) => rabbitmq::load(job, connect, &whole)?,
-        Means::Mongodb(connect) => mongodb::load(job, connect, &whole).map(|()| Vec::new())?,
+        Means::Mongodb(connect) => mongodb::load(job, connect, &whole)?,
     };
     Ok(Report::CommandLoad { left })
 }

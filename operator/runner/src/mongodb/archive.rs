@@ -4,21 +4,26 @@
 //! magic  header  collection…  FF FF FF FF  ( namespace document… FF FF FF FF | end-of-namespace FF FF FF FF )…
 //! ```
 //! All parts are BSON documents, each with its length before it. A collection's documents may come in several pieces
-//! among those of others; its end holds the CRC-64 (ECMA) of all of them.
+//! among those of others; its end holds the CRC-64 (ECMA) of all of them. What was written to the server while it was
+//! dumped comes last, as a collection `oplog` of no database.
 //!
 //! Invariants: an archive is whole only if each collection that it announces has ended, with the checksum of what was
 //! read; memory is that of one document.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher as _};
-use std::io::Read;
+use std::io::{Read, Write};
 
 use crate::error::{Error, Result};
 
 const MAGIC: [u8; 4] = 0x8199_e26d_u32.to_le_bytes();
 const TERMINATOR: i32 = -1;
+/// As it is written.
+const END: [u8; 4] = TERMINATOR.to_le_bytes();
 /// Largest document that is read, in bytes: 16 MiB, and what the server's own wrapping of one may add.
 const LARGEST: i32 = (16 << 20) + (16 << 10);
+/// Bytes of the head of a piece of the oplog.
+const HEAD: u8 = 55;
 /// What the documents of a collection of measurements are under.
 pub(super) const BUCKETS: &str = "system.buckets.";
 /// The type of such a collection.
@@ -35,6 +40,8 @@ pub(super) struct Archive {
     pub(super) tool_version: String,
     /// Its collections, with the number of documents in each.
     pub(super) collections: BTreeMap<(String, String), u64>,
+    /// How many changes of the oplog a load brings; none where the archive has no oplog.
+    pub(super) changes: Option<u64>,
     /// What the documents of each come to in whatever order they stand, as this process alone knows it.
     pub(super) digests: BTreeMap<(String, String), u64>,
 }
@@ -54,23 +61,103 @@ struct Collection {
     has_ended: bool,
 }
 
+/// A part of an archive.
+enum Part<'a> {
+    /// What the archive says of itself.
+    Header(&'a [u8], &'a Fields),
+    /// A collection that it says it has.
+    Announced(&'a Name, &'a [u8]),
+    /// A document of a collection.
+    Document(&'a Name, &'a [u8]),
+}
+
+/// Database and collection.
+type Name = (String, String);
+
 /// Reads all of it; refuses what is cut, altered, or no archive.
-pub(super) fn read(mut from: impl Read) -> Result<Archive> {
+pub(super) fn read(from: impl Read) -> Result<Archive> {
+    let mut archive = Archive::default();
+    let counts = walk(from, |part| {
+        match part {
+            Part::Header(_, fields) => {
+                let text = |name: &str| fields.texts.get(name).cloned().unwrap_or_default();
+                (archive.server_version, archive.tool_version) =
+                    (text("server_version"), text("tool_version"));
+            }
+            Part::Document((database, name), document) if is_oplog(database, name) => {
+                let is_replayed = is_replayed(&Fields::of(document)?);
+                archive.changes = Some(archive.changes.unwrap_or(0) + u64::from(is_replayed));
+            }
+            Part::Document(..) | Part::Announced(..) => {}
+        }
+        Ok(())
+    })?;
+    for ((database, name), collection) in counts {
+        if is_oplog(&database, &name) {
+            archive.changes.get_or_insert(0);
+        } else {
+            archive.digests.insert((database.clone(), name.clone()), collection.digest);
+            archive.collections.insert((database, name), collection.documents);
+        }
+    }
+    Ok(archive)
+}
+
+/// Writes an archive with nothing in it but those changes of the oplog that a load brings.
+pub(super) fn changes_alone(from: impl Read, to: &mut impl Write) -> Result<()> {
+    let mut sum = 0;
+    let table = table();
+    let mut write = |bytes: &[u8]| to.write_all(bytes).map_err(Error::io("cannot hand the oplog over"));
+    let mut has_begun = false;
+    walk(from, |part| match part {
+        Part::Header(header, _) => {
+            write(&MAGIC)?;
+            write(header)
+        }
+        Part::Announced((database, name), announced) if is_oplog(database, name) => write(announced),
+        Part::Document((database, name), document) if is_oplog(database, name) => {
+            if !is_replayed(&Fields::of(document)?) {
+                return Ok(());
+            }
+            if !std::mem::replace(&mut has_begun, true) {
+                write(&END)?;
+                write(&oplog_head(None))?;
+            }
+            sum = crc(&table, sum, document);
+            write(document)
+        }
+        Part::Announced(..) | Part::Document(..) => Ok(()),
+    })?;
+    if !has_begun {
+        write(&END)?;
+        write(&oplog_head(None))?;
+    }
+    write(&END)?;
+    write(&oplog_head(Some(sum)))?;
+    write(&END)
+}
+
+/// Reads all of it and shows its parts; what it holds of each collection.
+fn walk(
+    mut from: impl Read,
+    mut see: impl FnMut(Part<'_>) -> Result<()>,
+) -> Result<BTreeMap<Name, Collection>> {
     let mut magic = [0; 4];
     from.read_exact(&mut magic).map_err(cut)?;
     if magic != MAGIC {
         return Err(no("it does not begin as one"));
     }
     let mut document = Vec::new();
-    let header = match next(&mut from, &mut document)? {
-        Some(true) => Fields::of(&document)?,
+    match next(&mut from, &mut document)? {
+        Some(true) => see(Part::Header(&document, &Fields::of(&document)?))?,
         _ => return Err(no("it has no header")),
-    };
+    }
     let mut found = BTreeMap::new();
     let mut measured = Vec::new();
     while expected(next(&mut from, &mut document)?)? {
         let fields = Fields::of(&document)?;
         let name = fields.name()?;
+        see(Part::Announced(&name, &document))?;
         if fields.texts.get("type").is_some_and(|kind| kind == MEASUREMENTS) {
             measured.push(name.clone());
         }
@@ -86,7 +173,7 @@ pub(super) fn read(mut from: impl Read) -> Result<Archive> {
         let head = Fields::of(&document)?;
         let name = head.name()?;
         // What is not announced has no metadata, and is restored all the same.
-        let collection: &mut Collection = found.entry(name).or_default();
+        let collection: &mut Collection = found.entry(name.clone()).or_default();
         if collection.has_ended {
             return Err(no("a collection goes on after its end"));
         }
@@ -95,6 +182,7 @@ pub(super) fn read(mut from: impl Read) -> Result<Archive> {
             if ends {
                 return Err(no("the end of a collection holds documents"));
             }
+            see(Part::Document(&name, &document))?;
             collection.documents += 1;
             collection.crc = crc(&table, collection.crc, &document);
             collection.digest = collection.digest.wrapping_add(digest(&document));
@@ -113,16 +201,31 @@ pub(super) fn read(mut from: impl Read) -> Result<Archive> {
             found.remove(&(database, name));
         }
     }
-    if let Some(((database, name), _)) = found.iter().find(|(_, collection)| !collection.has_ended) {
-        return Err(no(&format!("it is cut short: {database}.{name} does not end")));
+    match found.iter().find(|(_, collection)| !collection.has_ended) {
+        Some(((database, name), _)) => Err(no(&format!("it is cut short: {database}.{name} does not end"))),
+        None => Ok(found),
     }
-    let text = |name: &str| header.texts.get(name).cloned().unwrap_or_default();
-    Ok(Archive {
-        server_version: text("server_version"),
-        tool_version: text("tool_version"),
-        digests: found.iter().map(|(name, collection)| (name.clone(), collection.digest)).collect(),
-        collections: found.into_iter().map(|(name, collection)| (name, collection.documents)).collect(),
-    })
+}
+
+/// Whether it is what was written to the server while it was dumped: under no database.
+fn is_oplog(database: &str, name: &str) -> bool {
+    database.is_empty() && name == "oplog"
+}
+
+/// Whether a load brings a change: it leaves accounts and what a server keeps for itself as they are, and notes that
+/// change nothing are many. Transactions stand under `admin.$cmd`, whatever they change.
+fn is_replayed(change: &Fields) -> bool {
+    let text = |name: &str| change.texts.get(name).map(String::as_str).unwrap_or_default();
+    let (database, _) = text("ns").split_once('.').unwrap_or_default();
+    text("op") != "n" && (text("ns") == "admin.$cmd" || !matches!(database, "admin" | "config"))
+}
+
+/// The head of a piece of the oplog, or of its end with the checksum of all of it.
+fn oplog_head(end: Option<u64>) -> Vec<u8> {
+    let named = b"\x02db\0\x01\0\0\0\0\x02collection\0\x06\0\0\0oplog\0\x08EOF\0";
+    let ends = [u8::from(end.is_some())];
+    let sum = end.unwrap_or(0).to_le_bytes();
+    [&[HEAD, 0, 0, 0], &named[..], &ends, b"\x12CRC\0", &sum, &[0]].concat()
 }
 
 /// The next document, whole: whether it is one and no terminator; none at the end of the archive.
@@ -168,7 +271,7 @@ fn no(why: &str) -> Error {
 // === impl Fields ===
 
 impl Fields {
-    /// Texts, numbers and truths of a document; it may hold nothing else.
+    /// Texts, numbers and truths of a document; whatever else it holds is passed over.
     fn of(document: &[u8]) -> Result<Fields> {
         let mut fields = Fields::default();
         let mut rest = document.get(4..document.len().saturating_sub(1)).unwrap_or_default();
@@ -195,7 +298,7 @@ impl Fields {
                 value.split_first_chunk::<4>().map(|(n, rest)| (i64::from(i32::from_le_bytes(*n)), rest))?
             }
             0x12 => value.split_first_chunk::<8>().map(|(n, rest)| (i64::from_le_bytes(*n), rest))?,
-            _ => return None,
+            _ => return value.get(length_of(kind, value)?..),
         };
         self.numbers.insert(name, number);
         Some(rest)
@@ -205,6 +308,24 @@ impl Fields {
         let text = |name: &str| self.texts.get(name).cloned();
         text("db").zip(text("collection")).ok_or_else(|| no("a part of it has no name"))
     }
+}
+
+/// The length of a value of any other kind.
+fn length_of(kind: u8, value: &[u8]) -> Option<usize> {
+    let told = || usize::try_from(i32::from_le_bytes(*value.first_chunk()?)).ok();
+    let text = |from: usize| Some(from + value.get(from..)?.iter().position(|byte| *byte == 0)? + 1);
+    Some(match kind {
+        0x06 | 0x0A | 0x7F | 0xFF => 0,
+        0x01 | 0x09 | 0x11 => 8,
+        0x07 => 12,
+        0x13 => 16,
+        0x03 | 0x04 | 0x0F => told()?,
+        0x05 => told()?.checked_add(5)?,
+        0x0B => text(text(0)?)?,
+        0x0C => told()?.checked_add(16)?,
+        0x0D | 0x0E => told()?.checked_add(4)?,
+        _ => return None,
+    })
 }
 
 fn digest(document: &[u8]) -> u64 {
@@ -261,17 +382,20 @@ mod tests {
         document(&[&[db, Field::Text("collection", collection)], &rest[..]].concat_fields())
     }
 
+    fn copy<'a>(field: &Field<'a>) -> Field<'a> {
+        match field {
+            Field::Text(name, text) => Field::Text(name, text),
+            Field::Truth(name, is) => Field::Truth(name, *is),
+            Field::Long(name, number) => Field::Long(name, *number),
+        }
+    }
+
     trait Concat<'a> {
         fn concat_fields(self) -> Vec<Field<'a>>;
     }
 
     impl<'a> Concat<'a> for &[&[Field<'a>]; 2] {
         fn concat_fields(self) -> Vec<Field<'a>> {
-            let copy = |field: &Field<'a>| match field {
-                Field::Text(name, text) => Field::Text(name, text),
-                Field::Truth(name, is) => Field::Truth(name, *is),
-                Field::Long(name, number) => Field::Long(name, *number),
-            };
             self.iter().flat_map(|fields| fields.iter().map(copy)).collect()
         }
     }
@@ -338,6 +462,88 @@ mod tests {
             read.collections.iter().map(|((_, name), count)| (name.as_str(), *count)).collect();
         assert_eq!(names, [(name, 1)]);
         assert!(super::read(begun.as_slice()).is_err(), "nothing of it was written");
+    }
+
+    #[test]
+    fn of_an_oplog_what_concerns_accounts_or_changes_nothing_is_not_handed_over() {
+        let op = |op: &str, ns: &str| {
+            document(&[
+                Field::Long("ts", 1),
+                Field::Truth("x", true),
+                Field::Text("op", op),
+                Field::Text("ns", ns),
+            ])
+        };
+        let changes = [
+            op("n", ""),
+            op("i", "shop.orders"),
+            op("u", "admin.system.users"),
+            op("c", "admin.$cmd"),
+            op("d", "config.x"),
+            op("c", "shop.$cmd"),
+        ];
+        let head = |ends: bool, sum: u64| {
+            let name = [Field::Text("db", ""), Field::Text("collection", "oplog")];
+            let rest = [Field::Truth("EOF", ends), Field::Long("CRC", sum.cast_signed())];
+            document(&[&name[..], &rest[..]].into_iter().flatten().map(copy).collect::<Vec<_>>())
+        };
+        assert_eq!((oplog_head(None), oplog_head(Some(7))), (head(false, 0), head(true, 7)));
+        let announced = document(&[Field::Text("db", ""), Field::Text("collection", "oplog")]);
+        let end = END.to_vec();
+        let of_shop = archive();
+        // Announced after the collections, and written after them.
+        let at = of_shop.windows(4).position(|bytes| bytes == END).unwrap();
+        let with = |changes: &[Vec<u8>]| {
+            let all = changes.concat();
+            let sum = crc(&table(), 0, &all);
+            let written = [head(false, 0), all, end.clone(), head(true, sum), end.clone()].concat();
+            [&of_shop[..at], &announced, &of_shop[at..], &written].concat()
+        };
+        let whole = with(&changes);
+        let found = read(whole.as_slice()).unwrap();
+        assert_eq!((found.changes, found.collections.len(), found.digests.len()), (Some(3), 2, 2));
+        for (given, wanted) in [(&changes[..], 3), (&changes[..1], 0), (&changes[..0], 0)] {
+            let mut alone = Vec::new();
+            changes_alone(with(given).as_slice(), &mut alone).unwrap();
+            let found = read(alone.as_slice()).unwrap();
+            assert_eq!((found.changes, found.collections.len()), (Some(wanted), 0));
+            assert_eq!(found.server_version, "7.0.1");
+        }
+        let mut altered = whole;
+        let at = altered.windows(11).rposition(|bytes| bytes == b"shop.orders").unwrap();
+        altered[at] ^= 1;
+        assert!(
+            read(altered.as_slice()).is_err() && changes_alone(altered.as_slice(), &mut Vec::new()).is_err()
+        );
+    }
+
+    #[test]
+    fn whatever_a_change_holds_is_passed_over_and_what_is_cut_is_refused() {
+        let text = |text: &[u8]| [&(text.len() as u32 + 1).to_le_bytes()[..], text, &[0]].concat();
+        let inner = document(&[Field::Long("a", 1)]);
+        let values: [(u8, Vec<u8>); 15] = [
+            (0x01, vec![1; 8]),
+            (0x03, inner.clone()),
+            (0x04, inner.clone()),
+            (0x05, [&[3, 0, 0, 0, 0][..], &[9; 3]].concat()),
+            (0x06, Vec::new()),
+            (0x07, vec![1; 12]),
+            (0x09, vec![1; 8]),
+            (0x0A, Vec::new()),
+            (0x0B, b"a.*\0i\0".to_vec()),
+            (0x0C, [text(b"shop.x"), vec![1; 12]].concat()),
+            (0x0D, text(b"return 1")),
+            (0x0E, text(b"symbol")),
+            (0x11, vec![1; 8]),
+            (0x13, vec![1; 16]),
+            (0xFF, Vec::new()),
+        ];
+        for (kind, value) in values {
+            let body = [&[kind][..], b"v\0", &value, &[0x02], b"ns\0", &text(b"shop.x")].concat();
+            let whole = [&(body.len() as u32 + 5).to_le_bytes()[..], &body, &[0]].concat();
+            assert_eq!(Fields::of(&whole).unwrap().texts["ns"], "shop.x", "{kind:#x}");
+            assert!(Fields::of(&whole[..whole.len() - 4]).is_err(), "{kind:#x}");
+        }
     }
 
     #[test]

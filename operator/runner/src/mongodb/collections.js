@@ -3,7 +3,7 @@ const server = connect(given.address);
 const ours = (name) => !['admin', 'config', 'local'].includes(name);
 const told = [];
 const names = server.adminCommand({ listDatabases: 1, nameOnly: true }).databases.map((one) => one.name).filter(ours);
-for (const name of names) {
+for (const name of given.brief ? [] : names) {
   const database = server.getSiblingDB(name);
   const found = database.getCollectionInfos().filter((one) => !one.name.startsWith('system.'));
   const kept = given.keep[name] || [];
@@ -18,5 +18,10 @@ for (const name of names) {
     told.push([name, one.name, count, indexes.some((index) => index.expireAfterSeconds !== undefined)]);
   }
 }
-const path = given.path ? server.adminCommand({ getCmdLineOpts: 1 }).parsed.storage.dbPath : undefined;
-print('skep:' + JSON.stringify({ version: server.version(), collections: told, path }));
+const role = server.adminCommand({ isMaster: 1 });
+const member = Boolean(role.setName && role.hosts && role.msg !== 'isdbgrid');
+const auth = given.rights ? server.adminCommand({ connectionStatus: 1, showPrivileges: true }).authInfo : undefined;
+const everything = (one) => Boolean(one.resource.anyResource) && one.actions.includes('anyAction');
+const replays = auth && (auth.authenticatedUsers.length === 0 || auth.authenticatedUserPrivileges.some(everything));
+const dataPath = given.path ? server.adminCommand({ getCmdLineOpts: 1 }).parsed.storage.dbPath : undefined;
+print('skep:' + JSON.stringify({ version: server.version(), collections: told, member, replays, path: dataPath }));

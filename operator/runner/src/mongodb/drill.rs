@@ -15,19 +15,24 @@ use crate::store::Whole;
 use crate::task::Report;
 use crate::tool::Tool;
 
-/// Loads an archive as a restore does, then dumps what was loaded and compares every document.
+/// Loads an archive as a restore does, then dumps what was loaded and compares every document; then replays its oplog.
 pub(crate) fn drill(job: &Job, whole: &Whole) -> Result<Report> {
     let archive = held(whole)?;
     let (mut scratch, live) = Scratch::start(job, whole.size)?;
     fits(&archive, &live)?;
     let began = Instant::now();
     let loaded = load::into(job, scratch.server(), &archive, whole);
-    loaded.map_err(|error| scratch.to_blame(error))?;
-    let seconds = began.elapsed().as_secs_f64();
+    loaded.map_err(|error| scratch.fault_of(error))?;
+    let mut took = began.elapsed();
     job.out.progress("compare", 0, None);
     // It has been loaded and counted: that it cannot be dumped once more is no fault of the backup.
-    let found = dumped(&scratch).map_err(|error| circumstance(scratch.to_blame(error)))?;
-    Ok(Report::CommandDrill { left_out: differing(&archive, &found), seconds })
+    let found = dumped(&scratch).map_err(|error| circumstance(scratch.fault_of(error)))?;
+    if archive.changes.is_some_and(|changes| changes > 0) {
+        let began = Instant::now();
+        load::replay(job, scratch.server(), whole).map_err(|error| scratch.fault_of(error))?;
+        took += began.elapsed();
+    }
+    Ok(Report::CommandDrill { left_out: differing(&archive, &found), seconds: took.as_secs_f64() })
 }
 
 /// What a server holds by now.

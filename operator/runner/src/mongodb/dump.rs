@@ -21,11 +21,30 @@ struct Tee<'a, 'b, R> {
 }
 
 /// Dumps into a directory of the store; what comes back lacks the times.
+///
+/// Of a member of a replica set what is written meanwhile is dumped as well. Where that cannot be had (the oplog has gone
+/// round, a collection gets another name) a backup without it is better than none, and says so.
 pub(crate) fn dump(job: &Job, connect: &Connect, folder: &Folder) -> Result<DirDumped> {
     let server = Server::reach(job, connect)?;
+    if !server.is_member()? {
+        return dump_by(job, &server, folder, &[], "the server is no member of a replica set");
+    }
+    match dump_by(job, &server, folder, &["--oplog"], "") {
+        Err(Error::Tool { said, .. }) if said.contains("oplog") => {
+            folder.remove(&Draft::part(job, FILE))?;
+            let why = format!("what was written meanwhile could not be had ({said})");
+            dump_by(job, &server, folder, &[], &why)
+        }
+        done => done,
+    }
+}
+
+/// Dumps with more options; `why` it is not of one moment, where it is not.
+fn dump_by(job: &Job, server: &Server, folder: &Folder, options: &[&str], why: &str) -> Result<DirDumped> {
     let mut draft = Draft::new(job, folder, FILE.to_owned())?;
     let mut command = server.tool("mongodump")?;
-    let mut tool = Tool::start(command.arg("--archive").stdin(Stdio::null()).stdout(Stdio::piped()))?;
+    command.arg("--archive").args(options);
+    let mut tool = Tool::start(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
     let from = tool.stdout().expect("standard output was piped");
     let mut tee = BufReader::new(Tee { from, draft: &mut draft });
     let read = archive::read(&mut tee);
@@ -34,14 +53,14 @@ pub(crate) fn dump(job: &Job, connect: &Connect, folder: &Folder) -> Result<DirD
     drop(tee);
     tool.finish().map_err(server::told)?;
     drained.map_err(Error::io("cannot keep what mongodump prints"))?;
-    let Archive { server_version, tool_version, collections, .. } = read?;
+    let Archive { server_version, tool_version, collections, changes, .. } = read?;
     let artefact = draft.publish()?;
-    let contents = Contents {
-        size: artefact.size,
-        entries: collections.values().sum(),
-        not_held: vec!["one moment: each collection is as it was when its turn came".to_owned()],
-        ..Contents::default()
+    let not_held = match changes {
+        Some(_) => Vec::new(),
+        None => vec![format!("one moment: each collection is as it was when its turn came; {why}")],
     };
+    let entries = collections.values().sum();
+    let contents = Contents { size: artefact.size, entries, not_held, ..Contents::default() };
     Ok(DirDumped {
         artefacts: vec![artefact],
         server_version,

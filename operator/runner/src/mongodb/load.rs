@@ -1,9 +1,13 @@
 //! An archive into a running server, so that its databases hold that and nothing else.
 //!
 //! `mongorestore --drop` puts each collection of the archive in place of the live one, and leaves those that the archive
-//! does not have: they are dropped afterwards, by the shell.
+//! does not have: they are dropped afterwards, by the shell. Then all is counted, and only then the oplog replayed, where there
+//! is one: what it changes nobody can count.
 
-use super::archive::{Archive, BUCKETS};
+use std::io::{BufReader, BufWriter, Write as _};
+use std::process::Stdio;
+
+use super::archive::{self, Archive, BUCKETS};
 use super::dump::held;
 use super::server::{self, Count, Kept, Live, Server};
 use crate::error::{Error, Result};
@@ -18,13 +22,39 @@ const LEFT_ALONE: [&str; 2] = ["admin", "config"];
 const TOLD: usize = 5;
 
 /// Loads an archive.
-pub(crate) fn load(job: &Job, connect: &Connect, whole: &Whole) -> Result<()> {
+pub(crate) fn load(job: &Job, connect: &Connect, whole: &Whole) -> Result<Vec<String>> {
     let server = Server::reach(job, connect)?;
     let archive = held(whole)?;
     // Before anything is touched: there is a shell, it may log in, and this server is new enough.
-    let live = server.holds()?;
+    let live = server.holds_and_may()?;
     fits(&archive, &live)?;
-    into(job, &server, &archive, whole)
+    into(job, &server, &archive, whole)?;
+    match archive.changes {
+        None | Some(0) => Ok(Vec::new()),
+        Some(_) if live.replays => replay(job, &server, whole).map(|()| Vec::new()),
+        Some(changes) => Ok(vec![format!(
+            "{changes} changes that were made while it was dumped were not replayed: its login may not (`anyAction` on \
+             `anyResource`); each collection is as it was when its turn came"
+        )]),
+    }
+}
+
+/// Replays what was written to the server while it was dumped: all of it is then as it was at one moment. It is handed
+/// over alone, since `mongorestore` replays nothing where it is to leave something out.
+pub(super) fn replay(job: &Job, server: &Server, whole: &Whole) -> Result<()> {
+    job.out.progress("replay", 0, None);
+    let mut command = server.tool("mongorestore")?;
+    command.args(["--archive", "--oplogReplay", "--stopOnError"]);
+    let mut tool = Tool::start(command.stdin(Stdio::piped()).stdout(Stdio::null()))?;
+    let mut to = BufWriter::new(tool.stdin().expect("standard input was piped"));
+    let cannot = Error::io("cannot hand the oplog over");
+    let handed = archive::changes_alone(BufReader::new(whole.reader()), &mut to)
+        .and_then(|()| to.flush().map_err(cannot));
+    drop(to);
+    // What the tool says tells more than that it took no more.
+    tool.finish().map_err(server::told)?;
+    handed?;
+    whole.is_untouched()
 }
 
 /// Loads an archive that was read in full into a server that it fits, and compares.
@@ -119,7 +149,7 @@ mod tests {
     fn live(counts: &[(&str, &str, Count)]) -> Live {
         let collections =
             counts.iter().map(|(db, name, count)| (((*db).into(), (*name).into()), *count)).collect();
-        Live { version: "6.0.5".into(), collections, path: None }
+        Live { version: "6.0.5".into(), collections, ..Live::default() }
     }
 
     #[test]

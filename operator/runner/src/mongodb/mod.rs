@@ -1,8 +1,8 @@
 //! MongoDB: everything that a running server holds, through its own `mongodump`, `mongorestore` and shell.
 //!
 //! ```text
-//! dump    server ── mongodump ─▶ mongodb.archive, read in full on its way     read   every block, against its checksum
-//! load    mongodb.archive ── mongorestore --drop ─▶ server ─▶ what is not in it is dropped ─▶ compared
+//! dump    server ── mongodump --oplog, of a member of a replica set ─▶ mongodb.archive, read in full on its way     read   every block, against its checksum
+//! load    mongodb.archive ── mongorestore --drop ─▶ server ─▶ what is not in it is dropped ─▶ compared ─▶ oplog replayed
 //! drill   the same into a mongod of the job's own, which is dumped as well: every document is compared
 //! ```
 //! The archive holds the accounts and roles as well (database `admin`); a load leaves those of the server alone: the login

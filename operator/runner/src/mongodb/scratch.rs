@@ -75,7 +75,7 @@ impl Scratch {
 
     /// What a failure is to blame on: no backup, where the server has ended under it, does not answer any more, or has
     /// no room.
-    pub(super) fn to_blame(&mut self, error: Error) -> Error {
+    pub(super) fn fault_of(&mut self, error: Error) -> Error {
         if let Err(ended) = self.still_runs() {
             return ended;
         }

@@ -41,6 +41,10 @@ pub(super) struct Live {
     pub(super) version: String,
     /// Documents by database and collection.
     pub(super) collections: BTreeMap<(String, String), Count>,
+    /// Whether it is a member of a replica set, and so has an oplog.
+    pub(super) member: bool,
+    /// Whether its login may replay an oplog; no where it was not asked.
+    pub(super) replays: bool,
     /// Where its data is, as it says; nothing where it was not asked.
     pub(super) path: Option<String>,
 }
@@ -61,6 +65,10 @@ pub(super) enum Count {
 struct Told {
     version: String,
     collections: Vec<(String, String, i64, bool)>,
+    #[serde(default)]
+    member: bool,
+    #[serde(default)]
+    replays: bool,
     #[serde(default)]
     path: Option<String>,
 }
@@ -109,9 +117,23 @@ impl Server {
         self.ask(&json!({ "address": self.address(), "drop": false, "keep": {} }))
     }
 
+    /// What it holds, and what its login may do.
+    pub(super) fn holds_and_may(&self) -> Result<Live> {
+        self.ask(&json!({ "address": self.address(), "drop": false, "keep": {}, "rights": true }))
+    }
+
     /// What it holds, and where its data is: what only a login that may do more can ask.
     pub(super) fn holds_and_where(&self) -> Result<Live> {
         self.ask(&json!({ "address": self.address(), "drop": false, "keep": {}, "path": true }))
+    }
+
+    /// Whether it is a member of a replica set; no where the image has no shell to ask it.
+    pub(super) fn is_member(&self) -> Result<bool> {
+        if tool::first_of(&SHELLS).is_err() {
+            return Ok(false);
+        }
+        let only = json!({ "address": self.address(), "drop": false, "keep": {}, "brief": true });
+        Ok(self.ask(&only)?.member)
     }
 
     /// Drops every other collection; what it holds then.
@@ -136,8 +158,9 @@ impl Server {
             };
             ((database, name), count)
         };
-        let collections = read.collections.into_iter().map(count).collect();
-        Ok(Live { version: read.version, collections, path: read.path })
+        let collections = read.collections.iter().cloned().map(count).collect();
+        let Told { version, member, replays, path, .. } = read;
+        Ok(Live { version, collections, member, replays, path })
     }
 
     /// With the login: it stands in a file that only the job can read.

@@ -267,9 +267,14 @@ impl<'a> Draft<'a> {
     /// A new file under a name of this attempt's own.
     pub(crate) fn new(job: &'a Job, folder: &'a Folder, name: String) -> Result<Draft<'a>> {
         plain(&name)?;
-        let part = format!("{name}.{}.part", job.session);
+        let part = Draft::part(job, &name);
         let file = folder.write_new(&part)?;
         Ok(Draft { folder, job, file, part, name, tally: Tally::default() })
+    }
+
+    /// What it is called before it is whole.
+    pub(crate) fn part(job: &Job, name: &str) -> String {
+        format!("{name}.{}.part", job.session)
     }
 
     /// Takes all that a tool prints.

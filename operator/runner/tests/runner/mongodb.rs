@@ -148,11 +148,13 @@ fn all_databases_come_back_and_nothing_else_is_left_and_accounts_stay_as_they_ar
     let plain = |call: &&String| call.replace(|c: char| c.is_ascii_digit(), "");
     let login =
         "--host=... --port= --username=root --authenticationDatabase=admin --config=/dev/shm/skep-/tools.yml";
-    let calls: Vec<String> = calls.iter().take(5).map(|call| plain(&call)).collect();
+    let calls: Vec<String> = calls.iter().take(7).map(|call| plain(&call)).collect();
     assert_eq!(
         calls,
         [
+            "mongosh --quiet --norc --nodb /dev/shm/skep-/script.js".to_owned(),
             format!("mongodump {login} --archive"),
+            "mongosh --quiet --norc --nodb /dev/shm/skep-/script.js".to_owned(),
             format!("mongodump {login} --archive"),
             "mongosh --quiet --norc --nodb /dev/shm/skep-/script.js".to_owned(),
             format!(
@@ -170,7 +172,9 @@ fn without_accounts_no_login_is_given() {
     let nobody = Connect { user: String::new(), password_file: None, ..connect(&bench) };
     let dump = CommandDump { means: Means::Mongodb(nobody), dir: "one".into() };
     bench.run(Task::CommandDump(dump)).done();
-    assert_eq!(mongo::calls(&bench.dir), ["mongodump --host=127.0.0.1 --port=27017 --archive"]);
+    let calls = mongo::calls(&bench.dir);
+    assert!(calls[0].starts_with("mongosh "), "{calls:?}");
+    assert_eq!(calls[1..], ["mongodump --host=127.0.0.1 --port=27017 --archive"]);
 }
 
 #[test]
@@ -206,6 +210,7 @@ fn a_dump_that_fails_or_is_none_makes_no_backup_and_its_tool_says_why() {
     change(&bench, |state| (state.is_down, state.password) = (false, Some("another".into())));
     let why = dump(&bench, "one").refused();
     assert!(why.contains("refuses the login"), "{why}");
+    change(&bench, |state| state.password = Some(PASSWORD.into()));
     // A tool that says that it is done, and printed something else.
     fs::write(bench.dir.join("bin/mongodump"), "#!/bin/sh\necho hello\n").unwrap();
     let why = dump(&bench, "one").refused();
@@ -371,5 +376,126 @@ fn a_drill_of_what_is_altered_starts_nothing() {
     fs::write(&path, altered).unwrap();
     let before = mongo::calls(&bench.dir).len();
     drill(&bench, &stored).refused();
+    assert_eq!(mongo::calls(&bench.dir).len(), before);
+}
+
+/// A member of a replica set, to which is written while it is dumped.
+fn member() -> Bench {
+    let bench = bench();
+    change(&bench, |state| {
+        let written = |n: i64| [("_id", Field::Long(n)), ("what", Field::Text("meanwhile"))];
+        (state.member, state.replays) = (true, true);
+        state.oplog = vec![
+            mongo::change("n", "", &[("msg", Field::Text("periodic noop"))]),
+            mongo::change("i", "shop.orders", &written(1000)),
+            mongo::change("i", "admin.system.users", &written(1001)),
+            mongo::change("i", "config.system.sessions", &written(1002)),
+            mongo::change("i", "more.empty", &written(1003)),
+        ];
+    });
+    bench
+}
+
+#[test]
+fn a_member_of_a_replica_set_is_backed_up_as_it_was_at_one_moment() {
+    let bench = member();
+    let before = State::read(&bench.dir);
+    let dumped = dumped(&bench, "zero");
+    assert_eq!(dumped.contents.not_held, Vec::<String>::new());
+    assert_eq!(dumped.contents.entries, 505, "the oplog is no collection");
+    let written = fs::read(bench.dir.join("store/zero/mongodb.archive")).unwrap();
+    assert_eq!(written, mongo::archive_with_oplog(&before));
+    let stored = back_up(&bench, "one");
+    examine(&bench, &stored).done();
+    change(&bench, spoil);
+    let already = mongo::calls(&bench.dir).len();
+    match load(&bench, &stored).done() {
+        Report::CommandLoad { left } => assert_eq!(left, Vec::<String>::new()),
+        other => panic!("{other:?}"),
+    }
+    let after = State::read(&bench.dir).databases;
+    assert_eq!((after["shop"]["orders"].len(), after["more"]["empty"].len()), (501, 1));
+    assert_eq!(after["admin"], before.databases["admin"], "accounts stay as they are");
+    assert!(!after.contains_key("config"));
+    let calls = mongo::calls(&bench.dir);
+    assert_eq!(calls[already..].len(), 4);
+    let last = &calls[already + 3];
+    assert!(last.ends_with(" --archive --oplogReplay --stopOnError"), "{last}");
+    // Again changes nothing.
+    load(&bench, &stored).done();
+    assert_eq!(State::read(&bench.dir).databases, after);
+}
+
+#[test]
+fn a_login_that_may_not_replay_is_found_out_before_and_told() {
+    let bench = member();
+    change(&bench, |state| state.replays = false);
+    let before = State::read(&bench.dir);
+    let stored = back_up(&bench, "one");
+    change(&bench, spoil);
+    match load(&bench, &stored).done() {
+        Report::CommandLoad { left } => {
+            assert!(
+                left.len() == 1 && left[0].contains("2 changes") && left[0].contains("anyAction"),
+                "{left:?}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(State::read(&bench.dir).databases, before.databases, "as the dump found each collection");
+    assert!(mongo::calls(&bench.dir).iter().all(|call| !call.contains("--oplogReplay")));
+    // Nothing that a load would bring needs no right.
+    change(&bench, |state| {
+        state.oplog.retain(|change| !change.windows(5).any(|part| part == b"shop." || part == b"more."))
+    });
+    let stored = back_up(&bench, "two");
+    match load(&bench, &stored).done() {
+        Report::CommandLoad { left } => assert_eq!(left, Vec::<String>::new()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_oplog_that_cannot_be_had_makes_a_backup_that_is_not_of_one_moment_and_says_so() {
+    let bench = member();
+    change(&bench, |state| state.oplog_overflows = true);
+    let found = dumped(&bench, "one");
+    let [why] = found.contents.not_held.try_into().unwrap();
+    assert!(why.contains("one moment") && why.contains("oplog overflow"), "{why}");
+    let names = fs::read_dir(bench.dir.join("store/one")).unwrap().flatten().map(|f| f.file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["mongodb.archive"]);
+    // What fails for another reason is no backup.
+    change(&bench, |state| (state.oplog_overflows, state.dump_fails) = (false, true));
+    dump(&bench, "two").refused();
+    assert!(!fs::exists(bench.dir.join("store/two/mongodb.archive")).unwrap());
+    // Without a shell nobody can be asked.
+    change(&bench, |state| state.dump_fails = false);
+    fs::remove_file(bench.dir.join("bin/mongosh")).unwrap();
+    assert_eq!(dumped(&bench, "three").contents.not_held.len(), 1);
+}
+
+#[test]
+fn an_altered_oplog_is_refused_and_one_that_cannot_be_replayed_fails_load_and_drill() {
+    let bench = member();
+    let stored = back_up(&bench, "one");
+    match drill(&bench, &stored).done() {
+        Report::CommandDrill { left_out, .. } => assert_eq!(left_out, Vec::<String>::new()),
+        other => panic!("{other:?}"),
+    }
+    assert!(mongo::calls(&bench.dir).last().unwrap().contains("--oplogReplay"));
+    change(&bench, |state| state.replay_fails = true);
+    for outcome in [drill(&bench, &stored), load(&bench, &stored)] {
+        let why = outcome.refused();
+        assert!(why.contains("error applying oplog"), "{why}");
+    }
+    nothing_is_left(&bench);
+    let path = bench.dir.join("store/one/mongodb.archive");
+    let mut altered = fs::read(&path).unwrap();
+    let at = altered.windows(9).rposition(|part| part == b"meanwhile").unwrap();
+    altered[at] ^= 1;
+    fs::write(&path, altered).unwrap();
+    examine(&bench, &stored).refused();
+    let before = mongo::calls(&bench.dir).len();
+    load(&bench, &stored).refused();
     assert_eq!(mongo::calls(&bench.dir).len(), before);
 }

@@ -32,6 +32,16 @@ pub struct State {
     pub version: String,
     /// Of the user `root`; none where there are no accounts.
     pub password: Option<String>,
+    /// It is a member of a replica set.
+    pub member: bool,
+    /// What is written to it while it is dumped, in its oplog: a document goes into the collection that the change names.
+    pub oplog: Documents,
+    /// Its user may replay an oplog.
+    pub replays: bool,
+    /// The oplog goes round while it is dumped.
+    pub oplog_overflows: bool,
+    /// An oplog cannot be replayed.
+    pub replay_fails: bool,
     /// Its databases.
     pub databases: BTreeMap<String, Collections>,
     /// It does not answer.
@@ -124,7 +134,14 @@ pub fn play() -> Option<i32> {
     let mut state = State::read(&dir);
     state.is_scratch = dir != live;
     let done = match tool.as_str() {
-        "mongodump" => options(&args, &["--archive"], &state).and_then(|_| dump(&state)),
+        "mongodump" if args.contains(&"--oplog") => {
+            options(&args, &["--archive", "--oplog"], &state).and_then(|_| dump(&state, true))
+        }
+        "mongodump" => options(&args, &["--archive"], &state).and_then(|_| dump(&state, false)),
+        "mongorestore" if args.contains(&"--oplogReplay") => {
+            options(&args, &["--archive", "--oplogReplay", "--stopOnError"], &state)
+                .and_then(|excluded| replay(&mut state, &excluded, &dir))
+        }
         "mongorestore" if state.is_scratch && state.scratch == Scratch::Dies => {
             let mut server = TcpStream::connect(("127.0.0.1", port(&args))).unwrap();
             server.write_all(b"d").unwrap();
@@ -252,8 +269,17 @@ fn secret(path: &str) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-fn dump(state: &State) -> Result<(), String> {
-    let archive = archive(state);
+fn dump(state: &State, oplog: bool) -> Result<(), String> {
+    if oplog && !state.member {
+        return Err("error finding oplog: not connected to a replica set".into());
+    }
+    let archive = if oplog { archive_with_oplog(state) } else { archive(state) };
+    if oplog && state.oplog_overflows {
+        out(&archive[..archive.len() / 2])?;
+        return Err(
+            "oplog overflow: mongodump was unable to capture all new oplog entries during execution".into()
+        );
+    }
     if state.dump_fails {
         out(&archive[..archive.len() / 2])?;
         return Err("error dumping data: connection reset by peer".into());
@@ -263,6 +289,15 @@ fn dump(state: &State) -> Result<(), String> {
 
 /// An archive of everything but `local`, as mongodump writes it.
 pub fn archive(state: &State) -> Vec<u8> {
+    archive_of(state, None)
+}
+
+/// As [`archive`], with `--oplog`.
+pub fn archive_with_oplog(state: &State) -> Vec<u8> {
+    archive_of(state, Some(&state.oplog))
+}
+
+fn archive_of(state: &State, oplog: Option<&Documents>) -> Vec<u8> {
     let terminator = (-1_i32).to_le_bytes();
     let mut bytes = MAGIC.to_le_bytes().to_vec();
     bytes.extend(document(&[
@@ -286,6 +321,10 @@ pub fn archive(state: &State) -> Vec<u8> {
             ("type", Field::Text("collection")),
         ]));
     }
+    // Without a document on its options and indexes.
+    if oplog.is_some() {
+        bytes.extend(document(&[("db", Field::Text("")), ("collection", Field::Text("oplog"))]));
+    }
     bytes.extend(terminator);
     // The first half of each, then the rest of each and its end.
     for half in [0, 1] {
@@ -301,7 +340,63 @@ pub fn archive(state: &State) -> Vec<u8> {
             }
         }
     }
+    // Once all else has been read.
+    if let Some(changes) = oplog {
+        bytes.extend(head("", "oplog", false, 0));
+        bytes.extend(changes.concat());
+        bytes.extend(terminator);
+        bytes.extend(head("", "oplog", true, crc(&changes.concat())));
+        bytes.extend(terminator);
+    }
     bytes
+}
+
+/// A change as an oplog has it, of this kind to this collection; what it writes is `object`.
+pub fn change(kind: &str, ns: &str, object: &[(&str, Field<'_>)]) -> Vec<u8> {
+    let object = document(object);
+    let fields = [
+        ("lsid", Field::Document(&object)),
+        ("wall", Field::Date(1_700_000_000_000)),
+        ("ui", Field::Uuid([7; 16])),
+        ("op", Field::Text(kind)),
+        ("ns", Field::Text(ns)),
+        ("o", Field::Document(&object)),
+    ];
+    document(&fields)
+}
+
+/// `mongorestore --oplogReplay`: of an archive with nothing in it but an oplog.
+fn replay(state: &mut State, excluded: &[String], dir: &Path) -> Result<(), String> {
+    if !excluded.is_empty() {
+        return Err("cannot use --oplogReplay with excludes specified".into());
+    }
+    if state.replay_fails || (state.password.is_some() && !state.replays) {
+        return Err(
+            "restore error: error applying oplog: applyOps: (Unauthorized) not authorized on admin".into()
+        );
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    let found = parse(&bytes)?;
+    assert_eq!(
+        found.keys().map(|(db, name)| (db.as_str(), name.as_str())).collect::<Vec<_>>(),
+        [("", "oplog")]
+    );
+    for change in found.values().flatten() {
+        let ns = text_of(change, b"\x02ns\0");
+        let (database, collection) = ns.split_once('.').unwrap();
+        let at = change.windows(3).rposition(|part| part == b"\x03o\0").unwrap() + 3;
+        let length = u32::from_le_bytes(*change[at..].first_chunk().unwrap()) as usize;
+        let object = change[at..at + length].to_vec();
+        let all =
+            state.databases.entry(database.to_owned()).or_default().entry(collection.to_owned()).or_default();
+        // Again changes nothing.
+        if !all.contains(&object) {
+            all.push(object);
+        }
+    }
+    state.write(dir);
+    Ok(())
 }
 
 fn head(database: &str, collection: &str, ends: bool, crc: u64) -> Vec<u8> {
@@ -323,6 +418,12 @@ pub enum Field<'a> {
     Long(i64),
     /// Yes or no.
     Truth(bool),
+    /// A document.
+    Document(&'a [u8]),
+    /// Milliseconds since 1970.
+    Date(i64),
+    /// What tells a collection from all others.
+    Uuid([u8; 16]),
 }
 
 /// A BSON document.
@@ -337,6 +438,9 @@ pub fn document(fields: &[(&str, Field<'_>)]) -> Vec<u8> {
             Field::Int(number) => (0x10, number.to_le_bytes().to_vec()),
             Field::Long(number) => (0x12, number.to_le_bytes().to_vec()),
             Field::Truth(is) => (0x08, vec![u8::from(*is)]),
+            Field::Document(document) => (0x03, document.to_vec()),
+            Field::Date(number) => (0x09, number.to_le_bytes().to_vec()),
+            Field::Uuid(uuid) => (0x05, [&16_i32.to_le_bytes()[..], &[4], uuid].concat()),
         };
         body.extend([&[kind], name.as_bytes(), &[0], &value[..]].concat());
     }
@@ -411,12 +515,13 @@ fn parse(bytes: &[u8]) -> Result<BTreeMap<(String, String), Documents>, String> 
 }
 
 fn name(head: &[u8]) -> (String, String) {
-    let text = |field: &[u8]| {
-        let at = head.windows(field.len()).position(|part| part == field).unwrap() + field.len();
-        let length = usize::try_from(i32::from_le_bytes(*head[at..].first_chunk().unwrap())).unwrap();
-        String::from_utf8(head[at + 4..at + 3 + length].to_vec()).unwrap()
-    };
-    (text(b"\x02db\0"), text(b"\x02collection\0"))
+    (text_of(head, b"\x02db\0"), text_of(head, b"\x02collection\0"))
+}
+
+fn text_of(document: &[u8], field: &[u8]) -> String {
+    let at = document.windows(field.len()).position(|part| part == field).unwrap() + field.len();
+    let length = usize::try_from(i32::from_le_bytes(*document[at..].first_chunk().unwrap())).unwrap();
+    String::from_utf8(document[at + 4..at + 3 + length].to_vec()).unwrap()
 }
 
 fn shell(args: &[&str], state: &mut State, dir: &Path) -> Result<(), String> {
@@ -457,7 +562,17 @@ fn shell(args: &[&str], state: &mut State, dir: &Path) -> Result<(), String> {
     }
     state.databases.retain(|_, all| !all.is_empty());
     state.write(dir);
-    let mut answer = serde_json::json!({ "version": state.version, "collections": told });
+    if given["brief"] == true {
+        told.clear();
+    }
+    let mut answer = serde_json::json!({
+        "version": state.version,
+        "collections": told,
+        "member": state.member && !state.is_scratch,
+    });
+    if given["rights"] == true {
+        answer["replays"] = (state.password.is_none() || state.replays).into();
+    }
     if given["path"] == true {
         let elsewhere = state.scratch == Scratch::Elsewhere;
         answer["path"] = if elsewhere { "/data/db".into() } else { dir.to_str().unwrap().into() };
