@@ -26,8 +26,6 @@ const SCALE: u32 = 50;
 const ROUNDS: usize = 5;
 /// Parallel jobs that plain `pg_restore` is tried with.
 const JOBS: [u32; 3] = [1, 2, 4];
-/// Parallel jobs that a restore by Skep has.
-const OURS: u32 = 2;
 /// Bytes of the volume, half of which are text.
 const VOLUME: u64 = 2 << 30;
 /// Bytes of a small one, which shows that memory does not grow with the data.
@@ -85,7 +83,7 @@ fn database(peak_kib: &mut u64) -> (f64, f64) {
             cluster.sql("postgres", "CHECKPOINT");
         }
         let (connect, stored) = (cluster.connect(), stored.clone());
-        let task = PgRestore { connect, stored, live: "app".into(), side: "skep_side".into(), jobs: OURS };
+        let task = PgRestore { connect, stored, live: "app".into(), side: "skep_side".into() };
         ours.add_task(Runner::new(&cluster, Task::PgRestore(task)));
         cluster.sql("postgres", "DROP DATABASE skep_side");
         cluster.sql("postgres", "CHECKPOINT");

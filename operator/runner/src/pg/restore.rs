@@ -29,20 +29,21 @@ use crate::tool::Tool;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often the server is asked for the size of what is being loaded.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// Most tables that are loaded at a time: each takes a connection of the server, and others need some.
+const MOST_AT_ONCE: usize = 8;
 /// Names of databases that are Skep's.
 const OURS: &str = "skep_";
 
 /// How a database is loaded.
 struct Load<'a> {
     whole: &'a Whole,
-    jobs: u32,
     /// Bytes of the database that was dumped, to tell how far the load is.
     expected: Option<u64>,
 }
 
 /// Builds a database beside the live one.
 pub(crate) fn beside(job: &Job, task: &PgRestore) -> Result<Report> {
-    let PgRestore { connect, stored, live, side, jobs } = task;
+    let PgRestore { connect, stored, live, side } = task;
     if !side.starts_with(OURS) || side.len() > 63 {
         return Err(Error::refused(format!("`{side}` is not the name of a database of Skep")));
     }
@@ -58,7 +59,7 @@ pub(crate) fn beside(job: &Job, task: &PgRestore) -> Result<Report> {
     let wanted = wanted.ok_or_else(unknown)?;
     let expected = manifest.database.as_ref().map(|database| database.size);
     let began = Instant::now();
-    let load = Load { whole: &whole, jobs: *jobs, expected };
+    let load = Load { whole: &whole, expected };
     let built = build(&mut admin, side, &wanted, &load)?;
     let seconds = began.elapsed().as_secs_f64();
     let size = size(&mut admin, &built)?;
@@ -68,7 +69,7 @@ pub(crate) fn beside(job: &Job, task: &PgRestore) -> Result<Report> {
 /// Drops the live database and builds it anew. It is built under a name of Skep's and renamed when it is
 /// complete, so a run that ends early leaves no live database rather than half a one.
 pub(crate) fn in_place(job: &Job, task: &PgInPlace) -> Result<Report> {
-    let PgInPlace { connect, stored, live, properties: wanted, jobs } = task;
+    let PgInPlace { connect, stored, live, properties: wanted } = task;
     let backup = Backup::open(job, stored)?;
     let whole = only_dump(job, &backup)?;
     let unfinished = format!("{OURS}in_place_{}", &sha256_of(live.as_bytes())[..12]);
@@ -79,7 +80,7 @@ pub(crate) fn in_place(job: &Job, task: &PgInPlace) -> Result<Report> {
     {
         return Err(reopened(admin, &found, &[live, &unfinished], error));
     }
-    let load = Load { whole: &whole, jobs: *jobs, expected: Some(wanted.size) };
+    let load = Load { whole: &whole, expected: Some(wanted.size) };
     let built = build(&mut admin, &unfinished, wanted, &load)?;
     admin.end_sessions(&[built.oid])?;
     admin.session.run(&format!("ALTER DATABASE {} RENAME TO {}", ident(&unfinished), ident(live)))?;
@@ -107,7 +108,7 @@ fn build(admin: &mut Admin<'_>, name: &str, wanted: &DatabaseProperties, load: &
 }
 
 fn fill(admin: &mut Admin<'_>, built: &Named, wanted: &DatabaseProperties, load: &Load<'_>) -> Result<()> {
-    let jobs = load.jobs.max(1).to_string();
+    let jobs = at_once().to_string();
     let database = admin.server.database(&built.name);
     let mut restore = admin.server.tool("pg_restore");
     restore
@@ -128,6 +129,12 @@ fn fill(admin: &mut Admin<'_>, built: &Named, wanted: &DatabaseProperties, load:
     analyze.args(["-w", "-q", "--analyze-only", "-j", &jobs, "-d", &database]).stdin(Stdio::null());
     watch(admin, built, "analyze", analyze, load.expected)?;
     properties::apply(admin, &built.name, wanted)
+}
+
+/// How much is loaded at a time: half as many as there are processors here, since for each that loads one of the server works.
+/// More of them than that make a restore slower where both share the machine, which is the rule.
+fn at_once() -> usize {
+    thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, MOST_AT_ONCE))
 }
 
 /// Runs a tool that fills the database, as long as there is room and the lock is held.

@@ -54,8 +54,6 @@ pub struct PgRestore {
     pub live: String,
     /// Name of the new database, `skep_…`. If it exists, it is an earlier attempt's: dropped first.
     pub side: String,
-    /// Parallel restore jobs, at least 1.
-    pub jobs: u32,
 }
 
 /// See [`super::Task::PgFence`].
@@ -139,8 +137,6 @@ pub struct PgInPlace {
     pub live: String,
     /// Properties as they were before the first attempt.
     pub properties: DatabaseProperties,
-    /// Parallel restore jobs.
-    pub jobs: u32,
 }
 
 /// What [`super::Task::PgDump`] made.

@@ -50,14 +50,12 @@ impl Shelf {
             stored: stored.clone(),
             live: "one".into(),
             side: "skep_x_1".into(),
-            jobs: 1,
         };
         let in_place = PgInPlace {
             connect,
             stored: stored.clone(),
             live: "one".into(),
             properties: DatabaseProperties::default(),
-            jobs: 1,
         };
         for task in [Task::PgExamine(stored.clone()), Task::PgRestore(restore), Task::PgInPlace(in_place)] {
             let message = run_with(&self.cluster, task).refused();
@@ -215,7 +213,6 @@ fn a_backup_of_another_engine_is_not_restored_into_postgresql() {
         stored: other,
         live: "one".into(),
         side: "skep_x_1".into(),
-        jobs: 1,
     };
     assert!(
         run_with(&shelf.cluster, Task::PgRestore(restore)).refused().contains("not one dump of PostgreSQL")

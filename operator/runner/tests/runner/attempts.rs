@@ -37,7 +37,6 @@ fn restore(cluster: &Cluster, stored: &Stored, side: &str) -> Task {
         stored: stored.clone(),
         live: "app".into(),
         side: side.into(),
-        jobs: 2,
     })
 }
 

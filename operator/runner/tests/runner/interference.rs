@@ -12,7 +12,6 @@ fn restore(cluster: &Cluster, stored: &Stored) -> Task {
         stored: stored.clone(),
         live: "app".into(),
         side: "skep_x_1".into(),
-        jobs: 1,
     })
 }
 

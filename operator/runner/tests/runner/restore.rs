@@ -8,13 +8,7 @@ const LIVE: &str = "Shop \"dü\" d'b\\";
 const LIVE_IDENT: &str = "\"Shop \"\"dü\"\" d'b\\\"";
 
 fn restore(cluster: &Cluster, stored: &Stored, live: &str, side: &str) -> PgRestore {
-    PgRestore {
-        connect: cluster.connect(),
-        stored: stored.clone(),
-        live: live.into(),
-        side: side.into(),
-        jobs: 2,
-    }
+    PgRestore { connect: cluster.connect(), stored: stored.clone(), live: live.into(), side: side.into() }
 }
 
 /// Roles, and a database with a bit of everything that a dump of one database loses or may trip over.
@@ -155,7 +149,7 @@ fn a_database_restored_in_place_keeps_everything_and_may_be_restored_again() {
     let stored = cluster.back_up(LIVE, "b1");
     let properties = cluster.dump(LIVE, "b2").database;
     cluster.sql(LIVE, "BEGIN READ WRITE; DROP TABLE \"My Schema\".\"Order Items\" CASCADE; COMMIT");
-    let task = PgInPlace { connect: cluster.connect(), stored, live: LIVE.into(), properties, jobs: 2 };
+    let task = PgInPlace { connect: cluster.connect(), stored, live: LIVE.into(), properties };
     for _ in 0..2 {
         run_with(&cluster, Task::PgInPlace(task.clone())).done();
         assert_eq!(row_of(&cluster, LIVE), row);
@@ -173,7 +167,7 @@ fn killed_at_any_statement_a_restore_in_place_leaves_no_half_database_and_conver
     let stored = cluster.back_up("app", "b1");
     let properties = cluster.dump("app", "b2").database;
     let connect = cluster.connect();
-    let task = PgInPlace { connect, stored, live: "app".into(), properties, jobs: 2 };
+    let task = PgInPlace { connect, stored, live: "app".into(), properties };
     let whole = "SELECT (SELECT count(*) FROM t) || ',' || (SELECT count(*) FROM u)";
     let mut deaths = 0;
     // Three moments a statement: this visits each statement once and each kind of moment in turn.
@@ -204,7 +198,7 @@ fn a_live_database_that_cannot_be_dropped_stays_open() {
     cluster.sql("postgres", "CREATE DATABASE app");
     let stored = cluster.back_up("app", "b1");
     let properties = cluster.dump("app", "b2").database;
-    let task = PgInPlace { connect: cluster.connect(), stored, live: "app".into(), properties, jobs: 1 };
+    let task = PgInPlace { connect: cluster.connect(), stored, live: "app".into(), properties };
     for (make, remove, why) in [
         (
             "SELECT pg_create_logical_replication_slot('s', 'pgoutput')",

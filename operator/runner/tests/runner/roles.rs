@@ -74,7 +74,6 @@ fn restore(cluster: &Cluster, stored: &Stored) -> crate::support::Outcome {
         stored: stored.clone(),
         live: "app".into(),
         side: "skep_x_0".into(),
-        jobs: 1,
     };
     run_with(cluster, Task::PgRestore(task))
 }

@@ -123,7 +123,6 @@ fn rows_at(cluster: &Cluster, stored: &Stored, at: &str) -> String {
         stored: recovered,
         live: "app".into(),
         side: "skep_side".into(),
-        jobs: 1,
     };
     run_with(cluster, Task::PgRestore(task)).done();
     let rows = rows(cluster, "skep_side");

@@ -256,7 +256,6 @@ fn rebuild(cx: &Cx<'_>, target: &Target, stored: Stored) -> Result<Task, Fault> 
         stored,
         live: target.database.clone(),
         properties: seen.properties.unwrap_or_default(),
-        jobs: 2,
     }))
 }
 

@@ -267,7 +267,6 @@ pub async fn load(
         stored: entry.stored(),
         live: frozen.target.database.clone(),
         side: side.to_owned(),
-        jobs: 2,
     });
     let order = Order { key, target: &target, task, store: Some(Access::Read), data: true };
     match work::run(cx, &order).await? {

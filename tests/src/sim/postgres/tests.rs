@@ -121,7 +121,7 @@ impl Rig {
     fn restore(stored: &Stored) -> Task {
         let side = "skep_side".to_owned();
         let (connect, live) = (connect(), DATABASE.to_owned());
-        Task::PgRestore(PgRestore { connect, stored: stored.clone(), live, side, jobs: 1 })
+        Task::PgRestore(PgRestore { connect, stored: stored.clone(), live, side })
     }
 
     /// Restores beside; the swap that follows.
@@ -201,7 +201,7 @@ async fn a_restore_in_place_killed_after_any_step_never_shows_half_a_database() 
         let oid = rig.shop.data.database("shop_db", DATABASE).unwrap().oid;
         let properties = rig.shop.data.database("shop_db", DATABASE).unwrap().properties;
         let live = DATABASE.to_owned();
-        let task = PgInPlace { connect: connect(), stored, live, properties, jobs: 1 };
+        let task = PgInPlace { connect: connect(), stored, live, properties };
         rig.shop.sim.faults().kill_job(step, |t| t.fence.contains("inplace"));
         assert!(rig.run("inplace", Task::PgInPlace(task.clone())).await.is_err());
         assert_eq!(rig.shop.data.database("shop_db", DATABASE), None, "after step {step}");
