@@ -1,7 +1,7 @@
 # The only entry: `make` lists the targets. Each is a call of cargo or of a script, which says more.
 static := x86_64-unknown-linux-musl
 .DEFAULT_GOAL := help
-.PHONY: soak help setup demo test test-unit bench-restore bench-backup bench-wake check runner images image sandbox-up sandbox-down sandbox-wipe
+.PHONY: soak help setup demo test test-unit bench-restore bench-backup bench-wake bench-restart check runner images image sandbox-up sandbox-down sandbox-wipe
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ bench-backup: setup ## the runner against pg_dump, pg_restore and tar, its memor
 bench-wake: setup runner image ## waking on demand against Swarm itself, the waker against nginx in the path, 1,000 sleepers
 	cargo build --release -p skep-tests --bin bench_wake --bin operator
 	target/release/bench_wake; status=$$?; tests/sandbox/engine.sh down; exit $$status
+
+bench-restart: setup runner ## the restart of a whole stack: a runbook's shell commands and fixed waits, and Skep
+	cargo build --release -p skep-tests --bins
+	target/release/bench_restart; status=$$?; tests/sandbox/engine.sh down; exit $$status
 
 soak: setup ## hours: every write of every operation, and on a real Swarm a kill at the first writes of every step of a restore
 	SKEP_SAGA=all cargo test --workspace --test saga

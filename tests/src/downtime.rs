@@ -1,12 +1,15 @@
-//! What users miss while a database is restored, measured at the proxy under constant load: the time without a good answer of
-//! the application itself, all spans together. The database is not broken before, so nothing else is in the figures.
+//! What users miss while a database is restored, or a whole stack restarts, measured at the proxy under constant load: the time
+//! without a good answer of the application itself, all spans together. Nothing is broken before, so nothing else is in the
+//! figures.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use skep::operation::record::{State, Work};
+use skep::operation::record::{Manner, OpId, State, Work};
+use tokio::process::Command;
 
 use crate::load::Report;
+use crate::saga::restart;
 use crate::sandbox::eventually;
 use crate::stage::{Setting, Stage};
 
@@ -62,8 +65,6 @@ pub async fn by_skep(stage: &Stage, run: Run) -> f64 {
         .docker(&["service", "update", "--detach", "--label-add", &label, &stage.service("app")])
         .await;
     stage.settled().await;
-    let users = stage.users(RATE);
-    let began = Instant::now();
     let work = Work::Restore {
         to: None,
         backup: None,
@@ -72,7 +73,26 @@ pub async fn by_skep(stage: &Stage, run: Run) -> f64 {
         quiesce: Some(run.quiesce),
         create_roles: false,
     };
-    let id = stage.ask(work).await;
+    let (took, report) = under_load(stage, stage.ask(work)).await;
+    assert_eq!(report.totals.wrong, 0, "wrong answers: {:?}", report.wrong);
+    told(if run.quiesce { run.mode } else { "hot" }, took, &report)
+}
+
+/// Restarts the whole stack once under load: the seconds that users were without the application, and those that it took.
+///
+/// # Panics
+/// When the restart does not succeed, or users saw a wrong answer.
+pub async fn restarted(stage: &Stage) -> (f64, f64) {
+    let (took, report) = under_load(stage, stage.ask_stack(restart(true, Manner::Fitting))).await;
+    assert_eq!(report.totals.wrong, 0, "wrong answers: {:?}", report.wrong);
+    (told("skep restart", took, &report), took.as_secs_f64())
+}
+
+/// How long an operation takes, asked for while users come, and what they see until the last of its tasks is gone.
+async fn under_load(stage: &Stage, ask: impl Future<Output = OpId>) -> (Duration, Report) {
+    let users = stage.users(RATE);
+    let began = Instant::now();
+    let id = ask.await;
     let ended = stage.ended(&id).await;
     let took = began.elapsed();
     assert_eq!(ended.journal.state, State::Succeeded, "{:#?}", ended.journal);
@@ -83,9 +103,7 @@ pub async fn by_skep(stage: &Stage, run: Run) -> f64 {
         if left.iter().all(|t| t.state.is_terminal()) { Ok(()) } else { Err(format!("{} left", left.len())) }
     })
     .await;
-    let report = users.leave().await;
-    assert_eq!(report.totals.wrong, 0, "wrong answers: {:?}", report.wrong);
-    told(if run.quiesce { run.mode } else { "hot" }, took, &report)
+    (took, users.leave().await)
 }
 
 /// Says what users saw, and answers the seconds that they were without the application.
@@ -103,6 +121,13 @@ pub fn told(what: &str, took: Duration, report: &Report) -> f64 {
         seen.wrong,
     ));
     report.downtime_total_s
+}
+
+/// A shell that does by hand what a runbook says, on the stage's Swarm.
+pub fn by_hand(stage: &Stage, script: &str) -> Command {
+    let mut command = Command::new("bash");
+    command.arg("-c").arg(script).envs(stage.sandbox.environment()).env("STACK", stage.name());
+    command
 }
 
 /// Prints a line.

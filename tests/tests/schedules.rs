@@ -266,6 +266,30 @@ async fn a_drill_that_failed_waits_for_its_next_time() {
     nothing_is_left(&farm);
 }
 
+/// A month of Sundays: the leader dies in the middle of one restart, and nobody leads around another.
+#[tokio::test(start_paused = true)]
+async fn a_service_is_restarted_at_its_time_once_whoever_leads_and_never_late() {
+    let farm =
+        Farm::start("2026-02-28T12:00:00Z", &[("db", &[("skep.restart.schedule", "0 4 * * SUN")])]).await;
+    let mut one = farm.leader("one").await;
+    one.looks_every = Duration::from_secs(300);
+    one.lead("2026-03-08T03:59:00Z").await;
+    let writes = farm.sim.faults().writes("one");
+    farm.sim.faults().on("one", sim::Trigger::Write(writes + 12), Fault::Kill(Cut::After));
+    one.lead("2026-03-08T04:00:10Z").await;
+    let halfway = farm.operations().await.pop().unwrap();
+    assert_eq!(halfway.journal.state, State::Running, "it died in the middle");
+    let mut two = farm.leader("two").await;
+    two.looks_every = Duration::from_secs(300);
+    two.lead("2026-03-15T03:59:00Z").await;
+    farm.leaderless("2026-03-15T05:00:01Z").await;
+    let mut three = farm.leader("three").await;
+    three.looks_every = Duration::from_secs(300);
+    three.lead("2026-03-22T12:00:00Z").await;
+    assert_eq!(runs(&farm).await["db"], daily(&["2026-03-01", "2026-03-08", "2026-03-22"], "04:00"));
+    assert_eq!(farm.sim.containers("db").len(), 1);
+}
+
 /// Down at 20:00 and up at 07:00 on working days, backed up at 02:00.
 const NIGHTS: [(&str, &str); 3] = [
     ("skep.scale.down", "0 20 * * MON-FRI"),

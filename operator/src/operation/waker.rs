@@ -121,6 +121,7 @@ pub(super) async fn template(
     let task = Task {
         schema: skep_waker::SCHEMA,
         service: client.name.clone(),
+        networks: network_names(cx, base).await?,
         ports: waker.ports.clone(),
         mode: waker.mode,
         timeout_s: waker.timeout_s,
@@ -153,6 +154,20 @@ pub(super) async fn template(
     let mut template = page::in_place_of(base, container);
     join(&mut template, &waker.network);
     Ok(template)
+}
+
+/// The networks of a service by name. One that is gone is left out: the service does not start again without it.
+async fn network_names(cx: &Cx<'_>, spec: &Value) -> Result<Vec<String>, Fault> {
+    let mut names = Vec::new();
+    for network in spec["TaskTemplate"]["Networks"].as_array().into_iter().flatten() {
+        let Some(target) = network["Target"].as_str() else { continue };
+        match cx.engine().network(target).await {
+            Ok(network) => names.push(network.name),
+            Err(Error::NotFound { .. }) => {}
+            Err(other) => return Err(other.into()),
+        }
+    }
+    Ok(names)
 }
 
 /// Removes what the wakers of a sleep were told, when none stands any more.

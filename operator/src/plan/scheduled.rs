@@ -1,4 +1,4 @@
-//! Scheduled backups, drills and restore points that are to begin now.
+//! Scheduled backups, drills, restore points and restarts that are to begin now.
 //!
 //! A service's newest due time counts, and no older one. It is *made* when the catalogue shows what it asks for from that
 //! time or later (a regular backup; a drill of the backup that was the newest then), or an operation that this schedule
@@ -9,8 +9,9 @@
 //! A schedule of restore points stands on a service and is about its stack: there the points show what was made, as the
 //! catalogue does of backups.
 //!
-//! A backup or a point that failed is worth another attempt; of drills only one that gave way, since what a drill has found it would
-//! find again.
+//! A backup or a point that failed is worth another attempt; of drills and restarts only one that gave way, since what a drill has
+//! found it would find again. Of a restart nothing tells but its record, and it is wanted at its time: one that could not begin
+//! soon is left out.
 //!
 //! Invariants: the id of an operation follows from service, label and due time alone (S13), that of a repeated attempt
 //! from the one before; a service that any operation has is left alone, and of a backup and a drill that are both due the
@@ -27,15 +28,19 @@ use crate::operation::catalogue::{Backup, Purpose};
 use crate::operation::claim;
 use crate::operation::client_spec::is_asleep;
 use crate::operation::points::{Head, Point, Purpose as PointPurpose};
-use crate::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work, of_stack};
+use crate::operation::record::{Intent, Manner, OpId, Operation, SCHEMA, State, Trigger, Work, of_stack};
 use crate::policy::{Policies, Policy, Schedule};
 use crate::swarm::object::Service;
 
 /// A run is spread over at most this part of the time until the next one, and one that is late is left to the next when
 /// less than this part is left.
 const PART: u32 = 10;
-/// One that is late is not left to the next when that is further away than this.
+/// One that is late is not left to the next when that is further away than this; a restart that is later than this is left out.
 const SOON: Duration = Duration::from_secs(3600);
+/// So many restarts at once, those that people asked for included.
+const RESTARTS_AT_ONCE: usize = 2;
+/// How long the checks are waited for that are asked before a scheduled restart, seconds.
+const RESTART_WAITS_S: u64 = 15 * 60;
 /// So many restore points at once, those that people asked for included: each dumps the data of a whole stack.
 const POINTS_AT_ONCE: usize = 1;
 /// How long after each attempt that is worth another one that begins; the last of them from then on.
@@ -55,6 +60,8 @@ pub enum Errand {
     Drill,
     /// A restore point of the stack that the service belongs to.
     Point,
+    /// A restart of the service and of what needs it.
+    Restart,
 }
 
 /// The administrator's rules for what runs by itself.
@@ -113,6 +120,7 @@ impl Errand {
             Errand::Backup => "skep.backup.schedule",
             Errand::Drill => "skep.drill.schedule",
             Errand::Point => "skep.point.schedule",
+            Errand::Restart => "skep.restart.schedule",
         }
     }
 
@@ -123,15 +131,23 @@ impl Errand {
             Errand::Backup => policy.backup.as_ref().filter(|_| has_data).map(|b| &b.schedules),
             Errand::Drill => policy.drill.as_ref().filter(|_| has_data).map(|d| &d.schedules),
             Errand::Point => policy.point.as_ref().map(|p| &p.schedules),
+            Errand::Restart => Some(&policy.restarts),
         };
         schedules.filter(|_| policy.enabled).map_or(&[][..], |schedules| schedules)
     }
 
-    const fn work(self) -> Work {
+    fn work(self) -> Work {
         match self {
             Errand::Backup => Work::Backup,
             Errand::Drill => Work::Drill { backup: None },
             Errand::Point => Work::Point { without_data: false },
+            Errand::Restart => Work::Restart {
+                whole: false,
+                manner: Manner::Fitting,
+                force: false,
+                flush: Vec::new(),
+                wait_s: Some(RESTART_WAITS_S),
+            },
         }
     }
 
@@ -140,13 +156,16 @@ impl Errand {
             Errand::Backup => op.intent.work == Work::Backup,
             Errand::Drill => matches!(op.intent.work, Work::Drill { .. }),
             Errand::Point => matches!(op.intent.work, Work::Point { .. }),
+            Errand::Restart => matches!(op.intent.work, Work::Restart { .. }),
         }
     }
 
     /// What it is about; nothing where it is about a stack and the service belongs to none.
     fn subject(self, service: &Service) -> Option<Subject<'_>> {
         match self {
-            Errand::Backup | Errand::Drill => Some(Subject { name: service.name(), id: service.id.clone() }),
+            Errand::Backup | Errand::Drill | Errand::Restart => {
+                Some(Subject { name: service.name(), id: service.id.clone() })
+            }
             Errand::Point => service.stack().map(|name| Subject { name, id: of_stack(name) }),
         }
     }
@@ -156,6 +175,15 @@ impl Errand {
             Errand::Backup => rules.at_once,
             Errand::Drill => rules.drills_at_once,
             Errand::Point => POINTS_AT_ONCE,
+            Errand::Restart => RESTARTS_AT_ONCE,
+        }
+    }
+
+    /// Over how long runs of one due time are spread. People are told when a restart is to be expected.
+    const fn spread(self, rules: &Rules) -> Duration {
+        match self {
+            Errand::Backup | Errand::Drill | Errand::Point => rules.spread,
+            Errand::Restart => Duration::ZERO,
         }
     }
 
@@ -171,8 +199,8 @@ impl Errand {
                 };
                 backup.drilled().any(|at| is_then(at) && was_newest(at))
             }
-            // A point shows itself.
-            Errand::Point => false,
+            // A point shows itself, and of a restart no backup tells.
+            Errand::Point | Errand::Restart => false,
         }
     }
 
@@ -183,7 +211,7 @@ impl Errand {
             Errand::Point => {
                 matches!(op.journal.state, State::Failed | State::RolledBack) || claim::gave_way(op)
             }
-            Errand::Drill => claim::gave_way(op),
+            Errand::Drill | Errand::Restart => claim::gave_way(op),
         }
     }
 }
@@ -220,7 +248,10 @@ pub fn scheduled(seen: &Seen<'_>, rules: &Rules, now: Timestamp) -> Vec<(OpId, I
     backups.truncate(room(Errand::Backup, seen, rules));
     drills.truncate(room(Errand::Drill, seen, rules));
     points.truncate(room(Errand::Point, seen, rules));
-    backups.into_iter().chain(drills).chain(points).map(|run| (run.id.clone(), run.intent(now))).collect()
+    let mut restarts = runs(Errand::Restart, seen, &policies, rules, now);
+    restarts.truncate(room(Errand::Restart, seen, rules));
+    let all = backups.into_iter().chain(drills).chain(points).chain(restarts);
+    all.map(|run| (run.id.clone(), run.intent(now))).collect()
 }
 
 /// The newest due time of a schedule of a service. It asks for nothing from before the service was there.
@@ -240,6 +271,14 @@ fn missed_point(service: &Service, policy: &Policy, points: &[Point], now: Times
             && (due..=now).contains(&head.taken)
     };
     (!points.iter().any(|p| is_one(&p.head))).then_some(due)
+}
+
+/// The newest due time of a service's restart, as long as it is of now.
+fn missed_restart(service: &Service, policy: &Policy, now: Timestamp) -> Option<Timestamp> {
+    if is_asleep(&service.spec) {
+        return None;
+    }
+    newest_due(Errand::Restart, service, policy, now).filter(|due| *due + SOON > now)
 }
 
 /// The newest due time of a service's schedule of backups or drills that was not met yet.
@@ -301,6 +340,7 @@ fn run<'a>(
     let due = match errand {
         Errand::Backup | Errand::Drill => missed(errand, service, policy, seen.backups, now)?,
         Errand::Point => missed_point(service, policy, seen.points, now)?,
+        Errand::Restart => missed_restart(service, policy, now)?,
     };
     let next = errand.schedules(policy).iter().filter_map(|s| s.next_after(now)).min();
     let interval = next.map(|next| next.duration_since(due).unsigned_abs());
@@ -314,7 +354,7 @@ fn run<'a>(
     let attempts = attempts(errand, seen.operations, &subject.id, due, now);
     let (id, begins) = match attempts.last() {
         None => {
-            let window = interval.map_or(rules.spread, |i| rules.spread.min(i / PART));
+            let window = interval.map_or(errand.spread(rules), |i| errand.spread(rules).min(i / PART));
             (name(errand, subject.name, due, ""), due + share(subject.name, window))
         }
         Some(last) => {

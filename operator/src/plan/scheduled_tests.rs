@@ -737,3 +737,47 @@ fn a_stack_that_is_rolled_back_is_left_alone_and_a_point_that_failed_is_tried_ag
     assert_eq!(swarm.due(at("2026-03-02T03:14:00Z")), []);
     assert_eq!(swarm.due(at("2026-03-02T03:15:00Z")).len(), 1);
 }
+
+/// An application that is restarted by schedule.
+fn restarted(name: &str, schedule: &str) -> Service {
+    let mut service = testing::service(name);
+    service.spec["Labels"] = json!({ "skep.enable": "true", "skep.restart.schedule": schedule });
+    service.spec["Mode"] = json!({ "Replicated": { "Replicas": 2 } });
+    service
+}
+
+#[test]
+fn a_restart_begins_at_its_time_once_and_is_left_out_when_it_is_late() {
+    let mut swarm = Swarm::of(vec![restarted("shop_app", "0 4 * * SUN")]);
+    swarm.rules.spread = Duration::from_secs(3600);
+    assert_eq!(swarm.due(at("2026-03-01T03:59:59Z")), []);
+    let due = swarm.due(at("2026-03-01T04:00:00Z"));
+    let [(id, intent)] = due.as_slice() else { panic!("{due:?}") };
+    assert!(matches!(intent.work, Work::Restart { whole: false, force: false, wait_s: Some(900), .. }));
+    assert_eq!(swarm.due(at("2026-03-01T04:59:59Z"))[0].0, *id, "whoever computes it, and whenever");
+    assert_eq!(swarm.due(at("2026-03-01T05:00:00Z")), [], "nobody expects it any more");
+    // What it found it would find again.
+    for state in [State::Running, State::Failed, State::RolledBack, State::Succeeded, State::Cancelled] {
+        let mut done = Swarm::of(swarm.services.clone());
+        let journal = Journal::new(state);
+        let (id, intent) = due[0].clone();
+        done.operations.push(Operation { config: id.config_name(), id, version: 1, intent, journal });
+        assert_eq!(done.due(at("2026-03-01T04:30:00Z")), [], "{state:?}");
+        assert_eq!(done.due(at("2026-03-08T04:00:00Z")).len(), usize::from(state.is_terminal()), "{state:?}");
+    }
+}
+
+#[test]
+fn what_sleeps_is_not_restarted_and_no_more_restart_at_once_than_there_is_room_for() {
+    let now = at("2026-03-01T04:00:00Z");
+    let mut asleep = restarted("shop_app", "0 4 * * SUN");
+    asleep.spec["Mode"]["Replicated"]["Replicas"] = json!(0);
+    assert_eq!(Swarm::of(vec![asleep]).due(now), []);
+    let many = ["a", "b", "c", "d"].map(|name| restarted(name, "0 4 * * SUN"));
+    let mut swarm = Swarm::of(many.to_vec());
+    assert_eq!(swarm.due(now).len(), 2);
+    let mut running = testing::op("e", Errand::Restart.work(), "2026-03-01T03:59:00Z", State::Running);
+    running.intent.service_id = "e-id".to_owned();
+    swarm.operations.push(running);
+    assert_eq!(swarm.due(now).len(), 1);
+}

@@ -31,6 +31,7 @@ pub struct Draft {
     pub(super) drill: DrillDraft,
     pub(super) point: PointDraft,
     pub(super) restore: RestoreDraft,
+    pub(super) restarts: Option<Vec<Schedule>>,
     pub(super) update: UpdateDraft,
     pub(super) checks: BTreeMap<String, CheckDraft>,
 }

@@ -230,7 +230,8 @@ pub static KEYS: &[KeySpec] = &[
         .default("7d")
         .into(|d, _, t| put(&mut d.restore.keep_old, t, duration::parse_positive)),
     // --- restart, update
-    key("skep.restart.schedule", Section::Restart, Kind::Schedules, "0 4 * * SUN", "When the service and what depends on it are restarted in order.").later(),
+    key("skep.restart.schedule", Section::Restart, Kind::Schedules, "0 4 * * SUN", "When the service is restarted, and with it what needs it, in order, as `skep restart` does. Where several services of a stack are to restart, put it on the one that the others need. Its checks that are asked before are waited for, 15 minutes; a service that sleeps is left asleep; a restart that could not begin within an hour, since something else had the service or Skep was away, is left out, and one that failed is not repeated before its next time. By hand only, where absent.")
+        .into(|d, _, t| put(&mut d.restarts, t, value::schedules)),
     key("skep.update.backup", Section::Update, Kind::Flag, "true", "Whether `skep update` backs up the data that the service keeps (`skep.data`) before it changes anything.")
         .default("true")
         .into(|d, _, t| put(&mut d.update.backup, t, value::flag)),

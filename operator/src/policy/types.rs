@@ -29,6 +29,8 @@ pub struct Policy {
     pub data: Option<Data>,
     /// Backups: there whenever there is data, so that backups by hand work too; none where its labels are faulty.
     pub backup: Option<Backup>,
+    /// When the service is restarted by itself, with what needs it.
+    pub restarts: Vec<Schedule>,
     /// Updates of a service that opted in; none where their labels are faulty.
     pub update: Option<Update>,
     /// Drills: there whenever there is data, so that drills by hand work too; none where its labels are faulty.

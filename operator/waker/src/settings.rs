@@ -43,7 +43,7 @@ impl Default for Settings {
             ask_latest: Duration::from_secs(5),
             ask_again: Duration::from_secs(10),
             page_counts: Duration::from_secs(60),
-            look_first: Duration::from_millis(50),
+            look_first: Duration::from_millis(20),
             look_latest: Duration::from_millis(500),
             look_up: Duration::from_secs(1),
             connect: Duration::from_secs(1),

@@ -35,8 +35,11 @@ pub enum TaskError {
 pub struct Task {
     /// Format version, [`crate::SCHEMA`].
     pub schema: u32,
-    /// Full name of the service that sleeps; `tasks.<service>` is resolved.
+    /// Full name of the service that sleeps.
     pub service: String,
+    /// Names of the networks on which the application is looked for; empty for whichever Swarm's name service takes first.
+    #[serde(default)]
+    pub networks: Vec<String>,
     /// Ports on which the application listens, and so the waker does.
     pub ports: Vec<Port>,
     /// What becomes of a request that comes before the application is there.

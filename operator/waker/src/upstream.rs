@@ -29,25 +29,44 @@ pub trait Upstream: Send + Sync + 'static {
 }
 
 /// `tasks.<service>`, in Swarm's name service.
+///
+/// The name service answers from one network only, the first that knows the name: where the waker is on a network that the
+/// application is not on, which may be that one, it would list the waker alone. So each network is asked by its name.
 #[derive(Clone, Debug)]
 pub struct Tasks {
-    name: String,
+    names: Vec<String>,
 }
 
 // === impl Tasks ===
 
 impl Tasks {
-    /// The tasks of the service with this full name.
-    pub fn of(service: &str) -> Tasks {
-        Tasks { name: format!("tasks.{service}") }
+    /// The tasks of the service with this full name on these networks; on any, where none is named.
+    pub fn of(service: &str, networks: &[String]) -> Tasks {
+        let name = format!("tasks.{service}");
+        match networks {
+            [] => Tasks { names: vec![name] },
+            networks => Tasks { names: networks.iter().map(|network| format!("{name}.{network}")).collect() },
+        }
     }
 }
 
 impl Upstream for Tasks {
     fn hosts(&self) -> BoxFuture<'_, io::Result<Vec<IpAddr>>> {
         Box::pin(async {
-            let found = lookup_host((self.name.as_str(), 0)).await?;
-            Ok(found.map(|address| address.ip()).collect())
+            let (mut hosts, mut failed, mut answered) = (Vec::new(), None, false);
+            for name in &self.names {
+                match lookup_host((name.as_str(), 0)).await {
+                    Ok(found) => {
+                        hosts.extend(found.map(|address| address.ip()));
+                        answered = true;
+                    }
+                    Err(error) => failed = Some(error),
+                }
+            }
+            match failed {
+                Some(error) if !answered => Err(error),
+                _ => Ok(hosts),
+            }
         })
     }
 
@@ -109,9 +128,17 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_is_ones_own_if_it_can_be_listened_on() {
-        let tasks = Tasks::of("shop_app");
+        let tasks = Tasks::of("shop_app", &[]);
         assert!(tasks.is_own(IpAddr::from([127, 0, 0, 1])).await);
         // Reserved for documentation.
         assert!(!tasks.is_own(IpAddr::from([192, 0, 2, 1])).await);
+    }
+
+    #[test]
+    fn the_application_is_looked_for_on_its_own_networks() {
+        let networks = ["shop_default", "shop_back"].map(str::to_owned);
+        let names = ["tasks.shop_app.shop_default", "tasks.shop_app.shop_back"];
+        assert_eq!(Tasks::of("shop_app", &networks).names, names);
+        assert_eq!(Tasks::of("shop_app", &[]).names, ["tasks.shop_app"]);
     }
 }

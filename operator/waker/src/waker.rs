@@ -109,7 +109,7 @@ pub(crate) struct Accepted {
 /// When the task makes no sense, or a port cannot be listened on.
 pub async fn run(task: Task, stop: impl Future<Output = ()>) -> Result<(), Error> {
     task.check()?;
-    let upstream = Tasks::of(&task.service);
+    let upstream = Tasks::of(&task.service, &task.networks);
     Waker::bind(task, upstream, Settings::default())?.run(stop).await;
     Ok(())
 }

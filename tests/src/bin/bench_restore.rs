@@ -5,10 +5,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use skep_tests::downtime::{HOT, RATE, SWAP, ZERO, by_skep, fill, say, stage, told};
+use skep_tests::downtime::{HOT, RATE, SWAP, ZERO, by_hand, by_skep, fill, say, stage, told};
 use skep_tests::sandbox::checked;
 use skep_tests::stage::Stage;
-use tokio::process::Command;
 
 /// Measures the downtime of a restore by hand and by Skep, at two database sizes
 #[derive(Parser)]
@@ -51,7 +50,7 @@ async fn main() -> ExitCode {
     let program = operator.to_string_lossy().into_owned();
     let stage = stage().await;
     fill(&stage, arguments.small).await;
-    let runbook = by_hand(&stage).await;
+    let runbook = by_runbook(&stage).await;
     let leader = stage.operator(&program, &[]).await;
     stage.back_up().await;
     let zero = by_skep(&stage, ZERO).await;
@@ -70,22 +69,16 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn by_hand(stage: &Stage) -> f64 {
+async fn by_runbook(stage: &Stage) -> f64 {
     let dump = std::env::temp_dir().join(format!("{}.dump", stage.name()));
     let db = stage.sandbox.container(&stage.service("db")).await;
     let taken = "docker exec \"$DB\" pg_dump -U shop -Fc shop > \"$DUMP\"";
-    checked("take a dump", shell(stage, taken).env("DB", db).env("DUMP", &dump)).await;
+    checked("take a dump", by_hand(stage, taken).env("DB", db).env("DUMP", &dump)).await;
     let users = stage.users(RATE);
     let began = Instant::now();
-    checked("restore by hand", shell(stage, RUNBOOK).env("DUMP", &dump)).await;
+    checked("restore by hand", by_hand(stage, RUNBOOK).env("DUMP", &dump)).await;
     let took = began.elapsed();
     stage.settled().await;
     let _ = std::fs::remove_file(dump);
     told("runbook", took, &users.leave().await)
-}
-
-fn shell(stage: &Stage, script: &str) -> Command {
-    let mut command = Command::new("bash");
-    command.arg("-c").arg(script).envs(stage.sandbox.environment()).env("STACK", stage.name());
-    command
 }

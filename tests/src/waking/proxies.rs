@@ -183,6 +183,7 @@ pub async fn waker(application: SocketAddr) -> io::Result<()> {
     let task = Task {
         schema: SCHEMA,
         service: "app".to_owned(),
+        networks: Vec::new(),
         ports: vec![Port { port: 0, protocol: Protocol::Http }],
         mode: Mode::Hold,
         timeout_s: 60,

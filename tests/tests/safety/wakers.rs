@@ -75,6 +75,18 @@ async fn however_often_and_wherever_a_waker_asks_the_service_is_woken_once() {
     once(&scene.shop, "users reach the application", Shop::sees_only_app).await;
 }
 
+/// Swarm's name service answers from one network only, which may be the one that the waker has for itself.
+#[tokio::test(start_paused = true)]
+async fn a_waker_looks_for_the_application_on_its_networks_and_not_on_those_of_the_waker() {
+    let shop = asleep(on_demand(), "shop_app", Above::Refuse).await;
+    let engine = connect(&shop, "looker").await;
+    let told = engine.configs(Kind::Waker, &[]).await.unwrap();
+    let task = skep_waker::Task::read(&String::from_utf8(told[0].data.clone()).unwrap()).unwrap();
+    assert_eq!(task.networks, [engine.network(&shop.network).await.unwrap().name]);
+    let joined = spec(&shop, "shop_app")["TaskTemplate"]["Networks"].as_array().unwrap().len();
+    assert_eq!(joined, 2, "it reaches Skep over another one");
+}
+
 /// Each replica goes by its own clock, and they hear of it at different moments.
 #[tokio::test(start_paused = true)]
 async fn replicas_that_hear_a_waker_on_two_sides_of_a_minute_wake_once() {

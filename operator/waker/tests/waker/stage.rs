@@ -227,6 +227,7 @@ pub(crate) fn task(operator: SocketAddr) -> Task {
     Task {
         schema: SCHEMA,
         service: "shop_app".to_owned(),
+        networks: Vec::new(),
         ports: vec![Port { port: 0, protocol: Protocol::Http }],
         mode: Mode::Hold,
         timeout_s: 60,

@@ -19,7 +19,7 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 impl PgJob {
     pub(super) fn restore(&mut self, world: &mut World, view: &View<'_>, task: &PgRestore) -> Worked {
-        let PgRestore { connect, stored, live, side, jobs: _ } = task;
+        let PgRestore { connect, stored, live, side } = task;
         if !side.starts_with("skep_") || side.len() > 63 {
             return Err(Failure::refused(format!("`{side}` is not the name of a database of Skep")));
         }
@@ -54,7 +54,7 @@ impl PgJob {
     }
 
     pub(super) fn in_place(&mut self, world: &mut World, view: &View<'_>, task: &PgInPlace) -> Worked {
-        let PgInPlace { connect, stored, live, properties, jobs: _ } = task;
+        let PgInPlace { connect, stored, live, properties } = task;
         let (_, content) = self.load(world, stored)?;
         let unfinished = format!("skep_in_place_{}", &sha256(live.as_bytes())[..12]);
         let pace = world.pace.load;
