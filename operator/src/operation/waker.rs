@@ -30,8 +30,9 @@ use crate::swarm::spec::host_ports;
 const TASK_PATH: &str = "/skep/waker.json";
 /// What a page tells browsers to wait before they look again, seconds.
 const RETRY_AFTER: u32 = 2;
-/// How long downloads and WebSockets that went through the waker may go on when it leaves, in nanoseconds.
-const GRACE: u64 = 600_000_000_000;
+/// How long downloads and WebSockets that went through the waker may go on when it leaves, in nanoseconds: longer than pools
+/// keep connections, and no longer than a node may take to shut down, which waits for it.
+const GRACE: u64 = 3_600_000_000_000;
 /// How soon a wake that came to nothing is tried again; doubled each time.
 const RETRY_FIRST: Duration = Duration::from_secs(10);
 /// How late at most.

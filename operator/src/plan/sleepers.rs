@@ -7,7 +7,9 @@
 //! A sleeper with tasks was brought back by somebody (S12): where nothing but the number of its replicas changed, they want it
 //! up; anything else is a deploy, which says nothing about sleep.
 //!
-//! Besides, a service falls asleep that nobody has used for a while, as Prometheus tells, and that no operation had meanwhile.
+//! Besides, a service falls asleep that nobody has used for a while, as Prometheus tells, that no operation had meanwhile, and
+//! to which no waker passed anything: one that was told to leave stays for as long as anything is open through it, so its own
+//! presence is use, whatever the expression counts.
 //!
 //! One that keeps replicas (`skep.scale.min`) goes down to these by all the same rules; it comes up again also when Prometheus
 //! tells that it is used.
@@ -20,18 +22,18 @@
 //! as a proxy, is meant to stay awake; what keeps replicas is only as low as they are); of what wakes at the same time, what another one needs
 //! is left to that one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::world::holder;
 use crate::operation::claim;
-use crate::operation::client_spec::{is_asleep, is_only_counted};
+use crate::operation::client_spec::{is_asleep, is_only_counted, is_waker};
 use crate::operation::record::{Above, Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
 use crate::operation::sleeper::Slept;
 use crate::policy::{OnDeploy, Policies, Policy, Scale, Schedule, duration};
-use crate::swarm::object::Service;
+use crate::swarm::object::{Service, Task};
 
 /// The label by which a service falls asleep.
 pub const DOWN: &str = "skep.scale.down";
@@ -60,6 +62,19 @@ pub struct Seen<'a> {
     pub unused: &'a BTreeSet<String>,
     /// Names of services that keep replicas in their sleep and that somebody uses now.
     pub used: &'a BTreeSet<String>,
+    /// Until when wakers were there, by the service's id, as [`attended`] tells.
+    pub attended: &'a BTreeMap<String, Timestamp>,
+}
+
+/// Until when the wakers of services were there, by the service's id: one that is still there passes something.
+pub fn attended(tasks: &[Task], now: Timestamp) -> BTreeMap<String, Timestamp> {
+    let mut until = BTreeMap::new();
+    for task in tasks.iter().filter(|task| is_waker(&task.spec)) {
+        let left = if task.state.is_terminal() { task.changed } else { now };
+        let latest = until.entry(task.service.clone()).or_insert(left);
+        *latest = left.max(*latest);
+    }
+    until
 }
 
 /// What the schedules want of a service.
@@ -241,7 +256,9 @@ fn fall_idle(
         return None;
     }
     let of_it = || seen.operations.iter().filter(|op| claim::concerns(op, name));
-    let touched = of_it().map(|op| op.journal.ended.unwrap_or(now)).chain([service.created]).max()?;
+    let attended = seen.attended.get(&service.id).copied();
+    let operated = of_it().map(|op| op.journal.ended.unwrap_or(now));
+    let touched = operated.chain(attended).chain([service.created]).max()?;
     if now.duration_since(touched) < SignedDuration::try_from(idle.after).ok()? {
         return None;
     }

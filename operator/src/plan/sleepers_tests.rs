@@ -1,9 +1,10 @@
 use serde_json::json;
 
-use super::super::testing::{op, service};
+use super::super::testing::{op, service, task};
 use super::*;
 use crate::operation::client_spec::{scaled, zero};
 use crate::operation::sleeper::Sleeper;
+use crate::swarm::object::TaskState;
 
 /// Down at 20:00, up at 07:00, UTC.
 fn app(name: &str) -> Service {
@@ -33,16 +34,20 @@ fn asleep(service: &Service, since: &str) -> (Service, Slept) {
     (Service { spec: zero(&service.spec), version: 2, ..service.clone() }, slept)
 }
 
+/// Of which nobody knows whether anybody uses them, and that no waker stood in for.
+fn seen<'a>(services: &'a [Service], operations: &'a [Operation]) -> Seen<'a> {
+    static NOBODY: BTreeSet<String> = BTreeSet::new();
+    static NEVER: BTreeMap<String, Timestamp> = BTreeMap::new();
+    Seen { services, operations, sleepers: &[], unused: &NOBODY, used: &NOBODY, attended: &NEVER }
+}
+
 fn asked(
     services: &[Service],
     operations: &[Operation],
     sleepers: &[Slept],
     now: &str,
 ) -> Vec<(String, Work, Trigger)> {
-    let asked = super::sleepers(
-        &Seen { services, operations, sleepers, unused: &BTreeSet::new(), used: &BTreeSet::new() },
-        at(now),
-    );
+    let asked = super::sleepers(&Seen { sleepers, ..seen(services, operations) }, at(now));
     asked.into_iter().map(|(_, i)| (i.service, i.work, i.trigger)).collect()
 }
 
@@ -182,16 +187,7 @@ fn a_service_whose_backup_would_come_due_in_its_sleep_is_backed_up_before() {
     db.spec["Labels"]["skep.backup.schedule"] = json!("0 2 * * *");
     let services = [db.clone()];
     assert_eq!(works(&services, &[], "02T20:00"), [("db".to_owned(), Work::Backup)]);
-    let asked_for = sleepers(
-        &Seen {
-            services: &services,
-            operations: &[],
-            sleepers: &[],
-            unused: &BTreeSet::new(),
-            used: &BTreeSet::new(),
-        },
-        at("02T20:00"),
-    );
+    let asked_for = sleepers(&seen(&services, &[]), at("02T20:00"));
     let mut backup = op("db", Work::Backup, "2026-03-02T20:00:00Z", State::Running);
     backup.id = asked_for[0].0.clone();
     assert_eq!(asked(&services, std::slice::from_ref(&backup), &[], "02T20:05"), [], "it has the service");
@@ -238,7 +234,7 @@ fn idler(name: &str) -> Service {
 
 fn idle(services: &[Service], operations: &[Operation], unused: &[&str], now: &str) -> Vec<(String, Work)> {
     let unused = unused.iter().map(|name| (*name).to_owned()).collect();
-    let seen = Seen { services, operations, sleepers: &[], unused: &unused, used: &BTreeSet::new() };
+    let seen = Seen { unused: &unused, ..seen(services, operations) };
     sleepers(&seen, at(now)).into_iter().map(|(_, i)| (i.service, i.work)).collect()
 }
 
@@ -260,6 +256,34 @@ fn what_nobody_uses_falls_asleep_once_it_was_left_alone_for_as_long() {
     let mut paused = idler("shop_app");
     paused.spec["Labels"]["skep.paused"] = json!("true");
     assert_eq!(idle(&[paused], &[], &["shop_app"], "02T12:00"), []);
+}
+
+/// A waker that was told to leave, in this state since then.
+fn waker_of(service: &Service, state: TaskState, since: &str) -> Task {
+    let mut waker = task(service, state);
+    waker.spec = json!({ "ContainerSpec": { "Labels": { "skep.waker": service.name() } } });
+    (waker.desired, waker.changed) = (TaskState::Shutdown, at(since));
+    waker
+}
+
+/// What the expression does not count, such as a WebSocket, may still be open through the waker that it woke.
+#[test]
+fn nothing_falls_asleep_for_want_of_use_while_its_waker_passes_something_nor_soon_after() {
+    let app = idler("shop_app");
+    let unused = BTreeSet::from(["shop_app".to_owned()]);
+    let works = |tasks: &[Task], now: &str| {
+        let (services, attended) = ([app.clone()], attended(tasks, at(now)));
+        let seen = Seen { unused: &unused, attended: &attended, ..seen(&services, &[]) };
+        sleepers(&seen, at(now)).into_iter().map(|(_, i)| i.work).collect::<Vec<_>>()
+    };
+    let open = waker_of(&app, TaskState::Running, "02T11:00");
+    let left = waker_of(&app, TaskState::Shutdown, "02T12:00");
+    let earlier = waker_of(&app, TaskState::Shutdown, "02T08:00");
+    assert_eq!(works(&[earlier.clone(), open, earlier.clone()], "02T23:00"), []);
+    assert_eq!(works(&[left.clone(), earlier.clone()], "02T12:14"), []);
+    assert_eq!(works(&[earlier, left], "02T12:15"), [SLEEP]);
+    let own = task(&app, TaskState::Running);
+    assert_eq!(works(&[own], "02T12:15"), [SLEEP], "tasks of its own are no waker");
 }
 
 #[test]
@@ -358,8 +382,7 @@ fn what_keeps_replicas_is_scaled_up_once_it_is_used() {
     let works = |used: &[&str], unused: &[&str]| {
         let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<String>>();
         let (used, unused) = (names(used), names(unused));
-        let seen =
-            Seen { services: &services, operations: &[], sleepers: &sleepers, unused: &unused, used: &used };
+        let seen = Seen { sleepers: &sleepers, unused: &unused, used: &used, ..seen(&services, &[]) };
         super::sleepers(&seen, at("02T12:10")).into_iter().map(|(_, i)| i.work).collect::<Vec<_>>()
     };
     assert_eq!(works(&[], &[]), [], "nobody knows");

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::operation::frozen::Kept;
 use crate::operation::record::{Intent, Journal, OpId, Operation, SCHEMA, State, Trigger, Work};
-use crate::swarm::object::Service;
+use crate::swarm::object::{Service, Task, TaskState};
 
 pub(crate) fn service(name: &str) -> Service {
     Service {
@@ -16,6 +16,26 @@ pub(crate) fn service(name: &str) -> Service {
         spec: json!({ "Name": name, "Labels": { "skep.enable": "true" } }),
         update: None,
         created: Timestamp::UNIX_EPOCH,
+    }
+}
+
+/// A task of it that is to run.
+pub(crate) fn task(service: &Service, state: TaskState) -> Task {
+    Task {
+        id: format!("{}-task", service.id),
+        service: service.id.clone(),
+        node: Some("node".to_owned()),
+        slot: 1,
+        state,
+        desired: TaskState::Running,
+        error: String::new(),
+        exit_code: None,
+        image: String::new(),
+        spec_version: None,
+        spec: json!({ "ContainerSpec": { "Image": "app:1" } }),
+        addresses: Vec::new(),
+        created: Timestamp::UNIX_EPOCH,
+        changed: Timestamp::UNIX_EPOCH,
     }
 }
 

@@ -38,12 +38,17 @@ pub async fn ask(env: &Env, rules: &Rules) -> Result<Vec<Operation>, Error> {
     }
     let asleep = sleeper::list(engine).await?;
     let Use { unused, used } = idle::ask(&env.settings, &services, &asleep).await;
+    let idle: Vec<&str> =
+        services.iter().filter(|s| unused.contains(s.name())).map(|s| s.id.as_str()).collect();
+    let tasks = if idle.is_empty() { Vec::new() } else { engine.tasks(&idle).await? };
+    let attended = sleepers::attended(&tasks, now);
     let seen = sleepers::Seen {
         services: &services,
         operations: &operations,
         sleepers: &asleep,
         unused: &unused,
         used: &used,
+        attended: &attended,
     };
     wanted.extend(sleepers(&seen, now));
     let mut created = Vec::new();
