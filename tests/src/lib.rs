@@ -15,5 +15,6 @@ pub mod sandbox;
 pub mod sim;
 pub mod smtp;
 pub mod stage;
+pub mod streams;
 pub mod waking;
 pub mod yard;

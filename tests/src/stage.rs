@@ -19,7 +19,7 @@ use skep::swarm::object::TaskState;
 use skep::swarm::transport::Endpoint;
 use tokio::sync::{Mutex, MutexGuard};
 
-pub use door::{Door, Write};
+pub use door::{Door, Write, in_the_middle_of};
 pub use operator::{Operator, Posted, TOKEN};
 pub use people::Users;
 pub use post::{PostOffice, Received};

@@ -12,28 +12,12 @@ use skep::operation::journal::Step as _;
 use skep::operation::record::{State, StepState, Work};
 use skep::operation::restore::Restore;
 use skep::operation::saga::Saga as _;
-use skep_tests::stage::{Door, Setting, Stage, Write};
+use skep_tests::stage::{Door, Setting, Stage, in_the_middle_of};
 
 const OPERATOR: &str = env!("CARGO_BIN_EXE_operator");
 
 fn steps(in_place: bool) -> Vec<&'static str> {
     Restore { in_place, recovers: false }.steps().iter().map(|step| step.name()).collect()
-}
-
-/// Holds of the write with this number among those of a step, its beginning not counted; of the one that ends the step
-/// where there are fewer.
-fn in_the_middle_of(step: &'static str, number: usize) -> impl FnMut(&Write) -> bool + Send + 'static {
-    let mut behind: Option<usize> = None;
-    move |write| {
-        let begins = write.records(step, "started");
-        match behind.as_mut() {
-            None if begins => behind = Some(0),
-            Some(_) if write.is_of_the_lease() => {}
-            Some(count) => *count += 1,
-            None => {}
-        }
-        behind.is_some_and(|count| count == number) || write.records(step, "done")
-    }
 }
 
 /// One restore whose leader dies in the middle of each of these steps, of the backup that there is.

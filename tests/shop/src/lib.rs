@@ -3,6 +3,7 @@
 //! ```text
 //! serve:  web ─▶ database (orders, products)      worker:  database: new orders ─▶ sales.ledger
 //!             └▶ cache (product list)
+//! streams: nothing but itself; uploads, downloads, WebSockets, calls      forward: a proxy of connections
 //! ```
 //!
 //! Two properties matter to whoever operates it. It never pins an address: each new connection looks the name up. And
@@ -10,8 +11,11 @@
 
 pub mod cache;
 pub mod database;
+pub mod forward;
+pub mod frames;
 pub mod schema;
 pub mod settings;
+pub mod streams;
 pub mod web;
 pub mod worker;
 

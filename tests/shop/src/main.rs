@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use skep_shop::{Settings, database::Database, web, worker};
+use skep_shop::{Settings, database::Database, forward, streams, web, worker};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -20,12 +20,20 @@ struct Arguments {
     part: Option<Part>,
 }
 
-#[derive(Clone, Copy, Subcommand)]
+#[derive(Clone, Subcommand)]
 enum Part {
     /// Answer HTTP requests (the default)
     Serve,
     /// Book new orders
     Worker,
+    /// Answer what lasts long or is large; needs no database
+    Streams,
+    /// Pass connections on
+    Forward {
+        /// PORT=HOST:PORT, each
+        #[arg(required = true)]
+        ways: Vec<forward::Way>,
+    },
     /// Ask the running shop whether it is well
     Healthcheck,
 }
@@ -37,6 +45,8 @@ fn main() -> ExitCode {
         Part::Healthcheck => healthcheck(settings.port),
         Part::Serve => run(serve(settings)),
         Part::Worker => run(work(settings)),
+        Part::Streams => run(stream(settings)),
+        Part::Forward { ways } => run(pass_on(ways)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,6 +74,16 @@ async fn work(settings: Settings) -> std::io::Result<()> {
     let stop = told_to_stop()?;
     worker::run(&Database::new(settings), stop).await;
     Ok(())
+}
+
+async fn stream(settings: Settings) -> std::io::Result<()> {
+    let stop = told_to_stop()?;
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, settings.port)).await?;
+    streams::serve(listener, settings.drain(), stop).await
+}
+
+async fn pass_on(ways: Vec<forward::Way>) -> std::io::Result<()> {
+    forward::run(ways, told_to_stop()?).await
 }
 
 /// Resolves at SIGTERM or SIGINT.

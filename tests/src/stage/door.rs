@@ -57,9 +57,35 @@ impl Write {
         record.is_some_and(|record| record["state"] == state)
     }
 
+    /// Whether this is a record of an operation on the service with this id.
+    pub fn is_of(&self, service_id: &str) -> bool {
+        self.body["Labels"]["skep.service-id"] == service_id
+    }
+
+    /// Whether this is no record of an operation.
+    pub fn is_of_no_operation(&self) -> bool {
+        self.body["Labels"]["skep.service-id"].is_null()
+    }
+
     /// Whether it only keeps the lease.
     pub fn is_of_the_lease(&self) -> bool {
         self.body["Name"] == "skep-lease"
+    }
+}
+
+/// Holds of the write with this number among those of a step, its beginning not counted; of the one that ends the step
+/// where there are fewer.
+pub fn in_the_middle_of(step: &'static str, number: usize) -> impl FnMut(&Write) -> bool + Send + 'static {
+    let mut behind: Option<usize> = None;
+    move |write| {
+        let begins = write.records(step, "started");
+        match behind.as_mut() {
+            None if begins => behind = Some(0),
+            Some(_) if write.is_of_the_lease() => {}
+            Some(count) => *count += 1,
+            None => {}
+        }
+        behind.is_some_and(|count| count == number) || write.records(step, "done")
     }
 }
 

@@ -138,16 +138,23 @@ impl Stage {
 
     /// Like [`Stage::operator`], listening there, where an earlier one may have listened.
     pub async fn operator_on(&self, address: SocketAddr, program: &str, more: &[&str]) -> Operator {
-        self.launch(address, &self.sandbox.environment()["DOCKER_HOST"], program, more).await
+        self.operator_with(address, &self.sandbox.environment()["DOCKER_HOST"], program, more).await
     }
 
     /// Like [`Stage::operator`], with this door between it and the engine.
     pub async fn operator_behind(&self, door: &Door, program: &str) -> Operator {
         let address = SocketAddr::new(LOOPBACK, unique_port());
-        self.launch(address, &door.host(), program, &[]).await
+        self.operator_with(address, &door.host(), program, &[]).await
     }
 
-    async fn launch(&self, address: SocketAddr, docker: &str, program: &str, more: &[&str]) -> Operator {
+    /// Like [`Stage::operator_on`], with this way to the engine.
+    pub async fn operator_with(
+        &self,
+        address: SocketAddr,
+        docker: &str,
+        program: &str,
+        more: &[&str],
+    ) -> Operator {
         let directory = std::env::temp_dir();
         let name = unique("operator");
         let (log, token) = (directory.join(format!("{name}.log")), directory.join(format!("{name}.token")));
