@@ -155,8 +155,13 @@ impl Yard {
 
     /// The same, with so much time for the application's checks to pass.
     pub async fn run_within(&self, checks: Duration, service: &str, work: Work) -> Operation {
-        let id = self.ask(service, work).await;
         let settings = Settings { check_deadline: checks, ..self.settings.clone() };
+        self.run_under(settings, service, work).await
+    }
+
+    /// The same, under other settings.
+    pub async fn run_under(&self, settings: Settings, service: &str, work: Work) -> Operation {
+        let id = self.ask(service, work).await;
         self.drive_under(settings, &id, |_| false).await
     }
 

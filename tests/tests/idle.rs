@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
+use skep::operation::prometheus::Unknown;
 use skep::policy::Idle;
 use skep::runtime::clock;
-use skep::triggers::idle::{Question, Unknown, is_so};
+use skep::triggers::idle::{Question, is_so};
 use skep_tests::prometheus::Prometheus;
 
 #[tokio::test]

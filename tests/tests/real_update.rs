@@ -16,8 +16,10 @@ use serde_json::{Value, json};
 use skep::operation::catalogue::Purpose;
 use skep::operation::record::{Operation, State, Work};
 use skep::operation::settings::{Settings, Store};
+use skep::runtime::clock;
 use skep::swarm::object::TaskState;
 use skep_tests::load::Totals;
+use skep_tests::prometheus::Prometheus;
 use skep_tests::sandbox::{Sandbox, eventually, repository, unique, unique_port};
 use skep_tests::stage::Users;
 use skep_tests::yard::{Yard, told};
@@ -61,10 +63,12 @@ const SHOP: &str = r#"
       endpoint_mode: dnsrr
       restart_policy: { delay: 500ms }
       update_config: { monitor: 2s }
+      resources: { limits: { memory: 64M } }
       labels:
         skep.enable: "true"
         skep.depends-on: db
         skep.update.monitor: 4s
+        skep.update.red-flag.log: ^FATAL
         skep.check.orders.http: http://:8000/orders/last
   proxy:
     image: skep-test/nginx:1
@@ -76,7 +80,7 @@ configs:
 "#;
 
 /// Images that differ from those of the stack in one line.
-const IMAGES: [(&str, &str); 7] = [
+const IMAGES: [(&str, &str); 9] = [
     ("shop:2", "FROM skep-test/shop:1\nENV RELEASE=2"),
     ("shop:3", "FROM skep-test/shop:1\nENV RELEASE=3"),
     ("shop:crashes", "FROM skep-test/shop:1\nCMD [\"nonsense\"]"),
@@ -84,6 +88,10 @@ const IMAGES: [(&str, &str); 7] = [
     ("shop:sick", "FROM skep-test/shop:1\nCMD [\"worker\"]"),
     // It is well, and answers where nobody asks.
     ("shop:elsewhere", "FROM skep-test/shop:1\nENV PORT=8001"),
+    // It is well, and says that it is not.
+    ("shop:says", "FROM skep-test/shop:1\nENV SAYS=\"FATAL: login failed, password=hunter2\""),
+    // It is well for a few seconds, and then its memory runs out.
+    ("shop:leaks", "FROM skep-test/shop:1\nENV LEAKS_MIB=2"),
     ("postgres:next", "FROM skep-test/postgres:15\nENV RELEASE=2"),
     ("postgres:crashes", "FROM skep-test/postgres:15\nCMD [\"postgres\", \"-c\", \"nonsense=1\"]"),
 ];
@@ -184,6 +192,45 @@ impl Scene {
         assert_eq!(self.spec(service).await, *before, "{}", told(op));
     }
 
+    /// An update of which Prometheus says after a while that it does not do, and one of which it cannot say anything.
+    async fn by_query(&self) {
+        let prometheus = Prometheus::start(&[], &[]).await;
+        let asked = |url: String| Settings { prometheus: Some(url), ..self.yard.settings.clone() };
+        let name = self.yard.stack.service("app");
+        let label = async |label: [&str; 2]| {
+            self.yard
+                .sandbox
+                .docker(&[&["service", "update", "-d"], &label[..], &[name.as_str()]].concat())
+                .await;
+        };
+        let plain = self.spec("app").await;
+        let soon = clock::now().as_second() + 20;
+        label(["--label-add", &format!("skep.update.red-flag.query=vector(time()) > {soon}")]).await;
+        let before = self.spec("app").await;
+        let op = self.yard.run_under(asked(prometheus.url()), "app", update("shop:3", Some(60))).await;
+        self.is_back(&op, "app", &before, "watch", "red-flag.query returns 1 value(s)").await;
+        // By now it is so before anything is changed.
+        let force = Work::Update {
+            image: "skep-test/shop:3".to_owned(),
+            monitor_s: Some(3),
+            force: true,
+            wait_s: None,
+        };
+        for (url, said) in [
+            (prometheus.url(), "before the update already"),
+            ("http://127.0.0.1:1".to_owned(), "could not be asked, so it was no red flag"),
+        ] {
+            let op = self.yard.run_under(asked(url), "app", force.clone()).await;
+            assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+            assert!(told(&op).contains(said), "{}", told(&op));
+            println!("query: {:?}", op.journal.remarks);
+            let op = self.yard.run("app", update("shop:2", Some(1))).await;
+            assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+        }
+        label(["--label-rm", "skep.update.red-flag.query"]).await;
+        assert_eq!(self.spec("app").await, plain);
+    }
+
     async fn orders(&self) -> Result<String, String> {
         self.yard.try_sh("db", "psql -U shop -d shop -XAtqc 'SELECT count(*) FROM orders'").await
     }
@@ -222,6 +269,22 @@ async fn of_an_application(scene: &Scene) {
     scene.is_back(&op, "app", &wanted, "check", "check `orders`").await;
     assert_eq!(seen.wrong, 0, "users see the proxy's page");
     scene.goes_back("shop:nowhere", "apply", "No such image").await;
+
+    // The engine and the checks are content with these for a while, or for good.
+    let before = scene.spec("app").await;
+    let op = scene.under_load("says", scene.yard.run("app", update("shop:says", None)).boxed_local()).await;
+    scene.is_back(&op, "app", &before, "watch", "matches `^FATAL`: FATAL: login failed").await;
+    assert!(!format!("{:?}", op.journal).contains("hunter2"), "{}", told(&op));
+    let leaking = scene.yard.run("app", update("shop:leaks", Some(60))).boxed_local();
+    let (op, seen) = scene.loaded("leaks", leaking).await;
+    assert_eq!(op.journal.state, State::RolledBack, "{}", told(&op));
+    let why = format!("{} {}", reason(&op, "apply"), reason(&op, "watch"));
+    assert!(why.contains("memory runs out (OOM), and its limit is 64 MiB"), "{}", told(&op));
+    println!("  leaks: {why}");
+    assert_eq!((scene.spec("app").await, seen.wrong), (before, 0), "{}", told(&op));
+
+    // What Prometheus says counts too; that it says nothing does not.
+    scene.by_query().await;
 
     // What went back once is not tried again unless somebody says so.
     let op = scene.yard.run("app", update("shop:crashes", None)).await;

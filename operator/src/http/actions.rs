@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::server::{Denied, Desk, Shared};
-use crate::notify::scrub;
 use crate::operation::record::OpId;
+use crate::runtime::scrub;
 
 /// What a form or a JSON body says.
 #[derive(Default, Deserialize)]

@@ -6,7 +6,6 @@ use super::view::{
     Condition, GuardView, LONGEST, LONGEST_NAME, OperationView, ProblemView, Restored, ServiceView, View,
     between,
 };
-use crate::notify::scrub;
 use crate::operation::catalogue::Backup;
 use crate::operation::client_spec::{is_asleep, is_waker};
 use crate::operation::clients;
@@ -15,6 +14,7 @@ use crate::operation::settings::Settings;
 use crate::operation::sleeper::Sleeper;
 use crate::plan::standing;
 use crate::policy::{Level, Parsed, Policies, Policy, Problem, Tasks, nothing_to_scale};
+use crate::runtime::scrub;
 use crate::swarm::object::{Config, ENABLE, OP, Service, Task, TaskState};
 use crate::triggers::guard::History;
 

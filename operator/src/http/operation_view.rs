@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::view::{LONGEST, LONGEST_NAME, between};
-use crate::notify::{scrub, words};
+use crate::notify::words;
 use crate::operation::record::{
     Above, Journal, Manner, OpId, Operation, State, StepRecord, StepState, Trigger, Work,
 };
 use crate::operation::rollback;
+use crate::runtime::scrub;
 
 /// One operation.
 #[derive(Clone, Debug, PartialEq, Serialize)]

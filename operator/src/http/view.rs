@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 pub use super::operation_view::{OperationView, Progress, StepView};
-use crate::notify::scrub;
 use crate::operation::record::OpId;
 pub use crate::plan::standing::Backups;
 use crate::policy::RestoreMode;
+use crate::runtime::scrub;
 use crate::triggers::guard::History;
 use crate::triggers::guard::history::Phase;
 

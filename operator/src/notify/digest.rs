@@ -8,7 +8,6 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use super::message::{Envelope, Error, Letter};
-use super::scrub;
 use super::settings::Mail;
 use super::view::{self, View};
 use super::words::Tone;
@@ -16,6 +15,7 @@ use crate::operation::catalogue::Backup;
 use crate::operation::record::{Operation, State};
 use crate::plan::standing::{self, Backups};
 use crate::policy::{Policies, Schedule};
+use crate::runtime::scrub;
 use crate::swarm::object::{Config, KIND, Kind, Labels, Service};
 
 /// Name of the config on which it stands what was told last.

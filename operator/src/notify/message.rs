@@ -22,8 +22,9 @@ use super::outbox::Audience;
 use super::phase::{Phase, current, occurred};
 use super::settings::Mail;
 use super::view::{Reader, View};
-use super::{scrub, words};
+use super::words;
 use crate::operation::record::{Operation, Work};
+use crate::runtime::scrub;
 
 /// What a message says, the same for every recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]

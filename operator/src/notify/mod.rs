@@ -24,7 +24,6 @@ pub mod smtp;
 
 #[cfg(test)]
 mod fixture;
-pub(crate) mod scrub;
 pub mod topic;
 mod view;
 pub(crate) mod words;

@@ -1,10 +1,10 @@
 //! The message about an alert on which nothing was begun. Pure; claims nothing that the notice does not prove.
 
 use super::message::{Envelope, Error, Letter, hash};
-use super::scrub;
 use super::settings::Mail;
 use super::view::{Command, View};
 use super::words::Tone;
+use crate::runtime::scrub;
 use crate::triggers::guard::{Notice, NoticeKind};
 
 /// Renders a notice about an alert of `service`.

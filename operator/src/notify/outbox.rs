@@ -22,7 +22,7 @@ use super::smtp::{Fault, Smtp, Unusable};
 use super::topic::Topic;
 use crate::operation::record::Operation;
 use crate::policy::Schedule;
-use crate::runtime::{self, Disposition};
+use crate::runtime::{self, Disposition, scrub};
 use crate::swarm;
 use crate::triggers::guard::Notice;
 
@@ -296,7 +296,7 @@ impl Outbox {
         let not_allowed = refused.into_iter().map(|text| {
             self.meter.rejected();
             (
-                super::scrub::line(&text, 120),
+                scrub::line(&text, 120),
                 "`skep.notify`: not an address, or its domain is not allowed".to_owned(),
             )
         });

@@ -13,8 +13,8 @@ use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter,
 use lettre::transport::smtp::response::Response;
 use thiserror::Error;
 
-use super::scrub;
 use super::settings::{Mail, Tls};
+use crate::runtime::scrub;
 
 /// How to reach the server.
 pub struct Smtp {

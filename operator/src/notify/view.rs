@@ -8,13 +8,13 @@ use super::digest::{Digest, Report};
 use super::notice;
 use super::outbox::Audience;
 use super::phase::{self, Phase};
-use super::scrub;
 use super::settings::Mail;
 use super::words::{self, Tone};
 use crate::operation::clients;
 use crate::operation::record::{Operation, State, StepRecord, StepState, Trigger, Work};
 use crate::plan::standing::Backups;
 use crate::plan::words::{ago, exact, size};
+use crate::runtime::scrub;
 use crate::triggers::guard::Notice;
 
 /// Everything that a message shows.

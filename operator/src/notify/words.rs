@@ -1,10 +1,10 @@
 //! What a message says in words, by kind of work and phase. Pure; claims nothing that the record does not prove.
 
 use super::phase::Phase;
-use super::scrub;
 use crate::operation::record::{Manner, Operation, Work};
 use crate::operation::restore::part;
 use crate::operation::rollback::with_data;
+use crate::runtime::scrub;
 
 /// How a message looks and how urgent it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //! holder per service), `freeze` and `frozen` (decisions made beforehand), `data` (the tasks that the engine of a service
 //! wants), `work` (jobs), `clients` (stop and start), `rollout` (whether tasks are those of their spec), `catalogue`, `points`, `reading` (of stored backups), `stores` and `copies`
 //! (what no database's tool can write), `whereabouts`
-//! (whose node has their files), `retention` (which backups stay) and `prune` (removing the others).
+//! (whose node has their files), `prometheus` (what it answers), `retention` (which backups stay) and `prune` (removing the others).
 
 pub mod backup;
 pub mod before;
@@ -28,6 +28,7 @@ pub mod maintenance;
 pub mod page;
 pub mod point;
 pub mod points;
+pub mod prometheus;
 pub mod prune;
 pub mod reading;
 pub mod receiver;

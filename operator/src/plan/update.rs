@@ -53,6 +53,12 @@ pub(super) fn update(draft: &mut Draft<'_>, work: &Work) {
             "what the Swarm says of its own update: paused, or taken back".to_owned(),
         ],
     );
+    if let Some(log) = &labels.red_flags.log {
+        draft.fact("", vec![format!("a line in the log of a new task that matches `{log}`")]);
+    }
+    if let Some(query) = &labels.red_flags.query {
+        draft.fact("", vec![format!("what Prometheus returns, unless it does so before: `{query}`")]);
+    }
     if !checks.is_empty() {
         draft.fact("", vec!["a check that fails, at the beginning and four times meanwhile".to_owned()]);
     }

@@ -14,7 +14,8 @@ use super::probe::{Body, Url};
 use super::schedule::Schedule;
 use super::types::{
     Backup, Check, CheckProbe, Commands, Data, Drill, Engine, GoBack, Idle, Keep, Limit, Maintenance,
-    MaintenanceMode, OnDeploy, Phase, Points, Restore, RestoreMode, Scale, Strategy, Update, WakeOnDemand,
+    MaintenanceMode, OnDeploy, Phase, Points, RedFlags, Restore, RestoreMode, Scale, Strategy, Update,
+    WakeOnDemand,
 };
 
 /// All labels of one service that were understood.
@@ -98,6 +99,8 @@ pub(super) struct UpdateDraft {
     pub(super) backup: Option<bool>,
     pub(super) monitor: Option<Duration>,
     pub(super) rollback: Option<GoBack>,
+    pub(super) red_flag_log: Option<String>,
+    pub(super) red_flag_query: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -232,7 +235,8 @@ impl DrillDraft {
 
 impl UpdateDraft {
     pub(super) fn build(self) -> Option<Update> {
-        Some(Update { backup: self.backup?, monitor: self.monitor?, rollback: self.rollback })
+        let red_flags = RedFlags { log: self.red_flag_log, query: self.red_flag_query };
+        Some(Update { backup: self.backup?, monitor: self.monitor?, rollback: self.rollback, red_flags })
     }
 }
 

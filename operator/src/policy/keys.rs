@@ -235,12 +235,15 @@ pub static KEYS: &[KeySpec] = &[
     key("skep.update.backup", Section::Update, Kind::Flag, "true", "Whether `skep update` backs up the data that the service keeps (`skep.data`) before it changes anything.")
         .default("true")
         .into(|d, _, t| put(&mut d.update.backup, t, value::flag)),
-    key("skep.update.monitor", Section::Update, Kind::Duration, "30m", "How long an update is watched for red flags: a task that is not healthy or was killed, a restart loop, a check that fails.")
+    key("skep.update.monitor", Section::Update, Kind::Duration, "30m", "How long an update is watched for red flags: a task that is not healthy or was killed, a restart loop, a check that fails, and what `skep.update.red-flag.log` and `skep.update.red-flag.query` name.")
         .default("30m")
         .into(|d, _, t| put(&mut d.update.monitor, t, duration::parse_positive)),
     key("skep.update.rollback", Section::Update, Kind::Choice("`image` or `none`"), "image", "What goes back by itself on a red flag: `image` is the exact spec that the service had, `none` is nothing. Where absent: `image`, and `none` for a service with `skep.data` whose new image has run, since the old one may not read what the new one made of the data. The word `full` (the data too) is known, but not done yet.")
         .into(|d, _, t| put(&mut d.update.rollback, t, value::go_back)),
-    key("skep.update.red-flag.log", Section::Update, Kind::Regex, "FATAL|PANIC", "A line in the logs that is a red flag.").later(),
+    key("skep.update.red-flag.log", Section::Update, Kind::Regex, "FATAL|PANIC", "A line in the logs of the new tasks that is a red flag, the first one that matches. Lines on both streams count, each for itself, from the beginning of the task; one of more than 16 KiB in parts. Where the service's log driver keeps nothing (`none`, or another with `cache-disabled`), an update is refused. Of each task the last 20000 lines are read every few seconds; the operation says where that was not all.")
+        .into(|d, _, t| put(&mut d.update.red_flag_log, t, value::line_regex)),
+    key("skep.update.red-flag.query", Section::Update, Kind::Query, "sum(rate(http_requests_total{service=\"app\",code=~\"5..\"}[1m])) > 1", "Anything that this PromQL expression returns while an update is watched is a red flag, as in an alerting rule: whatever the value, so a comparison belongs into it. It is asked of the Prometheus that Skep's configuration names (`SKEP_PROMETHEUS_URL`), once before anything is changed and every few seconds while it is watched. What it returned before is no red flag until it has returned nothing. That it could not be asked is none either, and the operation says so. Memory near its limit, with cAdvisor: `max(container_memory_working_set_bytes{container_label_com_docker_swarm_service_name=\"shop_app\"} / (container_spec_memory_limit_bytes{container_label_com_docker_swarm_service_name=\"shop_app\"} > 0)) > 0.95`.")
+        .into(|d, _, t| put(&mut d.update.red_flag_query, t, value::query)),
     // --- checks
     key("skep.check.<name>.http", Section::Check, Kind::Url, "http://:8080/health", "Asks this address from inside the application's network; an empty host is the service itself, each task of which is asked as `localhost`, as its own health check asks.")
         .into(|d, n, t| put(&mut d.check(n).http, t, Url::parse)),

@@ -5,7 +5,7 @@ use std::fmt;
 use skep_runner::task::Expect;
 
 use super::problem::Code;
-use super::value::{Fault, Show, port};
+use super::value::{self, Fault, Show, port};
 
 /// `http://:8080/health`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,14 +26,7 @@ pub(super) struct Body(pub(super) String);
 
 impl Body {
     pub(super) fn parse(text: &str) -> Result<Body, Fault> {
-        if text.is_empty() {
-            return Err(Fault::new(Code::BadRegex).because("it is empty, which everything matches"));
-        }
-        if let Err(error) = regex::Regex::new(text) {
-            let last = error.to_string().lines().last().unwrap_or_default().to_owned();
-            let plain = format!("to look for this very text, write `{}`", regex::escape(text));
-            return Err(Fault::new(Code::BadRegex).because(last.trim_start_matches("error: ")).hint(plain));
-        }
+        value::regex(text)?;
         literal(text).map(Body).ok_or_else(|| {
             Fault::new(Code::NotYet)
                 .because("this version of Skep looks for plain text only: special characters need a `\\` before them")

@@ -149,6 +149,8 @@ codes! {
     UnknownVolume = "L033",
     /// Keeps as many replicas as it has.
     NothingToScale = "L034",
+    /// Looks for lines in a log that keeps nothing.
+    UnreadLog = "L035",
     /// The file cannot be read, or is not YAML.
     NotYaml = "L040",
     /// A value begins with `@`.

@@ -290,6 +290,17 @@ pub struct Update {
     pub monitor: Duration,
     /// What goes back on a red flag; by what the service keeps, where it is not said.
     pub rollback: Option<GoBack>,
+    /// What is a red flag besides.
+    pub red_flags: RedFlags,
+}
+
+/// What is a red flag besides what the engine and the checks tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedFlags {
+    /// A regular expression: a line of the log that it matches.
+    pub log: Option<String>,
+    /// A PromQL expression: anything that it returns.
+    pub query: Option<String>,
 }
 
 /// What goes back on a red flag.
@@ -374,7 +385,12 @@ impl Policy {
 
 impl Default for Update {
     fn default() -> Update {
-        Update { backup: true, monitor: Duration::from_mins(30), rollback: None }
+        Update {
+            backup: true,
+            monitor: Duration::from_mins(30),
+            rollback: None,
+            red_flags: RedFlags::default(),
+        }
     }
 }
 

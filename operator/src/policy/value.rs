@@ -181,6 +181,26 @@ pub fn query(text: &str) -> Result<String, Fault> {
     Err(Fault::new(Code::BadText).because(because))
 }
 
+/// A regular expression.
+pub(super) fn regex(text: &str) -> Result<regex::Regex, Fault> {
+    if text.is_empty() {
+        return Err(Fault::new(Code::BadRegex).because("it is empty, which everything matches"));
+    }
+    regex::Regex::new(text).map_err(|error| {
+        let last = error.to_string().lines().last().unwrap_or_default().to_owned();
+        let plain = format!("to look for this very text, write `{}`", regex::escape(text));
+        Fault::new(Code::BadRegex).because(last.trim_start_matches("error: ")).hint(plain)
+    })
+}
+
+/// A regular expression that tells some lines from others.
+pub fn line_regex(text: &str) -> Result<String, Fault> {
+    match regex(text)?.is_match("") {
+        true => Err(Fault::new(Code::BadRegex).because("it matches an empty line, and so may match any")),
+        false => Ok(text.to_owned()),
+    }
+}
+
 /// A time without use: shorter ones nobody can measure.
 pub fn idle_after(text: &str) -> Result<Duration, Fault> {
     let after = duration::parse_positive(text)?;

@@ -14,6 +14,7 @@ pub mod backoff;
 pub mod clock;
 pub mod controller;
 pub mod queue;
+pub(crate) mod scrub;
 pub mod source;
 
 use std::error::Error;

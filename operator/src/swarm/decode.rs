@@ -133,6 +133,7 @@ pub(super) fn info(value: &Value, api_version: &str) -> Info {
         manager: swarm["ControlAvailable"] == true,
         node: string(&swarm["NodeID"]),
         cluster: swarm["Cluster"]["ID"].as_str().filter(|id| !id.is_empty()).map(str::to_owned),
+        log_driver: string(&value["LoggingDriver"]),
         error: string(&swarm["Error"]),
     }
 }

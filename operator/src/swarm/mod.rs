@@ -4,7 +4,7 @@
 //! bollard and the raw client; `engine` offers the calls that Skep makes and nothing else; `object` holds the
 //! types; `world` is one complete snapshot; `job` runs one-shot work; `spec` edits service specs as raw JSON
 //! (bollard's types lose health checks); `lease` elects a leader and `fence` holds back the writes of those who do
-//! not lead; `error` classifies answers; `stream` reads events and logs.
+//! not lead; `error` classifies answers; `stream` reads events and logs of jobs, `task_log` logs of users' tasks.
 
 #[cfg(test)]
 mod client_tests;
@@ -17,6 +17,7 @@ pub mod lease;
 pub mod object;
 pub mod spec;
 mod stream;
+pub mod task_log;
 #[cfg(test)]
 mod testing;
 pub mod transport;

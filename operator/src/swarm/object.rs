@@ -247,6 +247,8 @@ pub struct Info {
     pub node: String,
     /// Id of the swarm, on managers.
     pub cluster: Option<String>,
+    /// The log driver of containers on this node whose spec names none.
+    pub log_driver: String,
     /// What the engine says is wrong with the swarm (no leader, no quorum), empty where nothing is.
     pub error: String,
 }

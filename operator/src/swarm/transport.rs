@@ -325,6 +325,7 @@ pub(super) fn template(path: &str) -> &'static str {
         ["services", _, "update"] => "/services/{id}/update",
         ["services", _, "logs"] => "/services/{id}/logs",
         ["tasks"] => "/tasks",
+        ["tasks", _, "logs"] => "/tasks/{id}/logs",
         _ => "other",
     }
 }

@@ -67,7 +67,22 @@ async fn serve(settings: Settings) -> std::io::Result<()> {
     let shop = web::Shop::new(&settings);
     let preparing = Arc::clone(&shop);
     tokio::spawn(async move { preparing.prepare(settings.seed_orders).await });
+    tokio::spawn(be_broken(settings.clone()));
     web::serve(listener, shop, settings.drain(), stop).await
+}
+
+/// Does what broken releases do, where it is told to.
+async fn be_broken(settings: Settings) {
+    let mut lost = Vec::new();
+    for turn in 0_u64.. {
+        if let Some(mib) = settings.leaks_mib {
+            lost.push(vec![1_u8; mib << 20]);
+        }
+        if let Some(says) = settings.says.as_ref().filter(|_| turn % 10 == 9) {
+            println!("{says}");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 async fn work(settings: Settings) -> std::io::Result<()> {

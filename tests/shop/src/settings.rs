@@ -41,6 +41,12 @@ pub struct Settings {
     /// Orders to begin with, placed when the schema is made
     #[arg(long, env = "SEED_ORDERS", default_value_t = 0)]
     pub seed_orders: i32,
+    /// What a broken release says every second
+    #[arg(long, env = "SAYS")]
+    pub says: Option<String>,
+    /// What a broken release does not give back, MiB each 100 ms
+    #[arg(long, env = "LEAKS_MIB")]
+    pub leaks_mib: Option<usize>,
 }
 
 // === impl Settings ===

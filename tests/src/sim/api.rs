@@ -385,6 +385,7 @@ impl Engine {
         let node = self.raft.nodes.values().find(|n| n.manager).map(|n| n.meta.id.clone());
         json!({
             "ID": "SIMULATED", "Name": "n1", "ServerVersion": "20.10.24", "OSType": "linux",
+            "LoggingDriver": "json-file",
             "Architecture": "x86_64", "NCPU": 2, "MemTotal": 8_589_934_592_u64,
             "Swarm": {
                 "NodeID": node, "NodeAddr": "127.0.0.1", "LocalNodeState": "active",

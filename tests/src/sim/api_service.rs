@@ -246,10 +246,21 @@ impl Engine {
         if !show.stdout && !show.stderr {
             return Err(Refusal::new(500, "Bad parameters: you must choose at least one stream"));
         }
+        if let Some(why) = tasks.first().filter(|_| kind == "tasks").and_then(|task| self.no_log(task)) {
+            return Ok(Answer::Frames(super::logs::fault(&why)));
+        }
         if request.has("follow") {
             return Ok(Answer::Stream(self.logs.follow(&service, &tasks, show)));
         }
         Ok(Answer::Frames(self.logs.read(&tasks, &show)))
+    }
+
+    /// Why the engine has no log of a task.
+    fn no_log(&self, id: &str) -> Option<String> {
+        match self.raft.tasks.get(id)?.node.as_deref() {
+            None => Some(format!("task {id} has not been scheduled")),
+            Some(node) => self.is_lost(Some(node)).then(|| format!("node {node} is not available")),
+        }
     }
 
     pub(super) fn subscribe(&mut self, request: &Request) -> Answered {

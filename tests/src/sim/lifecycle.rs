@@ -171,7 +171,10 @@ impl Engine {
             running.steps += 1;
             let at = self.clock();
             let service = self.containers.get(id).map(|c| c.service_id.clone()).unwrap_or_default();
-            self.logs.add(&service, id, at, &step.lines);
+            let keeps = self.containers.get(id).is_none_or(|c| c.spec["LogDriver"]["Name"] != "none");
+            if keeps {
+                self.logs.add(&service, id, at, &step.lines);
+            }
             let due = match step.then {
                 Then::Next(after) => (after, Due::Step(id.to_owned())),
                 Then::Exit(after, code) => (after, Due::Exit(id.to_owned(), code)),

@@ -9,6 +9,19 @@ use tokio::sync::mpsc;
 /// Longer lines are split without a mark.
 const LONGEST: usize = 16 * 1024;
 
+/// The frame in which the daemon says why it has not everything.
+pub(super) fn fault(why: &str) -> Bytes {
+    let text = format!(
+        "Error grabbing logs: rpc error: code = Unknown desc = warning: incomplete log stream. some logs could not be \
+         retrieved for the following reasons: {why}\n"
+    );
+    let mut bytes = BytesMut::new();
+    bytes.put_slice(&[3, 0, 0, 0]);
+    bytes.put_u32(u32::try_from(text.len()).expect("a sentence is short"));
+    bytes.put_slice(text.as_bytes());
+    bytes.freeze()
+}
+
 /// Which lines to read, and how to show them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Show {

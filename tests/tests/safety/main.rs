@@ -15,6 +15,7 @@ mod data;
 mod drills;
 mod drills_files;
 mod files;
+mod flags;
 mod jobs;
 mod moments;
 mod places;

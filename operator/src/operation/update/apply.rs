@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::decide::{Exits, Stands, has_run, red_flag};
+use super::decide::{Exits, Stands, explained, has_run, red_flag};
 use super::{Frozen, found};
 use crate::operation::record::Operation;
 use crate::operation::restart::is_forced;
 use crate::operation::rollout::{patience, up};
 use crate::operation::saga::{Cx, Fault, Progress};
 use crate::swarm::object::{Service, Task, UpdateState};
+use crate::swarm::spec;
 
 /// What the step journals.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -146,13 +147,14 @@ async fn come_up(
 ) -> Result<Option<Progress>, Fault> {
     let name = service.name();
     let up = up(cx, service).await?;
+    let error = explained(&up.error, spec::template(&service.spec));
     let update = service.update.as_ref();
     if let Some(update) =
         update.filter(|u| !matches!(u.state, UpdateState::Updating | UpdateState::Completed))
     {
         return Err(Fault::failed(format!(
-            "the Swarm stopped the update of {name}: {}; {}",
-            update.message, up.error
+            "the Swarm stopped the update of {name}: {}; {error}",
+            update.message
         )));
     }
     if up.settled && !service.is_rolling() {
@@ -166,7 +168,7 @@ async fn come_up(
     }
     match cx.since(at) <= patience(cx, service) {
         true => Ok(Some(Progress::wait(format!("{name}: {}", up.said())))),
-        false => Err(Fault::failed(format!("{name} does not come up: {}, {}", up.said(), up.error))),
+        false => Err(Fault::failed(format!("{name} does not come up: {}, {error}", up.said()))),
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::operation::record::{Operation, State, Work};
 use crate::operation::restart::{Order, left_alone};
 use crate::operation::rollout::{has_lent, is_of, lent, put};
-use crate::operation::update::apply;
+use crate::operation::update::{apply, flags};
 use crate::policy::{GoBack, Policy, Update as Labels};
 use crate::swarm::object::{Service, Task, TaskState};
 use crate::swarm::spec;
@@ -134,6 +134,8 @@ pub fn refusals(
     } else if policy.is_some_and(|p| p.update.is_none()) {
         refused.push(format!("labels skep.update.* of {name} have problems; `skep check` tells which"));
     }
+    let red_flags = policy.and_then(|p| p.update.as_ref()).map(|update| &update.red_flags);
+    refused.extend(red_flags.and_then(|asked| flags::unreadable(service, asked)));
     if image.is_empty() || image.contains(char::is_whitespace) {
         refused.push(format!("`{image}` is no reference of an image"));
     }
@@ -197,7 +199,7 @@ pub fn has_run(task: &Task) -> bool {
 
 /// A red flag among these tasks with the new image. What ended by itself is noted in `exits`.
 pub fn red_flag<'a>(tasks: impl Iterator<Item = &'a Task>, exits: &mut Exits) -> Option<String> {
-    let mut flag = None;
+    let (mut flag, mut limit) = (None, None);
     for task in
         tasks.filter(|t| matches!(t.state, TaskState::Failed | TaskState::Rejected | TaskState::Complete))
     {
@@ -208,6 +210,7 @@ pub fn red_flag<'a>(tasks: impl Iterator<Item = &'a Task>, exits: &mut Exits) ->
             0 => task.node.clone().unwrap_or_default(),
             slot => slot.to_string(),
         };
+        limit = limit.or(memory_limit(&task.spec));
         exits.insert(task.id.clone(), Exit { place, killed: task.exit_code == Some(KILLED) });
     }
     let places: BTreeSet<&str> = exits.values().map(|e| e.place.as_str()).collect();
@@ -215,12 +218,30 @@ pub fn red_flag<'a>(tasks: impl Iterator<Item = &'a Task>, exits: &mut Exits) ->
     let looping = places.iter().map(|place| of(place)).find_map(|exits| {
         let kills = exits.iter().filter(|e| e.killed).count();
         match (kills >= KILLS, exits.len() >= LOOP) {
-            (true, _) => Some(format!("a replica was killed {kills} times (137), as where memory runs out")),
+            (true, _) => Some(format!("a replica was killed {kills} times: {}", killed(limit))),
             (false, true) => Some(format!("a replica ended {} times: it is in a restart loop", exits.len())),
             (false, false) => None,
         }
     });
     flag.or(looping)
+}
+
+/// What the engine says of a task, with what it leaves out: that memory ran out, as far as anybody can know.
+pub fn explained(error: &str, template: &Value) -> String {
+    match error.contains(&format!("non-zero exit ({KILLED})")) {
+        true => format!("{error}: {}", killed(memory_limit(template))),
+        false => error.to_owned(),
+    }
+}
+
+/// What the exit code of a task that was killed means.
+fn killed(limit: Option<u64>) -> String {
+    let limit = limit.map(|bytes| format!(", and its limit is {} MiB", bytes.div_ceil(1024 * 1024)));
+    format!("exit code {KILLED}, as where memory runs out (OOM){}", limit.unwrap_or_default())
+}
+
+fn memory_limit(template: &Value) -> Option<u64> {
+    template["Resources"]["Limits"]["MemoryBytes"].as_u64().filter(|bytes| *bytes > 0)
 }
 
 /// How often the checks should have passed by now.

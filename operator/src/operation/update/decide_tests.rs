@@ -104,6 +104,18 @@ fn a_replica_that_is_killed_twice_is_a_red_flag() {
 }
 
 #[test]
+fn what_was_killed_is_told_with_the_memory_that_it_may_have() {
+    let template = json!({ "Resources": { "Limits": { "MemoryBytes": 64 << 20 } } });
+    let limited = |id| Task { spec: template.clone(), ..exit(id, 1, 137) };
+    let found = flag(&[limited("a"), limited("b")]).unwrap();
+    assert!(found.ends_with("as where memory runs out (OOM), and its limit is 64 MiB"), "{found}");
+    let told = explained("task: non-zero exit (137)", &template);
+    assert!(told.starts_with("task: non-zero exit (137): ") && told.ends_with("64 MiB"), "{told}");
+    assert_eq!(explained("task: non-zero exit (1)", &template), "task: non-zero exit (1)");
+    assert!(explained("task: non-zero exit (137)", &Value::Null).ends_with("(OOM)"));
+}
+
+#[test]
 fn exits_that_the_engine_has_forgotten_count() {
     let mut exits = Exits::new();
     for id in ["a", "b"] {

@@ -13,6 +13,7 @@
 
 mod apply;
 pub mod decide;
+mod flags;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -81,6 +82,9 @@ struct Frozen {
     data: Option<Target>,
     /// For how long it is watched, seconds.
     monitor_s: u64,
+    /// What its labels take for a red flag besides.
+    #[serde(default)]
+    flags: flags::Asked,
     /// Why it does not go back once the new image has run; none where it does.
     #[serde(default)]
     stays: Option<String>,
@@ -223,6 +227,9 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     }
     restart::stays(cx, std::slice::from_ref(&service)).await?;
     let labels = policy.and_then(|p| p.update.clone()).unwrap_or_default();
+    if let Some(why) = flags::unreadable_here(cx, &service, &labels.red_flags).await? {
+        return Err(Fault::failed(why));
+    }
     let frozen = Frozen {
         schema: Frozen::SCHEMA,
         client: freeze::client_of(cx, &seen, &service).await?,
@@ -231,6 +238,7 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
             false => None,
         },
         monitor_s: monitor_s.unwrap_or(labels.monitor.as_secs()),
+        flags: flags::Asked::freeze(cx, &labels.red_flags).await,
         stays: stays(&service, policy, &labels, &operations),
         change: Change { order: restart::order(&service, policy), base: service.spec, image },
     };

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::decide::{Exits, ROUNDS, Stands, red_flag, rounds_due};
+use super::flags::Looked;
 use super::{Frozen, apply, found};
 use crate::operation::claim;
 use crate::operation::restore::trial;
@@ -24,6 +25,9 @@ struct Watching {
     /// How often the checks have passed.
     #[serde(default)]
     rounds: u32,
+    /// What was seen of what the labels ask for.
+    #[serde(default, skip_serializing_if = "Looked::is_none")]
+    flags: Looked,
 }
 
 /// Watches until the window is over.
@@ -43,7 +47,11 @@ pub(super) async fn run(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, Fa
     }
     let mut watching: Watching = cx.scratch()?;
     let tasks = apply::new_tasks(cx, frozen).await?;
-    let flag = red_flag(tasks.iter(), &mut watching.exits);
+    let end = began.checked_add(Duration::from_secs(frozen.monitor_s)).unwrap_or(began);
+    let flag = match red_flag(tasks.iter(), &mut watching.exits) {
+        None => watching.flags.look(cx, frozen, &tasks, end).await?,
+        flag => flag,
+    };
     cx.keep(&watching).await?;
     if let Some(flag) = flag {
         return Err(Fault::failed(format!("red flag: {flag}")));
@@ -61,7 +69,10 @@ pub(super) async fn run(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, Fa
         watching.rounds = round;
         cx.keep(&watching).await?;
     }
-    if watching.rounds >= ROUNDS {
+    if watching.rounds >= ROUNDS && !watching.flags.is_open(frozen, end, cx.now()) {
+        for remark in watching.flags.remarks(frozen) {
+            cx.remark(remark);
+        }
         return Ok(Progress::Done(json!({ "watched_s": watched.as_secs(), "exits": watching.exits.len() })));
     }
     let left = Duration::from_secs(frozen.monitor_s).saturating_sub(watched);

@@ -19,6 +19,8 @@ pub(super) struct Surroundings {
     pub(super) volumes: Vec<StackName>,
     /// How many tasks it has.
     pub(super) tasks: Tasks,
+    /// Its log driver, where that keeps nothing that can be read.
+    pub(super) unread_log: Option<String>,
     /// Whether the labels set `skep.restore.mode`.
     pub(super) sets_mode: bool,
 }
@@ -50,6 +52,7 @@ pub(super) fn advice(policy: &Policy, around: &Surroundings) -> Vec<Problem> {
         warnings.extend(page(maintenance, around));
     }
     warnings.extend(nothing_to_scale(policy, around.tasks));
+    warnings.extend(unread_log(policy, around));
     warnings.extend(alerts(policy, around));
     warnings.extend(policy.backup.as_ref().and_then(|b| lone(b).or_else(|| thin_today(b))));
     warnings.extend(policy.backup.as_ref().and_then(log_without_backup));
@@ -100,6 +103,20 @@ fn unknown_volumes(policy: &Policy, around: &Surroundings) -> Vec<Problem> {
             .hint(value::nearest(name, keys.iter().copied()))
     };
     named.filter(|name| !has(name)).map(problem).collect()
+}
+
+/// Whoever looks for lines there would find none, whatever is printed.
+fn unread_log(policy: &Policy, around: &Surroundings) -> Option<Problem> {
+    let line = policy.update.as_ref()?.red_flags.log.as_ref()?;
+    let driver = around.unread_log.as_ref()?;
+    let problem = Problem::new(Code::UnreadLog, Section::Update, "skep.update.red-flag.log")
+        .got(line.as_str())
+        .want(format!("a log that can be read: the log driver of the service (`{driver}`) keeps nothing"))
+        .hint(
+            "use the driver `local` or `json-file`, or take the label away: until then updates are refused"
+                .to_owned(),
+        );
+    Some(problem)
 }
 
 fn alerts(policy: &Policy, around: &Surroundings) -> Option<Problem> {

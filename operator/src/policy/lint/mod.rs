@@ -28,6 +28,7 @@ use super::policies::{Policies, Tasks, is_labelled};
 use super::problem::{Code, Problem};
 use super::types::Policy;
 use crate::swarm::object::{ENABLE, KIND, Labels, Service};
+use crate::swarm::spec;
 
 /// Stands for the name of the stack while it is not known.
 const UNKNOWN_STACK: &str = "<stack>";
@@ -115,6 +116,7 @@ fn surroundings_of(service: &Service) -> Surroundings {
         volumes: volumes_of(service),
         // It may be scaled down just now, and a global one is told of with the labels.
         tasks: Tasks::Unknown,
+        unread_log: spec::keeps_no_log(&service.spec).map(str::to_owned),
         sets_mode: service.labels().contains_key("skep.restore.mode"),
     }
 }
@@ -177,6 +179,7 @@ impl<'a> Checked<'a> {
             configs: Some(self.named(&self.stack.configs)),
             volumes: self.volumes(service),
             tasks: service.tasks,
+            unread_log: service.unread_log.clone(),
             sets_mode: service.labels.contains_key("skep.restore.mode"),
         };
         let across = self.graph.problems_of(&format!("{}_{short}", self.name)).iter();

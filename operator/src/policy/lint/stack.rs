@@ -7,6 +7,7 @@ use super::yaml::{self, At, Entry, Node, Slip, section_of};
 use crate::policy::is_ours;
 use crate::policy::policies::Tasks;
 use crate::policy::problem::{Code, Problem, Section};
+use crate::swarm::spec;
 
 /// One or more stack files, later ones over earlier ones as `docker stack deploy -c a.yml -c b.yml` does.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +35,8 @@ pub(super) struct StackService {
     pub(super) volumes: BTreeSet<String>,
     /// How many tasks the files give it.
     pub(super) tasks: Tasks,
+    /// The log driver that the files give it, where that keeps nothing.
+    pub(super) unread_log: Option<String>,
 }
 
 /// A line of a file.
@@ -164,6 +167,9 @@ impl<'a> Reader<'a> {
         if let Some(deploy) = entry.value.get("deploy") {
             service.tasks = self.tasks(deploy, service.tasks);
         }
+        if let Some(logging) = entry.value.get("logging") {
+            service.unread_log = self.unread_log(logging);
+        }
         if let Some(labels) = entry.value.get("labels") {
             self.container_labels(name, labels);
         }
@@ -191,6 +197,13 @@ impl<'a> Reader<'a> {
             (Some(_), None) => Tasks::Replicas(1),
             (None, None) => before,
         }
+    }
+
+    fn unread_log(&self, logging: &At) -> Option<String> {
+        let driver = logging.get("driver").and_then(|at| self.plain(at))?;
+        let option = logging.get("options").and_then(|options| options.get("cache-disabled"));
+        let option = option.and_then(|at| self.plain(at));
+        spec::no_log_of(&driver, option.as_deref()).then_some(driver)
     }
 
     fn is_health_check(&self, check: &At) -> bool {

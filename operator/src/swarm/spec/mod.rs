@@ -210,6 +210,28 @@ pub fn has_health_check(spec: &Value) -> bool {
     test.first().and_then(Value::as_str).is_some_and(|kind| kind != "NONE")
 }
 
+/// The log driver of a service, where it keeps nothing that can be read: the engine answers as if nothing had been printed. Since
+/// Docker 20.10 what other drivers send away is also kept, unless an option says otherwise.
+pub fn keeps_no_log(spec: &Value) -> Option<&str> {
+    let driver = &template(spec)["LogDriver"];
+    let name = driver["Name"].as_str().filter(|name| !name.is_empty())?;
+    let is_off = driver["Options"]["cache-disabled"].as_str();
+    no_log_of(name, is_off).then_some(name)
+}
+
+/// Whether a log driver with this option `cache-disabled` keeps nothing that can be read.
+pub fn no_log_of(driver: &str, cache_disabled: Option<&str>) -> bool {
+    let keeps = matches!(driver, "json-file" | "local" | "journald");
+    let is_off =
+        cache_disabled.is_some_and(|text| matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True"));
+    driver == "none" || (is_off && !keeps)
+}
+
+/// Whether its containers have a terminal.
+pub fn has_terminal(spec: &Value) -> bool {
+    container(spec)["TTY"] == true
+}
+
 /// Ports that tasks publish on their own node, as the container has them. Such a service cannot be updated
 /// start-first: the new task waits for the port of the old.
 pub fn host_ports(spec: &Value) -> Vec<u16> {

@@ -36,7 +36,7 @@ pub(crate) fn line(text: &str, longest: usize) -> String {
 }
 
 /// Lower-case letters, digits and dashes: fit for a `Message-ID` or a domain label.
-pub(super) fn slug(text: &str) -> String {
+pub(crate) fn slug(text: &str) -> String {
     let dashed: String =
         text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
     let parts: Vec<&str> = dashed.split('-').filter(|p| !p.is_empty()).collect();
