@@ -35,7 +35,7 @@ use skep::swarm::transport::Endpoint;
 use skep_runner::task::{Binary, SideState};
 
 use crate::sim::build::{on_network, service_spec};
-use crate::sim::postgres::Content;
+use crate::sim::postgres::{Content, Spoils};
 use crate::sim::shop::{DATABASE, PAGE_IMAGE, SKEP_IMAGE, SKEP_NETWORK, Shop, ShopOptions, USER};
 use crate::sim::{Answer, Sim};
 
@@ -270,6 +270,19 @@ impl Scene {
         scene.back = specs(&scene.shop);
         let spec = scene.back.get_mut(service).expect("the shop has that service");
         spec["TaskTemplate"]["ContainerSpec"]["Image"] = json!(image);
+        scene
+    }
+
+    /// As [`Scene::update`] of the application, with which the data that it uses would go back.
+    pub async fn update_with_data(mut options: ShopOptions) -> Scene {
+        options.app_labels.push(("skep.update.rollback".to_owned(), "full".to_owned()));
+        Scene::update(options, "shop_app", "shop-app:2").await
+    }
+
+    /// The same, to an image that spoils the data as it starts and is never healthy: both go back.
+    pub async fn update_that_spoils(options: ShopOptions) -> Scene {
+        let scene = Scene::update_with_data(options).await;
+        scene.shop.sim.workload("shop-app:2", Spoils(scene.shop.application()));
         scene
     }
 
@@ -662,6 +675,24 @@ impl Scene {
         self.shop.sim.until(minute, "users see the page", only_page).await;
     }
 
+    /// Tries parts of the operation again that are stuck, and parts of those first, as a person does.
+    ///
+    /// # Panics
+    /// When the engine does not answer.
+    pub async fn retry_parts(&self, env: &Env) {
+        let engine = connect(&self.shop, "person").await;
+        loop {
+            let operations = desk::list(&engine).await.expect("the simulated engine answers");
+            let is_stuck = |op: &&Operation| op.journal.state == State::Stuck && op.part_of().is_some();
+            let stuck: Vec<&Operation> = operations.iter().filter(is_stuck).collect();
+            let is_deepest = |op: &&&Operation| stuck.iter().all(|part| part.part_of() != Some(&op.id));
+            let Some(deepest) = stuck.iter().find(is_deepest) else { return };
+            let again = desk::retry(&engine, &deepest.id, self.shop.sim.now()).await;
+            again.expect("it is stuck, so it can be tried again");
+            self.drive(env).await;
+        }
+    }
+
     /// Tries a stuck operation again, as a person does.
     pub async fn retry(&self) {
         let engine = connect(&self.shop, "person").await;
@@ -782,6 +813,8 @@ impl Scene {
         let may_be_kept = match &op.intent.work {
             Work::Restore { .. } => has_succeeded,
             Work::Rollback { only, .. } => has_succeeded && with_data(only),
+            // By the rollback that is a part of it.
+            Work::Update { .. } => op.journal.step("apply").is_some_and(|r| r.out["full"].is_string()),
             Work::Expire => !has_succeeded,
             Work::Backup
             | Work::Drill { .. }
@@ -791,8 +824,7 @@ impl Scene {
             | Work::Point { .. }
             | Work::Sleep { .. }
             | Work::Wake
-            | Work::Restart { .. }
-            | Work::Update { .. } => false,
+            | Work::Restart { .. } => false,
         };
         let held = |service: &str| self.shop.data.databases(service).into_iter();
         let databases = held("shop_db").chain(held("shop_audit"));
@@ -933,10 +965,22 @@ impl Scene {
     async fn check_parts(&self, op: &Operation, told: &str) {
         let engine = connect(&self.shop, "looker").await;
         let operations = desk::list(&engine).await.expect("the simulated engine answers");
-        for part in operations.iter().filter(|part| part.part_of() == Some(&op.id)) {
-            let is_kept = part.journal.state == State::Succeeded;
+        for part in operations.iter().filter(|part| part.part_of().is_some()) {
             assert!(part.journal.state.is_terminal(), "a part goes on: {part:#?}: {told}");
+        }
+        // Of an update a rollback is a part which succeeds where that one does not, and it may be tried again.
+        let is_update = matches!(op.intent.work, Work::Update { .. });
+        for part in operations.iter().filter(|part| part.part_of() == Some(&op.id) && !is_update) {
+            let is_kept = part.journal.state == State::Succeeded;
             assert_eq!(is_kept, op.journal.state == State::Succeeded, "{part:#?}: {told}");
+        }
+        if is_update {
+            let back = operations.iter().filter(|part| {
+                let is_rollback = matches!(part.intent.work, Work::Rollback { .. });
+                is_rollback && part.part_of() == Some(&op.id) && part.journal.state == State::Succeeded
+            });
+            let is_back = op.journal.step("apply").is_some_and(|r| r.out["full"].is_string());
+            assert_eq!(back.count(), usize::from(is_back), "what has put the data back: {told}");
         }
     }
 

@@ -141,7 +141,7 @@ impl Yard {
             if op.journal.state.is_terminal() || until(&op) {
                 return op;
             }
-            if let Ok(Again::After(pause)) = Box::pin(drive::poll(&env, id)).await {
+            if let Ok(Again::After(pause)) = Box::pin(drive::poll_whole(&env, id)).await {
                 tokio::time::sleep(pause).await;
             }
         }
@@ -199,7 +199,7 @@ impl Yard {
     /// # Panics
     /// When the engine refuses.
     pub async fn strike(self) {
-        for kind in [Kind::Operation, Kind::Backup] {
+        for kind in [Kind::Operation, Kind::Backup, Kind::Point, Kind::PointPart] {
             for config in self.engine.configs(kind, &[]).await.expect("the sandbox answers") {
                 self.engine.remove_config(&config.id).await.expect("nobody uses it");
             }

@@ -33,6 +33,8 @@ enum Kind {
     Update,
     DataUpdate,
     UpdateBack,
+    FullUpdate,
+    FullBack,
     WakerSleep,
     WakerAgain,
     WakerWake,
@@ -70,7 +72,7 @@ enum Kind {
 impl Kind {
     /// How it ends where nothing disturbs it.
     fn end(self) -> State {
-        if self == Kind::UpdateBack { State::RolledBack } else { State::Succeeded }
+        if matches!(self, Kind::UpdateBack | Kind::FullBack) { State::RolledBack } else { State::Succeeded }
     }
 
     fn stride(self) -> usize {
@@ -87,7 +89,8 @@ impl Kind {
             Kind::Expire | Kind::Command | Kind::Staged => 3,
             Kind::Verify | Kind::Import | Kind::Layout | Kind::Point | Kind::Rollback => 3,
             // Each is several operations in one, and has as many writes.
-            Kind::DataRollback => 13,
+            Kind::DataRollback | Kind::FullUpdate => 13,
+            Kind::FullBack => 29,
             Kind::FilesRollback | Kind::CommandRollback | Kind::WholeRollback => 29,
             Kind::RestartZero | Kind::BesideZero | Kind::Roles | Kind::Hot | Kind::InPlace => 5,
             Kind::Broker
@@ -126,6 +129,7 @@ const KINDS: [Kind; 52] = [
     Kind::Rolling,
     Kind::Update,
     Kind::DataUpdate,
+    Kind::FullUpdate,
     Kind::WakerSleep,
     Kind::WakerAgain,
     Kind::WakerWake,
@@ -242,6 +246,8 @@ async fn scene(kind: Kind) -> Scene {
             scene.shop.sim.workload("shop-app:2", Unhealthy);
             scene
         }
+        Kind::FullUpdate => Scene::update_with_data(ShopOptions::default()).await,
+        Kind::FullBack => Scene::update_that_spoils(ShopOptions::default()).await,
         Kind::WakerSleep => Scene::sleep(waker()).await,
         Kind::WakerAgain => Scene::sleep_again(waker()).await,
         Kind::WakerWake => Scene::wake(waker()).await,
@@ -319,6 +325,26 @@ async fn disturbed(kind: Kind, write: usize, fault: Fault) -> State {
         return State::Stuck;
     }
     scene.check(&what).await
+}
+
+/// The same on a way that itself goes back: there a write that is refused leaves all as it was before, or a person is needed,
+/// who tries again.
+async fn fails_on_the_way_back(kind: Kind, write: usize) -> State {
+    let scene = scene(kind).await;
+    let what = format!("{kind:?} is refused write {write}");
+    scene.shop.sim.faults().on("driver", Trigger::Write(write), Fault::Fail(400, "refused".to_owned()));
+    let env = scene.driver("driver").await;
+    scene.drive(&env).await;
+    let was_stuck = scene.operation().await.journal.state == State::Stuck;
+    if was_stuck {
+        scene.retry_parts(&env).await;
+        scene.retry().await;
+        scene.drive(&env).await;
+    }
+    let end = scene.check(&what).await;
+    assert!(matches!(end, State::RolledBack | State::Failed), "{what}: {end:?}");
+    assert!(end == State::RolledBack || !was_stuck, "{what}, tried again: {end:?}");
+    if was_stuck { State::Stuck } else { end }
 }
 
 macro_rules! for_each_kind {
@@ -435,6 +461,13 @@ for_each_kind! {
     an_update_that_goes_back_survives_death_before_every_write: Kind::UpdateBack, dies_before;
     an_update_that_goes_back_survives_death_after_every_write: Kind::UpdateBack, dies_after;
     an_update_that_goes_back_survives_every_write_twice: Kind::UpdateBack, repeats;
+    an_update_with_data_survives_death_before_every_write: Kind::FullUpdate, dies_before;
+    an_update_with_data_survives_death_after_every_write: Kind::FullUpdate, dies_after;
+    an_update_with_data_goes_back_when_any_write_fails: Kind::FullUpdate, fails;
+    an_update_that_goes_back_with_its_data_survives_death_before_every_write: Kind::FullBack, dies_before;
+    an_update_that_goes_back_with_its_data_survives_death_after_every_write: Kind::FullBack, dies_after;
+    an_update_that_goes_back_with_its_data_survives_every_write_twice: Kind::FullBack, repeats;
+    an_update_that_goes_back_with_its_data_is_back_or_stuck_when_any_write_fails: Kind::FullBack, fails_on_the_way_back;
     a_sleep_behind_a_waker_survives_death_before_every_write: Kind::WakerSleep, dies_before;
     a_sleep_behind_a_waker_survives_death_after_every_write: Kind::WakerSleep, dies_after;
     a_sleep_behind_a_waker_survives_every_write_twice: Kind::WakerSleep, repeats;
@@ -521,4 +554,12 @@ async fn two_drivers_at_once_end_as_one_would() {
         tokio::join!(scene.drive(&one), scene.drive(&two));
         assert_eq!(scene.check(&format!("{kind:?} by two")).await, State::Succeeded);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_drivers_at_once_take_an_update_back_with_its_data_as_one_would() {
+    let scene = scene(Kind::FullBack).await;
+    let (one, two) = (scene.driver("one").await, scene.driver("two").await);
+    tokio::join!(scene.drive(&one), scene.drive(&two));
+    assert_eq!(scene.check("back by two").await, State::RolledBack);
 }

@@ -209,6 +209,9 @@ pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
             "{service} has the image that the notes below name, else the one that it had: please look at its tasks."
         ),
         (_, Phase::Failed) => "None: nothing was changed.".to_owned(),
+        (Work::Update { .. }, Phase::RolledBack | Phase::Cancelled) => format!(
+            "None any more: {service} is as it was before. Where its data went back as well, the notes below say to when: what was written since is not in it, and is kept."
+        ),
         (_, Phase::RolledBack | Phase::Cancelled) => {
             "None any more: everything is as it was before.".to_owned()
         }

@@ -26,11 +26,12 @@ pub async fn take(cx: &mut Cx<'_>, services: &[String]) -> Result<Progress, Faul
     services.sort();
     services.dedup();
     let wanted = serde_json::json!({ "services": services });
-    // What the operation holds of which this one is a part is lent to it.
-    let lender = cx.op.part_of().map(ToString::to_string);
     for service in &services {
         let other = take_one(cx.engine(), service, &cx.op.id).await?;
-        if let Some(other) = other.filter(|other| Some(other) != lender.as_ref()) {
+        if let Some(other) = other {
+            if lends(cx, &other).await? {
+                continue;
+            }
             // Whoever holds one of them learns from this that it is wanted.
             cx.keep(&wanted).await?;
             let mut wait = Wait::new(format!("operation {other} holds {service}"));
@@ -41,6 +42,22 @@ pub async fn take(cx: &mut Cx<'_>, services: &[String]) -> Result<Progress, Faul
         }
     }
     Ok(Progress::Done(wanted))
+}
+
+/// Whether this holder lends what it has: this operation is a part of that one, or of a part of it.
+async fn lends(cx: &Cx<'_>, holder: &str) -> Result<bool, Fault> {
+    let mut whole = cx.op.part_of().cloned();
+    while let Some(id) = whole {
+        if id.as_str() == holder {
+            return Ok(true);
+        }
+        whole = match cx.engine().config(&id.config_name()).await {
+            Ok(config) => Operation::read(&config).ok().and_then(|op| op.part_of().cloned()),
+            Err(Error::NotFound { .. }) => None,
+            Err(other) => return Err(other.into()),
+        };
+    }
+    Ok(false)
 }
 
 /// Whether an operation has this service, or wants it.

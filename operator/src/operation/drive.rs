@@ -79,11 +79,14 @@ pub async fn poll(env: &Env, id: &OpId) -> Result<Again, Error> {
 /// As [`poll`].
 pub async fn poll_whole(env: &Env, id: &OpId) -> Result<Again, Error> {
     let mut again = poll(env, id).await?;
-    for part in part::parts(&env.engine, id).await? {
+    let mut parts = part::parts(&env.engine, id).await?;
+    while let Some(part) = parts.pop() {
         again = match (again, poll(env, &part).await?) {
             (Again::Idle, other) | (other, Again::Idle) => other,
             (Again::After(one), Again::After(other)) => Again::After(one.min(other)),
         };
+        // A part may have parts itself.
+        parts.extend(part::parts(&env.engine, &part).await?);
     }
     Ok(again)
 }

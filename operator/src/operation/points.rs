@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::catalogue::Backup;
 use super::record::{OpId, Operation, SERVICE, Work};
 use super::saga::{Cx, Fault};
+use super::update;
 use crate::swarm::engine::Engine;
 use crate::swarm::error::Error;
 use crate::swarm::object::{Config, KIND, Kind, Labels, OP, short_hash};
@@ -68,7 +69,7 @@ pub struct Head {
 pub enum Purpose {
     /// Asked for.
     Regular,
-    /// Taken by a rollback of what it was about to change.
+    /// Taken by a rollback, or by an update that goes back with its data, of what it was about to change.
     Safety,
 }
 
@@ -265,10 +266,11 @@ pub async fn list(engine: &Engine, stack: Option<&str>) -> Result<Vec<Point>, Er
     Ok(points)
 }
 
-/// Whether an operation that has not ended takes this point, or goes back to it.
+/// Whether an operation that has not ended takes this point, goes back to it, or may.
 pub fn uses(op: &Operation, point: &OpId) -> bool {
     let goes_back_to = matches!(&op.intent.work, Work::Rollback { point: to, .. } if to == point);
-    !op.journal.state.is_terminal() && (op.id == *point || goes_back_to)
+    let is_its_own = op.id == *point || update::parts(op).contains(point);
+    !op.journal.state.is_terminal() && (is_its_own || goes_back_to)
 }
 
 /// Why a backup that a point needs cannot be restored; none where it can.

@@ -460,10 +460,14 @@ impl Operation {
         format!("{} of {}", self.intent.work.kind(), self.intent.service)
     }
 
-    /// The operation of which this one is a part: that one holds the services, stops the clients, and decides in the end.
+    /// The operation of which this one is a part: that one holds the services, and decides in the end. A restore is one of a
+    /// rollback; a point and a rollback are those of an update that goes back with its data.
     pub const fn part_of(&self) -> Option<&OpId> {
         match (&self.intent.work, &self.intent.trigger) {
-            (Work::Restore { .. }, Trigger::Operation { id }) => Some(id),
+            (
+                Work::Restore { .. } | Work::Point { .. } | Work::Rollback { .. },
+                Trigger::Operation { id },
+            ) => Some(id),
             _ => None,
         }
     }

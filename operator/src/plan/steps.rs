@@ -46,9 +46,9 @@ pub fn steps(work: &Work, way: Way) -> Vec<(&'static str, Compensation)> {
 /// every way begins that it may go.
 pub fn step_names(op: &Operation) -> Vec<&'static str> {
     let names = |way: &Way| -> Vec<&'static str> {
-        let steps = match op.part_of() {
-            Some(_) => of(&Part { way: *way }),
-            None => steps(&op.intent.work, *way),
+        let steps = match (&op.intent.work, op.part_of()) {
+            (Work::Restore { .. }, Some(_)) => of(&Part { way: *way }),
+            (work, _) => steps(work, *way),
         };
         steps.into_iter().map(|(name, _)| name).collect()
     };

@@ -11,8 +11,8 @@ use crate::operation::canary::net_checks;
 use crate::operation::record::Work;
 use crate::operation::restart::{Order, order, untied};
 use crate::operation::restore::Way;
-use crate::operation::update::{refusals, stays};
-use crate::policy::duration;
+use crate::operation::update::{Scope, refusals, scope, stays};
+use crate::policy::{GoBack, Update as Labels, duration};
 use crate::swarm::object::UpdateState;
 use crate::swarm::spec::{self, has_health_check};
 
@@ -29,7 +29,9 @@ pub(super) fn update(draft: &mut Draft<'_>, work: &Work) {
     let labels = policy.update.clone().unwrap_or_default();
     let monitor = monitor_s.map_or(labels.monitor, Duration::from_secs);
     let stays = stays(service, Some(&policy), &labels, operations);
-    let data = (labels.backup && policy.data.is_some()).then(|| draft.data());
+    let scope = full(draft, &labels, image);
+    let own = labels.backup && policy.data.is_some() && labels.rollback != Some(GoBack::Full);
+    let data = own.then(|| draft.data());
     let data = data.filter(|found| found.data != Data::None);
 
     draft.fact("Now", vec![spec::image(&service.spec).to_owned()]);
@@ -62,20 +64,35 @@ pub(super) fn update(draft: &mut Draft<'_>, work: &Work) {
     if !checks.is_empty() {
         draft.fact("", vec!["a check that fails, at the beginning and four times meanwhile".to_owned()]);
     }
-    minds(draft, image, data.is_some(), stays.as_deref());
+    if let Some(scope) = &scope {
+        goes_back(draft, scope);
+    }
+    minds(draft, image, data.is_some() || scope.is_some(), stays.as_deref());
     match order {
         Order::StartFirst => "nothing: each new task is up before the old one stops".to_owned(),
         Order::StopFirst => format!("no answer from {name} while a task is replaced"),
     }
     .clone_into(&mut draft.plan.users);
-    let back =
-        if stays.is_none() { "the exact spec is put back" } else { "put back only if no task of it has run" };
+    let back = match (&stays, &scope) {
+        (Some(_), _) => "put back only if no task of it has run",
+        (None, Some(_)) => {
+            "a rollback to the restore point, with the data; without, if no task of it has run"
+        }
+        (None, None) => "the exact spec is put back",
+    };
+    let held = scope.as_ref().map_or_else(|| vec![name.clone()], |scope| scope.held(&name));
+    let held = list(&held);
+    let backed_up = scope.as_ref().map(|scope| list(&scope.data));
     let data = data.as_ref().map(what);
     draft.steps(work, Way::Beside, |step| match step {
-        "claim" => (format!("hold {name}"), "given back"),
+        "claim" => (format!("hold {held}"), "given back"),
         "preflight" if asked == 0 => ("ask nothing before".to_owned(), ""),
         "preflight" => (asks(asked), "jobs ended"),
         "plan" => ("save the exact spec".to_owned(), "forgotten"),
+        "backup" if let Some(data) = &backed_up => (
+            format!("take a restore point: the spec of {name}, and the data of {data}, read back in full"),
+            "it stays once it is whole",
+        ),
         "backup" => match &data {
             Some(data) => (format!("back {data} up, and read it back in full"), "it stays once it is whole"),
             None => ("back nothing up".to_owned(), ""),
@@ -84,9 +101,42 @@ pub(super) fn update(draft: &mut Draft<'_>, work: &Work) {
         "check" if checks.is_empty() => ("check nothing".to_owned(), ""),
         "check" => ("run its checks".to_owned(), "jobs ended"),
         "watch" => (format!("watch it for {monitor}"), "jobs ended"),
-        "release" => (format!("give {name} back"), ""),
+        "release" => (format!("give {held} back"), ""),
         other => (other.to_owned(), ""),
     });
+}
+
+/// What goes back besides the image on a red flag, where labels want that.
+fn full(draft: &mut Draft<'_>, labels: &Labels, image: &str) -> Option<Scope> {
+    if labels.rollback != Some(GoBack::Full) {
+        return None;
+    }
+    let (services, accept) = (&draft.world.services, draft.accept_problems);
+    match scope(services, &draft.policies, draft.service, image, accept) {
+        Ok(scope) => Some(scope),
+        Err(refused) => {
+            draft.plan.refused.extend(refused);
+            None
+        }
+    }
+}
+
+/// What a red flag costs.
+fn goes_back(draft: &mut Draft<'_>, scope: &Scope) {
+    let data = list(&scope.data);
+    let stopping: Vec<String> = scope
+        .clients
+        .iter()
+        .filter_map(|name| draft.stopping(name).map(|client| format!("{name} {}", client.how())))
+        .collect();
+    draft.fact("Goes back", vec![format!("on a red flag, with the image: the data of {data}")]);
+    draft.fact("Meanwhile", stopping);
+    draft.mind(format!(
+        "on a red flag, or when it is cancelled, whatever users have written to {data} since the backup is taken out of the live data; it          is kept, and a rollback to what was there takes it forth again"
+    ));
+    for name in &scope.data {
+        draft.queue(name);
+    }
 }
 
 fn minds(draft: &mut Draft<'_>, image: &str, has_data: bool, stays: Option<&str>) {

@@ -1,11 +1,11 @@
 //! The policies of all services of a Swarm, with what is wrong across them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::graph::{Graph, Member};
 use super::parse::{Parsed, is_ours, parse};
 use super::problem::{Code, Problem, Section};
-use super::types::Policy;
+use super::types::{Engine, GoBack, Policy};
 use super::value::nearest;
 use crate::swarm::object::{KIND, Service};
 
@@ -30,7 +30,15 @@ impl Policies {
             stack: service.stack(),
             policy: &parsed.policy,
         }));
+        let keeps: BTreeSet<String> = parsed
+            .iter()
+            .filter(|(_, p)| p.policy.data.is_some())
+            .map(|(s, _)| s.name().to_owned())
+            .collect();
         for (service, parsed) in &mut parsed {
+            if let Some(problem) = nothing_to_go_back(&parsed.policy, &graph, service.name(), &keeps) {
+                parsed.add(&[problem]);
+            }
             parsed.add(graph.problems_of(service.name()));
             let is_global = service.spec["Mode"].get("Global").is_some();
             if let Some(problem) =
@@ -101,6 +109,9 @@ impl Parsed {
         if self.is_off(Section::Scale) {
             self.policy.scale = None;
         }
+        if self.is_off(Section::Update) {
+            self.policy.update = None;
+        }
     }
 }
 
@@ -135,6 +146,32 @@ pub fn nothing_to_scale(policy: &Policy, tasks: Tasks) -> Option<Problem> {
         Tasks::Replicas(_) | Tasks::Unknown => return None,
     };
     Some(Problem::new(Code::NothingToScale, Section::Scale, "skep.scale.min").got(min.to_string()).want(want))
+}
+
+/// What is wrong where data is to go back with an update, and the service has none that could: `keeps` names the services with
+/// data. Where a name that it needs is unknown, that is what is wrong.
+pub(super) fn nothing_to_go_back(
+    policy: &Policy,
+    graph: &Graph,
+    service: &str,
+    keeps: &BTreeSet<String>,
+) -> Option<Problem> {
+    let full = policy.update.as_ref().is_some_and(|update| update.rollback == Some(GoBack::Full));
+    let is_known = |name: &String| graph.resolve(service, name).is_some();
+    if !full || !policy.depends_on.iter().all(is_known) {
+        return None;
+    }
+    let own = policy.data.as_ref().map(|data| data.engine);
+    let want = match own {
+        Some(Engine::Volume) => return None,
+        Some(engine) => format!(
+            "`image` or `none`: an older {engine} may not read what a newer one wrote; `full` is for those who use one, and for files"
+        ),
+        None if graph.dependencies_of(service).iter().any(|name| keeps.contains(name)) => return None,
+        None => "`skep.depends-on` beside it, with a service that has `skep.data`: there is no data that could go back"
+            .to_owned(),
+    };
+    Some(Problem::new(Code::NothingToGoBack, Section::Update, "skep.update.rollback").got("full").want(want))
 }
 
 /// Whether a service carries any label of Skep.

@@ -151,6 +151,8 @@ codes! {
     NothingToScale = "L034",
     /// Looks for lines in a log that keeps nothing.
     UnreadLog = "L035",
+    /// Data is to go back with an update, and there is none that could.
+    NothingToGoBack = "L036",
     /// The file cannot be read, or is not YAML.
     NotYaml = "L040",
     /// A value begins with `@`.

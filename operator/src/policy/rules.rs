@@ -5,7 +5,7 @@ use skep_runner::task::{Expect, REDIS_READING};
 use super::keys;
 use super::parse::Read;
 use super::problem::{Code, Problem, Section};
-use super::types::{Engine, MaintenanceMode, Phase, RestoreMode, Strategy};
+use super::types::{Engine, GoBack, MaintenanceMode, Phase, RestoreMode, Strategy};
 use crate::swarm::object::ENABLE;
 
 /// Kinds of checks.
@@ -32,6 +32,7 @@ pub(super) fn apply(read: &mut Read<'_>) {
         auto_has_a_data_check,
         encryption,
         write_ahead_log,
+        update,
         checks,
     ] {
         let found = rule(read);
@@ -63,6 +64,18 @@ fn scale(read: &Read<'_>) -> Vec<Problem> {
             .hint(keys::example(other))
     };
     lone.map(problem).chain(wake_on_demand(read)).chain(idle(read)).chain(kept(read)).collect()
+}
+
+/// Data goes back to what was backed up before.
+fn update(read: &Read<'_>) -> Vec<Problem> {
+    let key = "skep.update.backup";
+    let is_off = read.draft.update.backup == Some(false);
+    let problem = (read.draft.update.rollback == Some(GoBack::Full) && is_off).then(|| {
+        Problem::new(Code::Conflict, Section::Update, key)
+            .got("false")
+            .want("`true` beside `skep.update.rollback=full`: data can go back only to a backup from before")
+    });
+    problem.into_iter().collect()
 }
 
 /// What keeps replicas is in reach: nobody has to wake it.

@@ -308,6 +308,8 @@ pub struct RedFlags {
 pub enum GoBack {
     /// The spec, whatever the service keeps.
     Image,
+    /// The spec, and the data that the service uses.
+    Full,
     /// Nothing.
     None,
 }
@@ -398,13 +400,14 @@ impl Default for Update {
 
 impl GoBack {
     /// Every choice.
-    pub const ALL: [GoBack; 2] = [GoBack::Image, GoBack::None];
+    pub const ALL: [GoBack; 3] = [GoBack::Image, GoBack::Full, GoBack::None];
 }
 
 impl fmt::Display for GoBack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             GoBack::Image => "image",
+            GoBack::Full => "full",
             GoBack::None => "none",
         })
     }

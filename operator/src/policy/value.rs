@@ -234,10 +234,6 @@ pub fn go_back(text: &str) -> Result<GoBack, Fault> {
     let words = GoBack::ALL.map(|word| word.to_string());
     match words.iter().position(|word| word == text) {
         Some(index) => Ok(GoBack::ALL[index]),
-        None if text == "full" => {
-            Err(Fault::new(Code::NotYet)
-                .because("`full` is known, but this version of Skep does not do it yet"))
-        }
         None => Err(Fault::new(Code::BadChoice).hint(nearest(text, words.iter().map(String::as_str)))),
     }
 }

@@ -16,6 +16,7 @@ mod drills;
 mod drills_files;
 mod files;
 mod flags;
+mod full;
 mod jobs;
 mod moments;
 mod places;

@@ -8,6 +8,8 @@
 //! Every service of the stack is held from before the specs are read until the point is registered, so that no other
 //! operation of Skep's changes any of them in between. A person or a deploy may: then the point is not registered.
 //!
+//! As a part of an update it is of the services that the update may put back, and no others.
+//!
 //! It gives way to a restore that an alert asks for, as long as data is still being dumped: whoever is down goes first.
 //!
 //! Invariants: nothing live is changed at any moment; the head is written last, when every part and every backup is
@@ -33,7 +35,7 @@ use super::points::{self, Head, Point as Stored, Purpose};
 use super::record::{OpId, Work};
 use super::saga::{Cx, Fault, Progress, Saga, Wait};
 use super::work::{self, Access, Order, Outcome};
-use super::{claim, desk, freeze, stores};
+use super::{claim, desk, freeze, stores, update};
 use crate::policy::Policies;
 use crate::swarm::error::Error;
 use crate::swarm::object::{Kind, Service};
@@ -152,7 +154,10 @@ impl Saga for Point {
             return claim::give_way(cx, &other, "nothing of the point is kept").await;
         }
         match step {
-            Step::Claim => take(cx).await,
+            Step::Claim => match update::lent(cx).await? {
+                Some(services) => claim::take(cx, &services).await,
+                None => take(cx).await,
+            },
             Step::Plan => plan(cx).await,
             Step::Dump => dump(cx).await,
             Step::Verify => verify(cx).await,
@@ -231,9 +236,16 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         return Err(Fault::failed("this is no restore point"));
     };
     let seen = freeze::Seen::load(cx).await?;
-    let services = seen.stack(&cx.op.intent.service);
-    if let Some(why) = not_held(cx, &services)? {
-        return Err(Fault::failed(why));
+    let mut services = seen.stack(&cx.op.intent.service);
+    let whole = update::whole(cx).await?;
+    match &whole {
+        // Of a stack as far as an update may change it.
+        Some(whole) => services.retain(|s| whole.concerns(s.name())),
+        None => {
+            if let Some(why) = not_held(cx, &services)? {
+                return Err(Fault::failed(why));
+            }
+        }
     }
     if let Some(wait) = rolling(cx, &services)? {
         return Ok(Progress::Wait(wait));
@@ -242,10 +254,15 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     for service in services.iter().filter(|_| !without_data) {
         targets.extend(freeze::data_of(cx, &seen, service).await?);
     }
+    if let Some(lacking) = whole.iter().find_map(|whole| whole.lacks(targets.iter().map(|t| t.name.as_str())))
+    {
+        return Err(Fault::failed(format!("{lacking} keeps no data any more that could be backed up")));
+    }
+    let purpose = if whole.is_some() { Purpose::Safety } else { Purpose::Regular };
     let backups = targets.iter().enumerate().map(|(nth, t)| (t, backup_id(&cx.op.id, nth)));
     let data = backups
         .map(|(t, backup)| (t.name.clone(), points::Data { engine: t.data.word().to_owned(), backup }));
-    let captured = capture::capture(cx, &services, data.collect(), Purpose::Regular).await?;
+    let captured = capture::capture(cx, &services, data.collect(), purpose).await?;
     points::store_parts(cx, &captured.parts).await?;
     frozen::store(cx, &Shot { schema: Shot::SCHEMA, head: captured.head, targets }).await?;
     // Whoever came first decided, and what another one stored is in no point.
@@ -382,9 +399,13 @@ async fn register(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         return Err(Fault::failed(why));
     }
     let sealed: Vec<Sealed> = cx.out("ship")?;
+    let purpose = match shot.head.purpose {
+        Purpose::Regular => BackupPurpose::Regular,
+        Purpose::Safety => BackupPurpose::Safety,
+    };
     for (nth, (target, sealed)) in shot.targets.iter().zip(&sealed).enumerate() {
         let place = place(cx, target, nth);
-        backup::register(cx, target, &place, sealed, BackupPurpose::Regular).await?;
+        backup::register(cx, target, &place, sealed, purpose).await?;
     }
     list(cx, &shot.head).await?;
     let mind = unbacked(&shot.head);
@@ -434,9 +455,19 @@ pub fn unbacked(head: &Head) -> Vec<String> {
 
 /// Why specs and data are not those of one stack, where somebody changed a service while the data was dumped.
 async fn changed(cx: &Cx<'_>, head: &Head) -> Result<Option<String>, Fault> {
-    let services = members(cx).await?;
-    if let Some(why) = not_held(cx, &services)? {
-        return Ok(Some(why));
+    let mut services = members(cx).await?;
+    match cx.op.part_of() {
+        Some(_) => services.retain(|s| head.services.iter().any(|m| m.name == s.name())),
+        None => {
+            if let Some(why) = not_held(cx, &services)? {
+                return Ok(Some(why));
+            }
+        }
+    }
+    if services.len() != head.services.len() {
+        return Ok(Some(
+            "a service was removed while the data was being dumped; ask for it again".to_owned(),
+        ));
     }
     for service in &services {
         let member = head.services.iter().find(|m| m.name == service.name());

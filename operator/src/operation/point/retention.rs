@@ -4,7 +4,7 @@
 //!
 //! Invariants: the newest point stays, and the newest whose data can all come back, whatever the rules say; one that an
 //! operation wants stays; a point stands for its like alone, so that one without data, or whose data is gone, never
-//! takes the day of one that holds it; what a rollback took for safety stays its time, and stands for nothing.
+//! takes the day of one that holds it; what a rollback or an update took for safety stays its time, and stands for nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,7 +19,7 @@ use crate::operation::record::{OpId, Operation};
 use crate::operation::retention::{self, ruled};
 use crate::policy::{Keep, Parsed, Section};
 
-/// How long stays what a rollback took for safety, where labels say what is kept: as long as a kept database.
+/// How long stays what a rollback or an update took for safety: as long as a kept database.
 const SAFETY: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// What is kept of a stack.
@@ -84,7 +84,7 @@ pub enum Reason {
     Last(usize),
     /// A rule of the labels keeps it.
     Rule(retention::Reason),
-    /// A rollback took it of what it changed; until when it stays.
+    /// A rollback or an update took it of what it changed; until when it stays.
     Safety(Timestamp),
     /// An operation that has not ended wants it.
     Wanted(OpId),
@@ -140,7 +140,8 @@ impl Rules {
         match self {
             Rules::All => points.iter().for_each(|point| keep(&point.id, Reason::Faulty)),
             Rules::Newest(most) => {
-                points.iter().take(*most).for_each(|point| keep(&point.id, Reason::Last(*most)));
+                let regular = points.iter().filter(|p| p.purpose == Purpose::Regular);
+                regular.take(*most).for_each(|point| keep(&point.id, Reason::Last(*most)));
             }
             Rules::Labels { keep: rules, zone } => {
                 for holds in [Holds::Whole, Holds::Less, Holds::Specs] {
@@ -151,12 +152,12 @@ impl Rules {
                         keep(id, Reason::Rule(reason));
                     }
                 }
-                for point in points.iter().filter(|p| p.purpose == Purpose::Safety) {
-                    let until = point.taken.checked_add(SAFETY).ok().filter(|until| *until > now);
-                    if let Some(until) = until {
-                        keep(&point.id, Reason::Safety(until));
-                    }
-                }
+            }
+        }
+        for point in points.iter().filter(|p| p.purpose == Purpose::Safety) {
+            let until = point.taken.checked_add(SAFETY).ok().filter(|until| *until > now);
+            if let Some(until) = until {
+                keep(&point.id, Reason::Safety(until));
             }
         }
         kept
@@ -194,7 +195,7 @@ impl fmt::Display for Reason {
             Reason::NewestWhole => f.write_str("the newest whose data can all come back"),
             Reason::Last(most) => write!(f, "one of the last {most}"),
             Reason::Rule(reason) => reason.fmt(f),
-            Reason::Safety(until) => write!(f, "of what a rollback changed, until {until}"),
+            Reason::Safety(until) => write!(f, "of what a rollback or an update changed, until {until}"),
             Reason::Wanted(operation) => write!(f, "wanted by operation {operation}"),
             Reason::Faulty => f.write_str("labels about restore points are faulty, so none goes"),
         }
@@ -280,6 +281,7 @@ mod tests {
             safety("young", "2026-03-16T12:00:00Z"),
             point("new", "2026-03-20T02:00:00Z", Holds::Whole),
         ];
-        assert_eq!(stay(&rules(&[(2, Period::Daily)]), points), ["new", "young", "day", "wanted"]);
+        assert_eq!(stay(&rules(&[(2, Period::Daily)]), points.clone()), ["new", "young", "day", "wanted"]);
+        assert_eq!(stay(&Rules::Newest(2), points), ["new", "young", "day", "wanted"]);
     }
 }

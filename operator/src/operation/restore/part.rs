@@ -24,6 +24,7 @@ use crate::operation::frozen::{self, Client, Plan};
 use crate::operation::journal::Compensation;
 use crate::operation::record::{OpId, Operation, State};
 use crate::operation::saga::{Cx, Fault, Progress, Saga, Unwound, Wait};
+use crate::operation::update;
 use crate::swarm::engine::Engine;
 use crate::swarm::error::Error;
 
@@ -228,6 +229,17 @@ async fn whole(cx: &Cx<'_>) -> Result<Operation, Fault> {
     }
 }
 
+/// Whether nobody has asked for this restore at this time: it is a part of the rollback of an update that goes back by itself.
+///
+/// # Errors
+/// As for the whole.
+pub(super) async fn is_unattended(cx: &Cx<'_>) -> Result<bool, Fault> {
+    match cx.op.part_of() {
+        Some(_) => Ok(whole(cx).await?.part_of().is_some()),
+        None => Ok(false),
+    }
+}
+
 /// The services whose data the same whole restores.
 ///
 /// # Errors
@@ -285,8 +297,11 @@ pub(super) async fn base(cx: &Cx<'_>, client: &Client) -> Result<Option<Base>, F
 /// What the engine says.
 pub async fn parts(engine: &Engine, id: &OpId) -> Result<Vec<OpId>, Error> {
     match engine.config(&id.config_name()).await {
-        Ok(config) => Ok(Operation::read(&config)
-            .map_or_else(|_| Vec::new(), |op| parts_in(&op).into_iter().map(|part| part.id).collect())),
+        Ok(config) => {
+            let Ok(op) = Operation::read(&config) else { return Ok(Vec::new()) };
+            let restores = parts_in(&op).into_iter().map(|part| part.id);
+            Ok(restores.chain(update::parts(&op)).collect())
+        }
         Err(Error::NotFound { .. }) => Ok(Vec::new()),
         Err(other) => Err(other),
     }

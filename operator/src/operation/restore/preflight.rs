@@ -10,7 +10,7 @@ use skep_runner::{Fault as JobFault, Report, Task};
 
 use super::judge::{self, Judgement, Known, judge};
 use super::prepare::{NO_WAY_BACK, done};
-use super::{Way, directory, roles};
+use super::{Way, directory, part, roles};
 use crate::engines::{By, Data};
 use crate::operation::catalogue::Entry;
 use crate::operation::data::{examined, unexpected};
@@ -70,6 +70,12 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let live = inspection.properties.as_ref().map_or(0, |p| p.size);
     let size = live.max(manifest.database.as_ref().map_or(0, |d| d.size));
     let judgement = judge(&inspection, &known(cx, &frozen).await?, size);
+    if part::is_unattended(cx).await? && !judgement.approve.is_empty() {
+        return Err(Fault::failed(format!(
+            "nobody has asked for this now: {}",
+            judgement.approve.join("; ")
+        )));
+    }
     if let Some(progress) = act_on(cx, judgement)? {
         return Ok(progress);
     }

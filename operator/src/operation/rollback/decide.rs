@@ -110,6 +110,33 @@ pub enum Why {
 /// What is not data.
 const SPECS: [Component; 3] = [Component::Specs, Component::Configs, Component::Images];
 
+// === impl Now ===
+
+impl Now {
+    /// Takes it that the specs of all services but this one are meant as they are.
+    pub fn only_spec_of(&mut self, service: &str) {
+        for other in self.services.iter().filter(|s| s.name() != service) {
+            if let Some(then) = self.then.get_mut(other.name()) {
+                then.clone_from(&other.spec);
+            }
+        }
+    }
+}
+
+// === impl Decision ===
+
+impl Decision {
+    /// Refuses what concerns any service but these: nobody holds it.
+    pub fn within(&mut self, held: &[String]) {
+        let changed = self.changes.iter().map(|change| &change.name);
+        let all = changed.chain(self.data.iter().map(|replaced| &replaced.name)).chain(&self.clients);
+        let beyond = all.filter(|name| !held.contains(name)).cloned().collect::<BTreeSet<String>>();
+        self.refused.extend(beyond.into_iter().map(|name| {
+            format!("{name} would stop or change, and came to use the data only since the operation began")
+        }));
+    }
+}
+
 // === impl Component ===
 
 impl Component {

@@ -30,6 +30,7 @@ mod apply;
 mod data;
 mod decide;
 mod differences;
+mod foresee;
 mod look;
 mod parts;
 
@@ -41,7 +42,9 @@ use serde_json::{Value, json};
 pub use data::{Replaced, everything, with_data};
 pub use decide::{Change, Component, Decision, Now, Why, decide};
 pub use differences::Difference;
+pub use foresee::foresee;
 pub use look::{now, point};
+pub(in crate::operation) use parts::failure;
 
 use super::frozen::{self, Client, Method, Plan};
 use super::journal::Compensation;
@@ -50,7 +53,7 @@ use super::points::{self, Copied, OF_POINT, Part as Stored};
 use super::record::{OpId, Work};
 use super::restore::{part, trial};
 use super::saga::{Cx, Fault, Progress, Saga};
-use super::{backup, claim, clients, freeze, work};
+use super::{backup, claim, clients, freeze, update, work};
 use crate::policy;
 use crate::swarm::error::Error;
 use crate::swarm::object::{Kind, Service, TaskState, short_hash};
@@ -224,7 +227,10 @@ impl Saga for Rollback {
 
     async fn run(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         match step {
-            Step::Claim => taking::take(cx).await,
+            Step::Claim => match update::lent(cx).await? {
+                Some(services) => claim::take(cx, &services).await,
+                None => taking::take(cx).await,
+            },
             Step::Plan => plan(cx).await,
             Step::Data => parts::prepare(cx).await,
             Step::Safety => {
@@ -304,14 +310,35 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if head.stack != cx.op.intent.service {
         return Err(Fault::failed(format!("restore point {id} is one of stack {}", head.stack)));
     }
-    let now = now(cx.engine(), &head).await?;
-    if let Some(why) = not_held(cx, &now.services)? {
+    let mut now = now(cx.engine(), &head).await?;
+    let whole = update::whole(cx).await?;
+    let held = match &whole {
+        Some(whole) => {
+            if let Some(why) = whole.is_changed(&now.services) {
+                return Err(Fault::failed(why));
+            }
+            now.only_spec_of(&whole.service);
+            update::lent(cx).await?
+        }
+        None => None,
+    };
+    let waits_for: Vec<Service> = match &whole {
+        // Of a service that does not come up there is no end to wait for.
+        Some(whole) => now.services.iter().filter(|s| whole.uses(s.name())).cloned().collect(),
+        None => now.services.clone(),
+    };
+    if held.is_none()
+        && let Some(why) = not_held(cx, &now.services)?
+    {
         return Err(Fault::failed(why));
     }
-    if let Some(wait) = rolling(cx, &now.services)? {
+    if let Some(wait) = rolling(cx, &waits_for)? {
         return Ok(Progress::Wait(wait));
     }
-    let decision = decide(&head, &now, &only);
+    let mut decision = decide(&head, &now, &only);
+    if let Some(held) = &held {
+        decision.within(held);
+    }
     if !decision.refused.is_empty() {
         return Err(Fault::failed(decision.refused.join("; ")));
     }

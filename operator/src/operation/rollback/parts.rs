@@ -123,7 +123,7 @@ fn intent(cx: &Cx<'_>, part: &Part) -> Intent {
 }
 
 /// Why a part does not go on, where one of its steps says so.
-fn failure(op: &Operation) -> Option<&str> {
+pub(in crate::operation) fn failure(op: &Operation) -> Option<&str> {
     let failed = |state| matches!(state, StepState::Failed | StepState::UndoFailed);
     let why = |note: &str, reason: &str| !reason.is_empty() || !note.is_empty();
     op.journal.steps.iter().find_map(|(_, r)| match (failed(r.state), r.reason.as_str()) {

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::decide::{Exits, Stands, explained, has_run, red_flag};
-use super::{Frozen, found};
-use crate::operation::record::Operation;
+use super::{Frozen, found, full};
+use crate::operation::record::{OpId, Operation};
 use crate::operation::restart::is_forced;
 use crate::operation::rollout::{patience, up};
 use crate::operation::saga::{Cx, Fault, Progress};
@@ -29,12 +29,18 @@ struct Applying {
     /// Tasks with the new image that ended.
     #[serde(default, skip_serializing_if = "Exits::is_empty")]
     exits: Exits,
+    /// Whether a task with the new image has run, or may have: the engine forgets those as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    ran: bool,
     /// Whether the service was found as it had been before, after the write.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     went_back: bool,
     /// When it was first about to be put back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     back: Option<Timestamp>,
+    /// The rollback that puts it back, with its data; chosen before it is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    full: Option<OpId>,
     /// Whether it was left as it was found on the way back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     left: bool,
@@ -162,6 +168,7 @@ async fn come_up(
     }
     let tasks = new_tasks(cx, frozen).await?;
     let flag = red_flag(tasks.iter(), &mut applying.exits);
+    applying.ran |= tasks.iter().any(has_run);
     cx.keep(&applying).await?;
     if let Some(flag) = flag {
         return Err(Fault::failed(format!("red flag: {flag}")));
@@ -179,6 +186,9 @@ pub(super) async fn undo(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, F
     if applying.at.is_none() || applying.left {
         return Ok(Progress::done());
     }
+    if applying.full.is_some() {
+        return with_data(cx, frozen, applying).await;
+    }
     let Some(service) = found(cx, frozen).await? else {
         return leave(cx, applying, format!("{name} was removed meanwhile")).await;
     };
@@ -189,8 +199,11 @@ pub(super) async fn undo(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, F
             None => leave(cx, applying, changed(name)).await,
         },
         Stands::Written | Stands::Settled => {
+            let has_run = applying.ran
+                || cx.op.journal.step("check").is_some()
+                || new_tasks(cx, frozen).await?.iter().any(has_run);
             if let Some(why) = &frozen.stays
-                && new_tasks(cx, frozen).await?.iter().any(has_run)
+                && has_run
             {
                 if let Some(progress) = give_back(cx, frozen, &service).await? {
                     return Ok(progress);
@@ -202,10 +215,22 @@ pub(super) async fn undo(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, F
             if service.update.as_ref().is_some_and(|u| u.state == UpdateState::RollbackStarted) {
                 return Ok(Progress::wait(format!("the Swarm takes the update of {name} back")));
             }
+            if frozen.full.is_some() && has_run {
+                let full = Some(full::new_rollback(cx));
+                cx.keep(&Applying { full, ..applying }).await?;
+                return Ok(Progress::wait(format!("{name} goes back, with its data")));
+            }
             let back = applying.back.or_else(|| Some(cx.now()));
             cx.keep(&Applying { back, ..applying }).await?;
             cx.engine().update_service(&service.id, service.version, &frozen.change.returning()).await?;
             Ok(Progress::wait(format!("{name} goes back")))
+        }
+        Stands::Base
+            if applying.back.is_none() && frozen.full.is_some() && applying.over != service.version =>
+        {
+            let scope = frozen.full.clone().unwrap_or_default();
+            let why = full::put_back_by_somebody(cx, &scope).await?;
+            leave(cx, applying, why).await
         }
         Stands::Base | Stands::Returning => {
             let since = applying.back.unwrap_or(cx.record().changed);
@@ -222,6 +247,31 @@ pub(super) async fn undo(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, F
                 cx.remark(format!("{name}: its own spec is back, but {}: {}", up.said(), up.error));
             }
             Ok(Progress::done())
+        }
+    }
+}
+
+/// Follows the rollback that puts the service back with its data. One that did not succeed is tried again only when a person
+/// says so, or where it is somebody else's by now.
+async fn with_data(cx: &mut Cx<'_>, frozen: &Frozen, applying: Applying) -> Result<Progress, Fault> {
+    let (Some(scope), Some(id)) = (&frozen.full, applying.full.clone()) else { return Ok(Progress::done()) };
+    match full::roll_back(cx, scope, &id).await? {
+        full::Rollback::Going(progress) => Ok(progress),
+        full::Rollback::Back => {
+            let back = Some(cx.now());
+            cx.keep(&Applying { back, ..applying }).await?;
+            Ok(Progress::done())
+        }
+        full::Rollback::Failed { why, ended } => {
+            let was_retried = ended <= cx.record().began;
+            if full::is_ours(cx, frozen).await? && !was_retried {
+                return Err(Fault::failed(format!(
+                    "{} does not go back with its data, and has image {}: {why}",
+                    frozen.client.name, frozen.change.image
+                )));
+            }
+            cx.keep(&Applying { full: None, ..applying }).await?;
+            Ok(Progress::wait(format!("operation {id} did not put it back: {why}")))
         }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::operation::record::{Operation, State, Work};
 use crate::operation::restart::{Order, left_alone};
 use crate::operation::rollout::{has_lent, is_of, lent, put};
+use crate::operation::update::scope::takes_back;
 use crate::operation::update::{apply, flags};
 use crate::policy::{GoBack, Policy, Update as Labels};
 use crate::swarm::object::{Service, Task, TaskState};
@@ -31,6 +32,9 @@ pub struct Change {
     pub image: String,
     /// Which task comes first when one is replaced.
     pub order: Order,
+    /// Whether data goes back with it: then the Swarm must not take it back by itself, without the data.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub with_data: bool,
 }
 
 /// As what a service is found.
@@ -97,10 +101,9 @@ impl Change {
 
     /// What is found with the base's own update settings; none where no lent ones stand there.
     pub fn given_back(&self, found: &Value) -> Option<Value> {
-        let own = &self.base["UpdateConfig"];
-        has_lent(found, lent(own, self.order).as_ref()).then(|| {
+        has_lent(found, self.lent().as_ref()).then(|| {
             let mut spec = found.clone();
-            put(&mut spec, "UpdateConfig", own);
+            put(&mut spec, "UpdateConfig", &self.base["UpdateConfig"]);
             spec
         })
     }
@@ -111,10 +114,20 @@ impl Change {
     }
 
     fn lent_to(&self, mut spec: Value) -> Value {
-        if let Some(lent) = lent(&self.base["UpdateConfig"], self.order) {
+        if let Some(lent) = self.lent() {
             put(&mut spec, "UpdateConfig", &lent);
         }
         spec
+    }
+
+    /// The update settings meanwhile; none where its own do.
+    fn lent(&self) -> Option<Value> {
+        let own = &self.base["UpdateConfig"];
+        let mut lent = lent(own, self.order);
+        if self.with_data && takes_back(own) {
+            lent.get_or_insert_with(|| own.clone())["FailureAction"] = "pause".into();
+        }
+        lent
     }
 }
 
@@ -181,7 +194,7 @@ pub fn stays(
     }
     match labels.rollback {
         Some(GoBack::None) => Some("its labels say so (skep.update.rollback=none)".to_owned()),
-        Some(GoBack::Image) => None,
+        Some(GoBack::Image | GoBack::Full) => None,
         None if policy.is_some_and(|p| p.data.is_some()) => Some(
             "it keeps data, which the new image may have changed in a way that the old one does not read; \
              skep.update.rollback=image says that it may go back all the same"

@@ -15,7 +15,7 @@ fn base() -> Value {
 }
 
 fn change() -> Change {
-    Change { base: base(), image: "app:2".to_owned(), order: Order::StartFirst }
+    Change { base: base(), image: "app:2".to_owned(), order: Order::StartFirst, with_data: false }
 }
 
 #[test]
@@ -164,4 +164,18 @@ fn an_image_that_did_not_do_is_known_until_it_does() {
     assert!(!bad(&[rolled_back.clone(), updated("app:2", day2, State::Succeeded, json!({ "over": 1 }))]));
     assert!(bad(&[rolled_back.clone(), updated("app:2", day2, State::Failed, Value::Null)]), "no news");
     assert!(known_bad(&[rolled_back], "another-id", "app:2").is_none());
+}
+
+#[test]
+fn where_data_goes_back_with_it_the_swarm_does_not_take_it_back_alone() {
+    let mut own = base();
+    own["UpdateConfig"] = json!({ "Order": "start-first", "FailureAction": "rollback", "Monitor": 7 });
+    let change = Change { base: own.clone(), ..change() };
+    assert_eq!(change.written()["UpdateConfig"], own["UpdateConfig"], "nothing is lent for the image alone");
+    let change = Change { with_data: true, ..change };
+    let lent = json!({ "Order": "start-first", "FailureAction": "pause", "Monitor": 7 });
+    assert_eq!(change.written()["UpdateConfig"], lent);
+    assert_eq!(change.stands(&change.written()), Stands::Written);
+    assert_eq!(change.given_back(&change.written()), Some(change.settled()));
+    assert_eq!(change.settled()["UpdateConfig"], own["UpdateConfig"]);
 }

@@ -9,11 +9,14 @@
 //! of that is told and not put back again; where going back may cost data, or leads to what went back before itself, it stays.
 //!
 //! The service is held also while it is watched: whatever else changed its tasks then would be taken for a red flag, or hide
-//! one. Only a restore is not kept waiting: it ends the watch.
+//! one. Only a restore is not kept waiting: it ends the watch. Where labels want it, the data that the service uses goes back
+//! as well ([`full`]), and everything that this concerns is held.
 
 mod apply;
 pub mod decide;
 mod flags;
+mod full;
+mod scope;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -22,6 +25,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 pub use decide::{Change, is_bad, known_bad, refusals, stays};
+pub use full::{Whole, lent, parts, whole};
+pub use scope::{Scope, scope};
 
 use super::backup::Place;
 use super::freeze::Seen;
@@ -88,10 +93,14 @@ struct Frozen {
     /// Why it does not go back once the new image has run; none where it does.
     #[serde(default)]
     stays: Option<String>,
+    /// What goes back with it once the new image has run, where data does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    full: Option<Scope>,
 }
 
 impl Plan for Frozen {
-    const SCHEMA: u32 = 1;
+    /// Plans of version 1 left data as it was.
+    const SCHEMA: u32 = 2;
 
     fn schema(&self) -> u32 {
         self.schema
@@ -140,20 +149,21 @@ impl Saga for Update {
     async fn run(&self, step: Step, cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         match step {
             Step::Claim => {
-                let service = cx.op.intent.service.clone();
-                claim::take(cx, &[service]).await
+                let services = full::held(cx).await?;
+                claim::take(cx, &services).await
             }
             Step::Preflight => {
                 let services = [cx.op.intent.service.clone()];
                 before::ask(cx, &services).await
             }
             Step::Plan => plan(cx).await,
-            Step::Backup => match load(cx).await?.data {
-                Some(target) => {
+            Step::Backup => match load(cx).await? {
+                Frozen { full: Some(scope), .. } => full::back_up(cx, &scope).await,
+                Frozen { data: Some(target), .. } => {
                     let place = Place::safety(cx, &target);
                     prepare::safety_backup(cx, &target, &place).await
                 }
-                None => Ok(Progress::done()),
+                Frozen { .. } => Ok(Progress::done()),
             },
             Step::Apply => apply::run(cx, &load(cx).await?).await,
             Step::Check => {
@@ -176,9 +186,10 @@ impl Saga for Update {
                 Ok(Progress::done())
             }
             // One that is whole stays: it is of the data as it was before.
-            Step::Backup => match load(cx).await?.data {
-                Some(target) => prepare::undo_safety_backup(cx, &target).await,
-                None => Ok(Progress::done()),
+            Step::Backup => match load(cx).await? {
+                Frozen { full: Some(_), .. } => full::undo_back_up(cx).await,
+                Frozen { data: Some(target), .. } => prepare::undo_safety_backup(cx, &target).await,
+                Frozen { .. } => Ok(Progress::done()),
             },
             Step::Apply => apply::undo(cx, &load(cx).await?).await,
             Step::Preflight | Step::Check | Step::Watch => {
@@ -225,6 +236,17 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if !refused.is_empty() {
         return Err(Fault::failed(refused.join("; ")));
     }
+    let full = match full::wanted(cx, &seen, &service) {
+        None => None,
+        Some(Err(refused)) => return Err(Fault::failed(refused.join("; "))),
+        Some(Ok(scope)) => {
+            let claimed: serde_json::Value = cx.out("claim")?;
+            if claimed["services"] != json!(scope.held(service.name())) {
+                return Err(Fault::failed("labels changed while the operation began: ask for it again"));
+            }
+            Some(scope)
+        }
+    };
     restart::stays(cx, std::slice::from_ref(&service)).await?;
     let labels = policy.and_then(|p| p.update.clone()).unwrap_or_default();
     if let Some(why) = flags::unreadable_here(cx, &service, &labels.red_flags).await? {
@@ -233,14 +255,20 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = Frozen {
         schema: Frozen::SCHEMA,
         client: freeze::client_of(cx, &seen, &service).await?,
-        data: match labels.backup {
+        data: match labels.backup && full.is_none() {
             true => freeze::data_of(cx, &seen, &service).await?,
             false => None,
         },
         monitor_s: monitor_s.unwrap_or(labels.monitor.as_secs()),
         flags: flags::Asked::freeze(cx, &labels.red_flags).await,
         stays: stays(&service, policy, &labels, &operations),
-        change: Change { order: restart::order(&service, policy), base: service.spec, image },
+        change: Change {
+            order: restart::order(&service, policy),
+            base: service.spec,
+            image,
+            with_data: full.is_some(),
+        },
+        full,
     };
     frozen::store(cx, &frozen).await?;
     // Whoever came first decided.

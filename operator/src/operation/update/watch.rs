@@ -35,7 +35,8 @@ pub(super) async fn run(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, Fa
     let name = &frozen.client.name;
     let began = cx.record().began;
     let watched = cx.since(began);
-    if let Some(restore) = claim::restoring(cx, std::slice::from_ref(name)).await? {
+    let held = frozen.full.as_ref().map_or_else(|| vec![name.clone()], |scope| scope.held(name));
+    if let Some(restore) = claim::restoring(cx, &held).await? {
         return give_way(cx, name, watched, &claim::named(&restore)).await;
     }
     let service = found(cx, frozen).await?;

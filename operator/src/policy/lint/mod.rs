@@ -14,7 +14,7 @@ mod stack;
 mod variables;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 pub use report::{CheckReport, Finding};
@@ -24,7 +24,7 @@ use self::advice::{StackName, Surroundings, advice};
 use self::stack::{Found, Place, Reader, Stack, StackService};
 use super::graph::{Graph, Member};
 use super::parse::{Parsed, is_ours, parse};
-use super::policies::{Policies, Tasks, is_labelled};
+use super::policies::{Policies, Tasks, is_labelled, nothing_to_go_back};
 use super::problem::{Code, Problem};
 use super::types::Policy;
 use crate::swarm::object::{ENABLE, KIND, Labels, Service};
@@ -184,7 +184,16 @@ impl<'a> Checked<'a> {
         };
         let across = self.graph.problems_of(&format!("{}_{short}", self.name)).iter();
         let across = across.cloned().map(|problem| self.shortened(self.foreign(problem)));
-        let all = parsed.problems.iter().cloned().chain(across).chain(advice(&parsed.policy, &around));
+        let full_name = |short: &str| format!("{}_{short}", self.name);
+        let keeps: BTreeSet<String> = self
+            .parsed
+            .iter()
+            .filter(|(_, parsed)| parsed.policy.data.is_some())
+            .map(|(short, _)| full_name(short))
+            .collect();
+        let stays = nothing_to_go_back(&parsed.policy, &self.graph, &full_name(short), &keeps);
+        let all = parsed.problems.iter().cloned().chain(across).chain(stays);
+        let all = all.chain(advice(&parsed.policy, &around));
         let found = |problem: Problem| {
             let place = place_of(&problem.key, service);
             Found { place, service: Some(short.to_owned()), problem }

@@ -21,6 +21,9 @@ pub struct Application {
     pub user: String,
 }
 
+/// A release of the application that takes a table away as it starts, and is never healthy.
+pub struct Spoils(pub Application);
+
 /// nginx with the maintenance page.
 pub struct PageServer;
 
@@ -94,6 +97,30 @@ impl Workload for Application {
             },
             Err(why) => Answer::Error(why),
         }
+    }
+}
+
+// === impl Spoils ===
+
+impl Workload for Spoils {
+    fn start(&self, container: &Container, view: &View<'_>) -> Run {
+        let run = self.0.start(container, view);
+        if self.0.look(container, view).is_ok() {
+            let mut world = self.0.data.lock();
+            let server = world.servers.get_mut("shop_db");
+            if let Some(database) = server.and_then(|server| server.databases.get_mut(&self.0.database)) {
+                database.content.remove("users");
+            }
+        }
+        run
+    }
+
+    fn healthy(&self, _container: &Container, _view: &View<'_>) -> bool {
+        false
+    }
+
+    fn answer(&self, container: &Container, view: &View<'_>) -> Answer {
+        self.0.answer(container, view)
     }
 }
 

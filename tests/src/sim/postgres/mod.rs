@@ -32,7 +32,7 @@ use std::time::Duration;
 use skep_runner::task::DatabaseProperties;
 use skep_runner::{Task, Ticket};
 
-pub use app::{Application, PageServer};
+pub use app::{Application, PageServer, Spoils};
 pub use files::{Crashing, Files, Holder, Side};
 pub use server::{Database, Server, Session};
 pub use store::Store;
