@@ -199,9 +199,7 @@ pub(super) async fn undo(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, F
             None => leave(cx, applying, changed(name)).await,
         },
         Stands::Written | Stands::Settled => {
-            let has_run = applying.ran
-                || cx.op.journal.step("check").is_some()
-                || new_tasks(cx, frozen).await?.iter().any(has_run);
+            let has_run = may_have_run(cx, frozen, &applying).await?;
             if let Some(why) = &frozen.stays
                 && has_run
             {
@@ -217,20 +215,13 @@ pub(super) async fn undo(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, F
             }
             if frozen.full.is_some() && has_run {
                 let full = Some(full::new_rollback(cx));
-                cx.keep(&Applying { full, ..applying }).await?;
+                cx.keep(&Applying { full, back: None, ..applying }).await?;
                 return Ok(Progress::wait(format!("{name} goes back, with its data")));
             }
             let back = applying.back.or_else(|| Some(cx.now()));
             cx.keep(&Applying { back, ..applying }).await?;
             cx.engine().update_service(&service.id, service.version, &frozen.change.returning()).await?;
             Ok(Progress::wait(format!("{name} goes back")))
-        }
-        Stands::Base
-            if applying.back.is_none() && frozen.full.is_some() && applying.over != service.version =>
-        {
-            let scope = frozen.full.clone().unwrap_or_default();
-            let why = full::put_back_by_somebody(cx, &scope).await?;
-            leave(cx, applying, why).await
         }
         Stands::Base | Stands::Returning => {
             let since = applying.back.unwrap_or(cx.record().changed);
@@ -246,9 +237,22 @@ pub(super) async fn undo(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, F
             if !is_up {
                 cx.remark(format!("{name}: its own spec is back, but {}: {}", up.said(), up.error));
             }
-            Ok(Progress::done())
+            match &frozen.full {
+                // Somebody put it back, or a task began in the very moment in which it went back without its data.
+                Some(scope) if may_have_run(cx, frozen, &applying).await? => {
+                    let why = full::without_data(cx, scope)?;
+                    leave(cx, applying, why).await
+                }
+                _ => Ok(Progress::done()),
+            }
         }
     }
+}
+
+/// Whether a task with the new image has run, or may have: then whatever it uses may be changed.
+async fn may_have_run(cx: &Cx<'_>, frozen: &Frozen, applying: &Applying) -> Result<bool, Fault> {
+    let is_up = applying.ran || cx.op.journal.step("check").is_some();
+    Ok(is_up || new_tasks(cx, frozen).await?.iter().any(has_run))
 }
 
 /// Follows the rollback that puts the service back with its data. One that did not succeed is tried again only when a person

@@ -242,12 +242,13 @@ pub(super) async fn roll_back(cx: &mut Cx<'_>, scope: &Scope, id: &OpId) -> Resu
     }
 }
 
-/// What is said where somebody else put the service back.
-pub(super) async fn put_back_by_somebody(cx: &Cx<'_>, scope: &Scope) -> Result<String, Fault> {
+/// What is said where the service is as before without its data: somebody else put it back.
+pub(super) fn without_data(cx: &Cx<'_>, scope: &Scope) -> Result<String, Fault> {
     let data = scope.data.join(", ");
     let point = cx.out::<Taking>("backup")?.point.map(|id| id.to_string()).unwrap_or_default();
     Ok(format!(
-        "somebody put the service back; the data of {data} stays as it is: `skep rollback {} --to {point}` takes it back",
+        "the service is as it was, and a task of the new image has run; the data of {data} stays as it is: `skep rollback {} --to \
+         {point}` takes it back",
         scope.stack
     ))
 }
