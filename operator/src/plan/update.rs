@@ -132,7 +132,7 @@ fn goes_back(draft: &mut Draft<'_>, scope: &Scope) {
     draft.fact("Goes back", vec![format!("on a red flag, with the image: the data of {data}")]);
     draft.fact("Meanwhile", stopping);
     draft.mind(format!(
-        "on a red flag, or when it is cancelled, whatever users have written to {data} since the backup is taken out of the live data; it          is kept, and a rollback to what was there takes it forth again"
+        "on a red flag, or when it is cancelled, whatever users have written to {data} since the backup is taken out of the live data; it is kept, and a rollback to what was there takes it forth again"
     ));
     for name in &scope.data {
         draft.queue(name);

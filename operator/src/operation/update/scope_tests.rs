@@ -57,7 +57,7 @@ fn its_own_files_go_back_with_it() {
     let mut services = shop();
     set(&mut services, "shop_app", "skep.data", "volume");
     assert_eq!(of(&services, "shop_app").unwrap().data, ["shop_db", "shop_app"]);
-    set(&mut services, "shop_app", "skep.depends-on", "");
+    set(&mut services, "shop_app", "skep.depends-on", "worker");
     assert_eq!(of(&services, "shop_app").unwrap().data, ["shop_app"]);
 }
 
