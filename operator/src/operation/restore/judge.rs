@@ -1,6 +1,6 @@
 //! What stands against a restore, judged from what preflight saw; pure (S2, S5, S17).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skep_runner::task::{KeptDatabase, PgInspection};
 
@@ -11,6 +11,8 @@ pub struct Judgement {
     pub refuse: Vec<String>,
     /// Reasons for which nobody but a person may let it go on.
     pub approve: Vec<String>,
+    /// The same of sessions from addresses that no task has: most are of tasks that have just ended.
+    pub passing: Vec<String>,
     /// Things to know.
     pub remarks: Vec<String>,
 }
@@ -62,27 +64,25 @@ pub fn room(seen: &PgInspection, needed: u64, judgement: &mut Judgement) {
 
 /// S2: sessions of services that are neither stopped nor declared as known.
 fn strangers(seen: &PgInspection, known: &Known<'_>, judgement: &mut Judgement) {
-    let mut found: Vec<String> = seen
-        .sessions
-        .iter()
-        .filter_map(|s| match known.addresses.get(&s.address) {
+    let (mut found, mut passing) = (BTreeSet::new(), BTreeSet::new());
+    for s in &seen.sessions {
+        match known.addresses.get(&s.address) {
             Some(name) if known.clients.contains(&name.as_str()) || known.ignore.contains(&name.as_str()) => {
-                None
             }
-            Some(name) => Some(name.clone()),
+            Some(name) => drop(found.insert(name.clone())),
             None if s.address.is_empty() => {
-                Some(format!("a local session of {} ({})", s.user, s.application))
+                found.insert(format!("a local session of {} ({})", s.user, s.application));
             }
-            None => Some(format!("{} ({}, {})", s.address, s.user, s.application)),
-        })
-        .collect();
-    found.sort();
-    found.dedup();
-    for name in found {
-        judgement.approve.push(format!(
-            "{name} uses the database and is neither in skep.restore.clients nor in skep.restore.ignore-clients"
-        ));
+            None => drop(passing.insert(format!("{} ({}, {})", s.address, s.user, s.application))),
+        }
     }
+    let undeclared = |name: String| {
+        format!(
+            "{name} uses the database and is neither in skep.restore.clients nor in skep.restore.ignore-clients"
+        )
+    };
+    judgement.approve.extend(found.into_iter().map(undeclared));
+    judgement.passing.extend(passing.into_iter().map(undeclared));
 }
 
 /// S5: what a new database silently leaves behind.
@@ -148,11 +148,12 @@ mod tests {
             clients: vec!["shop_app"],
             ignore: vec![],
         };
-        let approve = judge(&inspection, &known, 0).approve;
-        assert_eq!(approve.len(), 3, "{approve:?}");
+        let judged = judge(&inspection, &known, 0);
+        let approve = judged.approve;
+        assert_eq!((approve.len(), judged.passing.len()), (2, 1), "{approve:?}");
         assert!(approve.iter().any(|a| a.contains("bi_exporter")));
         let declared = Known { ignore: vec!["bi_exporter"], ..known };
-        assert_eq!(judge(&inspection, &declared, 0).approve.len(), 2);
+        assert_eq!(judge(&inspection, &declared, 0).approve.len(), 1);
     }
 
     #[test]

@@ -69,12 +69,16 @@ pub(super) async fn preflight(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     }
     let live = inspection.properties.as_ref().map_or(0, |p| p.size);
     let size = live.max(manifest.database.as_ref().map_or(0, |d| d.size));
-    let judgement = judge(&inspection, &known(cx, &frozen).await?, size);
-    if part::is_unattended(cx).await? && !judgement.approve.is_empty() {
-        return Err(Fault::failed(format!(
-            "nobody has asked for this now: {}",
-            judgement.approve.join("; ")
-        )));
+    let mut judgement = judge(&inspection, &known(cx, &frozen).await?, size);
+    let passing = std::mem::take(&mut judgement.passing);
+    match part::is_unattended(cx).await? {
+        true if !judgement.approve.is_empty() => {
+            let why = judgement.approve.join("; ");
+            return Err(Fault::failed(format!("nobody has asked for this now: {why}")));
+        }
+        // Where tasks end again and again, some have just ended.
+        true => judgement.remarks.extend(passing),
+        false => judgement.approve.extend(passing),
     }
     if let Some(progress) = act_on(cx, judgement)? {
         return Ok(progress);
