@@ -18,7 +18,7 @@ work=$(mktemp -d)
 passed=0 failed=0 times='' swarm='' lanes=() extra=()
 sandbox=${SKEP_SANDBOX_DIR:-$PWD/.sandbox}
 # These take longest, so they begin first; what is not among them follows by name.
-longest='real_kill real_engines real_restore real_points real_update real_restart real_deploy client'
+longest='real_kill real_engines real_restore real_points real_full real_streams real_update real_wake real_stores real_restart real_deploy client'
 
 finish() {
     trap "" INT TERM HUP
@@ -79,9 +79,11 @@ queued() {
     local all suite
     all=$(grep -l "$1" tests/tests/*.rs | xargs -n 1 basename -s .rs)
     for suite in $longest $all; do
-        grep -qxF "$suite" <<<"$all" && ! needs_skep "$suite" && echo "$suite"
+        ! grep -qxF "$suite" <<<"$all" || needs_skep "$suite" || echo "$suite"
     done | awk '!seen[$0]++'
-    for suite in $all; do ! needs_skep "$suite" || echo "$suite"; done
+    for suite in $longest $all; do
+        ! grep -qxF "$suite" <<<"$all" || ! needs_skep "$suite" || echo "$suite"
+    done | awk '!seen[$0]++'
 }
 
 needs_skep() { grep -q 'skep:dev' "tests/tests/$1.rs"; }

@@ -281,7 +281,7 @@ async fn of_an_application(scene: &Scene) {
     let why = format!("{} {}", reason(&op, "apply"), reason(&op, "watch"));
     assert!(why.contains("memory runs out (OOM), and its limit is 64 MiB"), "{}", told(&op));
     println!("  leaks: {why}");
-    assert_eq!((scene.spec("app").await, seen.wrong), (before, 0), "{}", told(&op));
+    assert_eq!((scene.spec("app").await, seen.wrong), (before.clone(), 0), "{}", told(&op));
 
     // What Prometheus says counts too; that it says nothing does not.
     scene.by_query().await;

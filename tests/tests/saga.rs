@@ -108,7 +108,7 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 52] = [
+const KINDS: [Kind; 53] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,

@@ -204,7 +204,7 @@ fn build(draft: Draft, works: impl Fn(Section) -> bool) -> Policy {
         drill: Some(draft.drill.build()).filter(|_| has_data && works(Section::Drill)),
         point: draft.point.build().filter(|_| works(Section::Point)),
         restore: restore.filter(|_| has_data && works(Section::Restore)),
-        restarts: draft.restarts.filter(|_| enabled && works(Section::Restart)).unwrap_or_default(),
+        restarts: draft.restarts.filter(|_| works(Section::Restart)).unwrap_or_default(),
         update: draft.update.build().filter(|_| enabled && works(Section::Update)),
         checks: of_phase(after),
         before: of_phase(before),

@@ -223,6 +223,7 @@ mod tests {
         serde_json::json!({
             "schema": 1,
             "service": "shop_app",
+            "networks": ["shop_default"],
             "ports": [{"port": 8080, "protocol": "http"}, {"port": 5432, "protocol": "tcp"}],
             "mode": "hold",
             "timeout_s": 60,
