@@ -3,6 +3,7 @@
 //! Nothing is remembered between polls, so going on after a death is the normal path. Before a step has any effect its
 //! record is written by compare-and-swap: a manager that is cut off cannot commit it, and a second driver is stale.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -79,8 +80,8 @@ pub async fn poll(env: &Env, id: &OpId) -> Result<Again, Error> {
 /// As [`poll`].
 pub async fn poll_whole(env: &Env, id: &OpId) -> Result<Again, Error> {
     let mut again = poll(env, id).await?;
-    let mut parts = part::parts(&env.engine, id).await?;
-    while let Some(part) = parts.pop() {
+    let mut parts = VecDeque::from(part::parts(&env.engine, id).await?);
+    while let Some(part) = parts.pop_front() {
         again = match (again, poll(env, &part).await?) {
             (Again::Idle, other) | (other, Again::Idle) => other,
             (Again::After(one), Again::After(other)) => Again::After(one.min(other)),

@@ -103,7 +103,8 @@ fn told_to_stop_the_runner_ends_its_tools_and_their_sessions() {
     let runner = runner.spawn();
     until(|| is_loading(&cluster));
     let tools = descendants(runner.id());
-    assert!(tools.len() >= 3, "psql, pg_restore and its workers: {tools:?}");
+    // And its workers, where there are processors for more than one.
+    assert!(tools.len() >= 2, "psql and pg_restore: {tools:?}");
     kill_process(Pid::from_child(&runner), Signal::TERM).unwrap();
     assert!(Outcome::of(runner).put_off().contains("told to stop"));
     until(|| tools.iter().all(|id| !fs::exists(format!("/proc/{id}")).unwrap()));
