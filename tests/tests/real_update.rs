@@ -271,9 +271,8 @@ async fn of_an_application(scene: &Scene) {
     scene.goes_back("shop:nowhere", "apply", "No such image").await;
 
     // The engine and the checks are content with these for a while, or for good.
-    let before = scene.spec("app").await;
     let op = scene.under_load("says", scene.yard.run("app", update("shop:says", None)).boxed_local()).await;
-    scene.is_back(&op, "app", &before, "watch", "matches `^FATAL`: FATAL: login failed").await;
+    scene.is_back(&op, "app", &wanted, "watch", "matches `^FATAL`: FATAL: login failed").await;
     assert!(!format!("{:?}", op.journal).contains("hunter2"), "{}", told(&op));
     let leaking = scene.yard.run("app", update("shop:leaks", Some(60))).boxed_local();
     let (op, seen) = scene.loaded("leaks", leaking).await;
@@ -281,7 +280,7 @@ async fn of_an_application(scene: &Scene) {
     let why = format!("{} {}", reason(&op, "apply"), reason(&op, "watch"));
     assert!(why.contains("memory runs out (OOM), and its limit is 64 MiB"), "{}", told(&op));
     println!("  leaks: {why}");
-    assert_eq!((scene.spec("app").await, seen.wrong), (before.clone(), 0), "{}", told(&op));
+    assert_eq!((scene.spec("app").await, seen.wrong), (wanted.clone(), 0), "{}", told(&op));
 
     // What Prometheus says counts too; that it says nothing does not.
     scene.by_query().await;
