@@ -125,10 +125,11 @@ async fn a_database_comes_back_as_it_was_at_a_moment() {
     let service = yard.stack.service("db");
     yard.sandbox.docker(&[&docker[..], &[&service]].concat()).await;
     let env = yard.env(yard.settings.clone());
-    eventually("the slot is dropped", PATIENCE, async || {
+    eventually("slot and receiver are gone", PATIENCE, async || {
         receiver::reconcile(&env, false).await.map_err(|e| e.to_string())?;
         let slots = yard.sh("db", &sql("SELECT 'slots: ' || count(*) FROM pg_replication_slots")).await;
-        if slots.trim() == "slots: 0" { Ok(()) } else { Err(slots) }
+        let left = yard.sandbox.docker(&["service", "ls", "-q", "--filter", "name=skep-wal-"]).await;
+        if slots.trim() == "slots: 0" && left.is_empty() { Ok(()) } else { Err(format!("{slots} {left}")) }
     })
     .await;
     yard.strike().await;
