@@ -3,6 +3,7 @@
 //! figures.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use skep::operation::record::{Manner, OpId, State, Work};
@@ -128,6 +129,12 @@ pub fn by_hand(stage: &Stage, script: &str) -> Command {
     let mut command = Command::new("bash");
     command.arg("-c").arg(script).envs(stage.sandbox.environment()).env("STACK", stage.name());
     command
+}
+
+/// The operator to run: the one that was named, or the one beside this program.
+pub fn operator(named: Option<PathBuf>) -> String {
+    let beside = || std::env::current_exe().unwrap_or_default().with_file_name("operator");
+    named.unwrap_or_else(beside).to_string_lossy().into_owned()
 }
 
 /// Prints a line.

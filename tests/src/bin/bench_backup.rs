@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use skep_tests::downtime::{SWAP, by_skep, fill, say, stage};
+use skep_tests::downtime::{SWAP, by_skep, fill, operator, say, stage};
 
 /// Measures the downtime of a restore at two database sizes
 #[derive(Parser)]
@@ -28,9 +28,8 @@ async fn main() -> ExitCode {
         say(&format!("{} does not hold what the runner's measurement prints", arguments.measured.display()));
         return ExitCode::FAILURE;
     };
-    let operator = std::env::current_exe().unwrap_or_default().with_file_name("operator");
     let stage = stage().await;
-    let leader = stage.operator(&operator.to_string_lossy(), &[]).await;
+    let leader = stage.operator(&operator(None), &[]).await;
     let mut downtimes = Vec::new();
     for size in [arguments.small, arguments.large] {
         fill(&stage, size).await;

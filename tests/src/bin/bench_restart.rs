@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use skep_tests::downtime::{RATE, by_hand, restarted, say, stage, told};
+use skep_tests::downtime::{RATE, by_hand, operator, restarted, say, stage, told};
 use skep_tests::sandbox::checked;
 use skep_tests::stage::Stage;
 
@@ -41,16 +41,13 @@ sleep 5
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let operator = arguments.operator.unwrap_or_else(|| {
-        let here = std::env::current_exe().unwrap_or_default();
-        here.with_file_name("operator")
-    });
+    let program = operator(arguments.operator);
     let stage = stage().await;
     let mut runbook = Vec::new();
     for _ in 0..arguments.rounds {
         runbook.push(by_runbook(&stage).await);
     }
-    let leader = stage.operator(&operator.to_string_lossy(), &[]).await;
+    let leader = stage.operator(&program, &[]).await;
     let mut skep = Vec::new();
     for _ in 0..arguments.rounds {
         skep.push(restarted(&stage).await);

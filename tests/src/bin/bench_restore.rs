@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use skep_tests::downtime::{HOT, RATE, SWAP, ZERO, by_hand, by_skep, fill, say, stage, told};
+use skep_tests::downtime::{HOT, RATE, SWAP, ZERO, by_hand, by_skep, fill, operator, say, stage, told};
 use skep_tests::sandbox::checked;
 use skep_tests::stage::Stage;
 
@@ -43,11 +43,7 @@ sleep 10
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let operator = arguments.operator.unwrap_or_else(|| {
-        let here = std::env::current_exe().unwrap_or_default();
-        here.with_file_name("operator")
-    });
-    let program = operator.to_string_lossy().into_owned();
+    let program = operator(arguments.operator);
     let stage = stage().await;
     fill(&stage, arguments.small).await;
     let runbook = by_runbook(&stage).await;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use skep_tests::downtime::say;
+use skep_tests::downtime::{operator, say};
 use skep_tests::waking::{Load, Measured, Proxies, Sleepers, application, waker};
 
 /// Measures waking on demand against Swarm itself, and the waker in the path against nginx with `auth_request`, and without
@@ -147,11 +147,7 @@ async fn in_the_path(arguments: &Arguments) -> io::Result<[Result; 3]> {
 }
 
 async fn on_a_swarm(arguments: &Arguments) -> Woken {
-    let operator = arguments.operator.clone().unwrap_or_else(|| {
-        let here = std::env::current_exe().unwrap_or_default();
-        here.with_file_name("operator")
-    });
-    let sleepers = Sleepers::set(arguments.at_once, &operator.to_string_lossy()).await;
+    let sleepers = Sleepers::set(arguments.at_once, &operator(arguments.operator.clone())).await;
     let (mut woken, mut bare) = (Measured::default(), Measured::default());
     for _ in 0..arguments.wakes {
         woken.took.push(sleepers.woken(0).await);
