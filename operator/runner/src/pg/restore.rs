@@ -8,6 +8,7 @@
 //! Invariants: nothing reaches the restore tool, and nothing of the server is touched, unless the checksums
 //! are the registered ones; an unfinished database never bears the live name.
 
+use std::num::NonZero;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,11 +26,11 @@ use crate::stop;
 use crate::store::{Backup, Whole, sha256_of};
 use crate::tool::Tool;
 
-/// Longest pause between two looks at the room and for the end.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Longest pause between two looks at the room and for the end. Whoever waits for the restore waits for half of it, twice.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How often the server is asked for the size of what is being loaded.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
-/// Most tables that are loaded at a time: each takes a connection of the server, and others need some.
+/// Most tables that are loaded or looked at at a time: each takes a connection of the server, and others need some.
 const MOST_AT_ONCE: usize = 8;
 /// Names of databases that are Skep's.
 const OURS: &str = "skep_";
@@ -108,7 +109,8 @@ fn build(admin: &mut Admin<'_>, name: &str, wanted: &DatabaseProperties, load: &
 }
 
 fn fill(admin: &mut Admin<'_>, built: &Named, wanted: &DatabaseProperties, load: &Load<'_>) -> Result<()> {
-    let jobs = at_once().to_string();
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let jobs = at_once(processors).to_string();
     let database = admin.server.database(&built.name);
     let mut restore = admin.server.tool("pg_restore");
     restore
@@ -125,6 +127,8 @@ fn fill(admin: &mut Admin<'_>, built: &Named, wanted: &DatabaseProperties, load:
         .stdin(stdin_of(&load.whole.file)?);
     watch(admin, built, "restore", restore, load.expected)?;
     load.whole.is_untouched()?;
+    // The server does all the work of this one.
+    let jobs = processors.min(MOST_AT_ONCE).to_string();
     let mut analyze = admin.server.tool("vacuumdb");
     analyze.args(["-w", "-q", "--analyze-only", "-j", &jobs, "-d", &database]).stdin(Stdio::null());
     watch(admin, built, "analyze", analyze, load.expected)?;
@@ -133,8 +137,8 @@ fn fill(admin: &mut Admin<'_>, built: &Named, wanted: &DatabaseProperties, load:
 
 /// How much is loaded at a time: half as many as there are processors here, since for each that loads one of the server works.
 /// More of them than that make a restore slower where both share the machine, which is the rule.
-fn at_once() -> usize {
-    thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, MOST_AT_ONCE))
+fn at_once(processors: usize) -> usize {
+    (processors / 2).clamp(1, MOST_AT_ONCE)
 }
 
 /// Runs a tool that fills the database, as long as there is room and the lock is held.
