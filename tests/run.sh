@@ -8,8 +8,9 @@
 #   soak   what takes an hour or more and the others leave out: a kill at each of the first writes of every step, one a restore
 #
 # The real suites wait more than they work, so several lanes of them run side by side, each on an engine of its own
-# (SKEP_TEST_LANES: how many; 2). A suite's output is shown whole, when it has ended. SKEP_TEST_FILTER names what to run of
-# real and soak, as cargo does.
+# (SKEP_TEST_LANES: how many; 3), and `all` runs what needs no engine behind them, where it takes only the time that they
+# leave. What runs beside others is shown whole, when it has ended. SKEP_TEST_FILTER names what to run of real and soak, as
+# cargo does.
 #
 # However this ends, by Ctrl-C too, the private Swarms end with it; SKEP_TEST_KEEP=1 leaves the first one running.
 set -uo pipefail
@@ -50,9 +51,10 @@ step() {
     took "$name" $((SECONDS - began))
 }
 
-# counts STATUS LOG: how many tests passed and failed; a command that failed without saying which counts as one
+# counts STATUS LOG: how many tests passed and failed; a command that failed without saying which counts as one, and so does
+# one that passed and ran none
 counts() {
-    awk -v status="$1" '/^test result:/ { p += $4; f += $6 } END { print p + 0, f || !status ? f + 0 : 1 }' "$2"
+    awk -v status="$1" '/^test result:/ { p += $4; f += $6; any = 1 } END { print any ? p : !status, f || !status ? f + 0 : 1 }' "$2"
 }
 
 # tests NAME COMMAND…: cargo test; its own counts are added up
@@ -97,19 +99,34 @@ next() {
     exec 7>&-
 }
 
-# suite NAME FILTER…: runs it, then shows all that it said and leaves its counts for the sum
-suite() {
+# aside NAME COMMAND…: something that runs beside others. Shows all that it said when it has ended, and leaves its counts for
+# the sum.
+aside() {
     local name=$1 began=$SECONDS p f
     shift
-    # `--workspace`: with the features that the unit tests were built with, so that nothing is built again.
-    cargo test --workspace --test "$name" -- --ignored --test-threads 1 "$@" >"$work/$name.log" 2>&1
+    "$@" >"$work/$name.log" 2>&1
     read -r p f < <(counts $? "$work/$name.log")
     echo "$p $f $((SECONDS - began))" >"$work/$name.counts"
     {
         printf '\n== %s\n' "$name"
         brief <"$work/$name.log"
+        [ "$f" = 0 ] || printf 'FAILED: %s\n' "$name"
         printf -- '-- %s passed, %s failed in %s s\n' "$p" "$f" $((SECONDS - began))
     } | flock "$work/shown" cat
+}
+
+# beside COMMAND…: runs it in a process group of its own, so that all of it can be ended
+beside() {
+    set -m
+    "$@" &
+    lanes+=($!)
+    set +m
+}
+
+# ended: waits for all that runs beside
+ended() {
+    wait "${lanes[@]}"
+    lanes=()
 }
 
 # lane SANDBOX FILTER…: runs suites on this engine until none is left
@@ -120,7 +137,8 @@ lane() {
     shift
     while name=$(next) && [ -n "$name" ]; do
         ! needs_skep "$name" || until [ -e "$work/image" ]; do sleep 0.1; done
-        suite "$name" "$@"
+        # `--workspace`: with the features that the unit tests were built with, so that nothing is built again.
+        aside "$name" cargo test --workspace --test "$name" -- --ignored --test-threads 1 "$@"
     done
 }
 
@@ -132,49 +150,52 @@ docker_of() {
     )
 }
 
-# skep_image: Skep's own image, while suites run that do not need it. They come first where the processors are short.
+# skep_image: Skep's own image, for every engine
 skep_image() {
-    local began=$SECONDS dir status=0
-    nice -n 15 tests/sandbox/images.sh skep:dev >"$work/image.log" 2>&1 || status=1
+    local dir status=0
+    tests/sandbox/images.sh skep:dev || status=1
     for dir in "${extra[@]}"; do
-        docker_of "$sandbox" save skep:dev 2>&1 | docker_of "$dir" load -q >>"$work/image.log" 2>&1 || status=1
+        docker_of "$sandbox" save skep:dev | docker_of "$dir" load -q || status=1
     done
-    {
-        printf "\n== Skep's own image\n"
-        cat "$work/image.log"
-        [ "$status" = 0 ] || printf "FAILED: Skep's own image\n"
-    } | flock "$work/shown" cat
-    echo "$((1 - status)) $status $((SECONDS - began))" >"$work/Skep's own image.counts"
-    touch "$work/image"
+    return $status
 }
 
-# real MARK [CARGO-TEST-FILTER…]: the suites with this mark
+# behind COMMAND…: what the suites do not wait for, or only the last of them, in the time that they leave: Skep's image, built,
+# and then the command
+behind() {
+    renice -n 15 "$BASHPID" >/dev/null
+    SKEP_COMPILED='' aside "Skep's own image" skep_image
+    touch "$work/image"
+    [ $# = 0 ] || "$@"
+}
+
+# prepared: what the first engine and the suites need before any of them begins
+prepared() {
+    aside "images" tests/sandbox/images.sh
+    aside "the runner, static and under 1,000,000 bytes" tests/runner-size.sh
+}
+
+# real MARK BEHIND [CARGO-TEST-FILTER…]: the suites with this mark, and a command that runs behind them, or none
 real() {
-    local mark=$1 count=${SKEP_TEST_LANES:-2} i name p f seconds
-    shift
+    local mark=$1 behind=$2 count=${SKEP_TEST_LANES:-3} i name p f seconds
+    shift 2
     queued "$mark" >"$work/queue"
     swarm=ours
     tests/sandbox/engine.sh up || { failed=$((failed + 1)); return; }
-    step "images" tests/sandbox/images.sh
-    step "the runner, static and under 1,000,000 bytes" tests/runner-size.sh
-    step "the suites, built" cargo test --workspace --no-run -q
+    beside prepared
+    [ -z "$behind" ] || step "formatting and lints" make -s check
+    step "the tests, built" cargo test --workspace --no-run -q
+    ended
     for ((i = 2; i <= count; i++)); do
         extra+=("$sandbox.$i")
         SKEP_SANDBOX_DIR=$sandbox.$i tests/sandbox/engine.sh up --like "$sandbox" || { failed=$((failed + 1)); return; }
     done
     # The images are there: no lane waits for cargo to say so again.
     export SKEP_COMPILED=yes
-    # Each lane in a process group of its own, so that all of it can be ended.
-    set -m
-    for i in "$sandbox" "${extra[@]}"; do
-        lane "$i" "$@" &
-        lanes+=($!)
-    done
-    SKEP_COMPILED='' skep_image &
-    lanes+=($!)
-    set +m
-    wait "${lanes[@]}"
-    lanes=()
+    for i in "$sandbox" "${extra[@]}"; do beside lane "$i" "$@"; done
+    # shellcheck disable=SC2086 # a command, or nothing
+    beside behind $behind
+    ended
     for name in "$work"/*.counts; do
         read -r p f seconds <"$name"
         passed=$((passed + p)) failed=$((failed + f))
@@ -182,11 +203,13 @@ real() {
     done
 }
 
+unit_tests() { aside "unit tests and the simulated Swarm" cargo test --workspace --no-fail-fast; }
+
 case ${1:-all} in
 unit) unit ;;
-real) real 'needs the sandbox' "${SKEP_TEST_FILTER:---skip=soak::}" ;;
-all) unit && real 'needs the sandbox' --skip=soak:: ;;
-soak) real '^mod soak' "${SKEP_TEST_FILTER:-soak::}" ;;
+real) real 'needs the sandbox' '' "${SKEP_TEST_FILTER:---skip=soak::}" ;;
+all) real 'needs the sandbox' unit_tests --skip=soak:: ;;
+soak) real '^mod soak' '' "${SKEP_TEST_FILTER:-soak::}" ;;
 *) echo "usage: run.sh [unit|real|all|soak]" >&2 && exit 2 ;;
 esac
 printf '\n%s%s passed, %s failed\n' "$times" "$passed" "$failed"

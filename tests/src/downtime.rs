@@ -137,6 +137,12 @@ pub fn operator(named: Option<PathBuf>) -> String {
     named.unwrap_or_else(beside).to_string_lossy().into_owned()
 }
 
+/// The median of some seconds; no number where there are none.
+pub fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of.get(of.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 /// Prints a line.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use skep_tests::downtime::{SWAP, by_skep, fill, operator, say, stage};
+use skep_tests::downtime::{SWAP, by_skep, fill, median, operator, say, stage};
 
 /// Measures the downtime of a restore at two database sizes
 #[derive(Parser)]
@@ -18,6 +18,9 @@ struct Arguments {
     /// Size of the large database in megabytes: `pgbench` at scale 50
     #[arg(long, default_value_t = 750)]
     large: u64,
+    /// How often each is restored; the median counts
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
 }
 
 #[tokio::main]
@@ -34,7 +37,11 @@ async fn main() -> ExitCode {
     for size in [arguments.small, arguments.large] {
         fill(&stage, size).await;
         stage.back_up().await;
-        downtimes.push(by_skep(&stage, SWAP).await);
+        let mut seconds = Vec::new();
+        for _ in 0..arguments.rounds {
+            seconds.push(by_skep(&stage, SWAP).await);
+        }
+        downtimes.push(median(seconds));
     }
     drop(leader);
     stage.strike().await;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use skep_tests::downtime::{RATE, by_hand, operator, restarted, say, stage, told};
+use skep_tests::downtime::{RATE, by_hand, median, operator, restarted, say, stage, told};
 use skep_tests::sandbox::checked;
 use skep_tests::stage::Stage;
 
@@ -77,9 +77,5 @@ async fn by_runbook(stage: &Stage) -> (f64, f64) {
 
 /// The median of each of the two.
 fn medians(all: &[(f64, f64)]) -> (f64, f64) {
-    let median = |mut of: Vec<f64>| {
-        of.sort_by(f64::total_cmp);
-        of.get(of.len() / 2).copied().unwrap_or(f64::NAN)
-    };
     (median(all.iter().map(|one| one.0).collect()), median(all.iter().map(|one| one.1).collect()))
 }
