@@ -5,6 +5,7 @@
 //! deployed meanwhile.
 
 mod saved;
+mod turns;
 
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use serde_json::Value;
 
 pub use saved::{Base, ClientsOut, adopt_base, load_base, load_base_of_other};
 use saved::{Stopper, clients_out, keep, load_base_of, save_base, save_wanted};
+pub use turns::Turns;
 
 use super::client_spec::{self as spec, StartMove, StopMove};
 use super::frozen::{self, Client};
@@ -108,25 +110,33 @@ pub async fn all_stopped(cx: &mut Cx<'_>, clients: &[Client]) -> Result<Progress
     Ok(Progress::Wait(wait))
 }
 
-/// The same one client after the other, so that nothing loses what it needs before it has stopped. Each has the whole time for
-/// itself; `late` says what becomes of one that takes longer.
+/// The same in turns, so that nothing loses what it needs before it has stopped. Each has the whole time for itself; `late` says
+/// what becomes of one that takes longer.
 ///
 /// # Errors
 /// When a client does not stop and `late` says so, or what the engine says.
 pub async fn stopped_in_turn(
     cx: &mut Cx<'_>,
     clients: &[Client],
+    turns: &Turns,
     late: fn(&mut Cx<'_>, &Client, &Wait) -> Result<(), Fault>,
 ) -> Result<Progress, Fault> {
+    let (mut waiting, mut why): (Vec<&str>, Vec<String>) = (Vec::new(), Vec::new());
     for client in clients {
+        if turns.waits(&client.name, &waiting) {
+            waiting.push(&client.name);
+            continue;
+        }
         let since = turn(cx, Turn::Stop, client).await?;
         let Some(wait) = stop(cx, std::slice::from_ref(client)).await? else { continue };
-        if cx.since(since) <= cx.env.settings.stop_deadline {
-            return Ok(Progress::Wait(wait));
+        if cx.since(since) > cx.env.settings.stop_deadline {
+            late(cx, client, &wait)?;
+            continue;
         }
-        late(cx, client, &wait)?;
+        waiting.push(&client.name);
+        why.push(wait.why);
     }
-    journaled(cx)
+    if waiting.is_empty() { journaled(cx) } else { Ok(Progress::Wait(Wait::new(why.join("; ")))) }
 }
 
 /// What did not stop in its time, as a failure.

@@ -188,6 +188,13 @@ impl Wait {
     pub fn new(why: impl Into<String>) -> Wait {
         Wait { why: why.into(), percent: None, again: Duration::from_millis(100) }
     }
+
+    /// Waits for all of these at once. `None` = there is none.
+    pub fn for_all(waits: &[Wait]) -> Option<Wait> {
+        let again = waits.iter().map(|wait| wait.again).min()?;
+        let why: Vec<&str> = waits.iter().map(|wait| wait.why.as_str()).collect();
+        Some(Wait { why: why.join("; "), percent: None, again })
+    }
 }
 
 // === impl Unwound ===

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::clients::{self, Start};
+use super::clients::{self, Start, Turns};
 use super::freeze::{self, Seen};
 use super::frozen::{Client, Frozen, Method, Target};
 use super::journal::Compensation;
@@ -77,7 +77,7 @@ impl Saga for Sleep {
             Step::Stop => {
                 recall(cx).await?;
                 let clients = frozen::load(cx).await?.clients;
-                clients::stopped_in_turn(cx, &clients, |_, client, wait| {
+                clients::stopped_in_turn(cx, &clients, &Turns::OneByOne, |_, client, wait| {
                     Err(clients::does_not_stop(client, wait))
                 })
                 .await

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::operation::clients::Turns;
 use crate::swarm::object::Service;
 
 /// `name → label` of a stack `shop`; what is not named is enabled, has one replica and keeps nothing.
@@ -60,6 +61,25 @@ fn a_stack_stops_in_order_and_what_stands_beside_it_is_replaced() {
     let decision = decided(&shop(), Wanted { whole: true, ..one("shop") });
     assert_eq!(decision.stop, ["shop_worker", "shop_web", "shop_app", "shop_db", "shop_cache"]);
     assert_eq!(decision.roll, [("shop_docs".to_owned(), Order::StartFirst)]);
+}
+
+#[test]
+fn what_has_nothing_to_do_with_each_other_does_not_wait_for_each_other() {
+    let services = shop();
+    let decision = decided(&services, Wanted { whole: true, ..one("shop") });
+    let turns = Turns::by_need(Policies::of(&services).graph(), &decision.stop);
+    // Whose turn it is while nothing is done yet.
+    let free = |order: &[&str]| -> Vec<String> {
+        let first =
+            |(nth, name): (usize, &&str)| (!turns.waits(name, &order[..nth])).then(|| (*name).to_owned());
+        order.iter().enumerate().filter_map(first).collect()
+    };
+    let mut order: Vec<&str> = decision.stop.iter().map(String::as_str).collect();
+    assert_eq!(free(&order), ["shop_worker", "shop_web"]);
+    order.reverse();
+    assert_eq!(free(&order), ["shop_cache", "shop_db"]);
+    assert!(turns.waits("shop_web", &["shop_db"]), "also through others that are done");
+    assert!(Turns::OneByOne.waits("shop_db", &["shop_cache"]), "a plan that knew no turns keeps its order");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Restart: claim ↩ · preflight ↩ · plan ↩ · stop ↩ (what needs it first) · start ↩ (each healthy before the next) · roll ↩ · release.
 //!
 //! Invariants: a service stops once everything that needs it and stops as well has; it starts once everything that it needs is
-//! up and has passed its checks; whatever goes wrong, every service that was stopped is started again with the spec that it
+//! up and has passed its checks; nothing waits for what it has nothing to do with, as users wait for all of it; whatever goes wrong, every service that was stopped is started again with the spec that it
 //! had, or that somebody deployed meanwhile (S12). What sleeps, or was scaled to zero by a person, stays there.
 
 mod decide;
@@ -15,7 +15,7 @@ use serde_json::json;
 
 pub use decide::{Decision, Left, Order, Wanted, decide, is_stateless, left_alone, order, untied};
 
-use super::clients::Start;
+use super::clients::{Start, Turns};
 use super::freeze::Seen;
 use super::frozen::{Client, Method, Plan, Target};
 use super::journal::Compensation;
@@ -58,6 +58,9 @@ struct Frozen {
     schema: u32,
     /// Services that stop, in the order of stopping.
     clients: Vec<Client>,
+    /// Which of them wait for which.
+    #[serde(default)]
+    turns: Turns,
     /// Services that are replaced as they run, in the order of starting.
     rolls: Vec<Roll>,
     /// Caches to empty.
@@ -129,7 +132,10 @@ impl Saga for Restart {
                 before::ask(cx, &services).await
             }
             Step::Plan => plan(cx).await,
-            Step::Stop => clients::stopped_in_turn(cx, &load(cx).await?.clients, late).await,
+            Step::Stop => {
+                let Frozen { clients, turns, .. } = load(cx).await?;
+                clients::stopped_in_turn(cx, &clients, &turns, late).await
+            }
             Step::Start => start(cx).await,
             Step::Roll => roll::run(cx, &load(cx).await?.rolls).await,
             Step::Release => backup::release(cx).await,
@@ -217,8 +223,13 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         return Ok(Progress::Wait(Wait { again: LOOK, ..wait }));
     }
     stays(cx, &services).await?;
-    let mut frozen =
-        Frozen { schema: Frozen::SCHEMA, clients: Vec::new(), rolls: Vec::new(), caches: Vec::new() };
+    let mut frozen = Frozen {
+        schema: Frozen::SCHEMA,
+        clients: Vec::new(),
+        turns: Turns::by_need(seen.policies().graph(), &decision.stop),
+        rolls: Vec::new(),
+        caches: Vec::new(),
+    };
     for name in &decision.stop {
         frozen.clients.push(client(cx, &seen, name).await?);
     }
@@ -292,7 +303,7 @@ fn late(cx: &mut Cx<'_>, client: &Client, wait: &Wait) -> Result<(), Fault> {
     Ok(())
 }
 
-/// One service after the other in the reverse order: each is up and has passed its checks before the next.
+/// In turns, in the reverse order: what a service needs is up and has passed its checks before it.
 async fn start(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let frozen = load(cx).await?;
     let is_client = |cache: &Target| frozen.clients.iter().any(|c| c.name == cache.name);
@@ -301,23 +312,46 @@ async fn start(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
             return Ok(Progress::Wait(wait));
         }
     }
+    let (mut waiting, mut waits): (Vec<&str>, Vec<Wait>) = (Vec::new(), Vec::new());
     for (nth, client) in frozen.clients.iter().enumerate().rev() {
-        clients::turn(cx, clients::Turn::Start, client).await?;
-        let one = std::slice::from_ref(client);
-        if let Some(wait) = clients::start(cx, one, Start::MustBeHealthy).await? {
-            return Ok(Progress::Wait(wait));
+        if frozen.turns.waits(&client.name, &waiting) {
+            waiting.push(&client.name);
+            continue;
         }
-        for (nth, cache) in frozen.caches.iter().enumerate().filter(|(_, cache)| cache.name == client.name) {
-            if let Some(wait) = cut::flush_one(cx, cache, nth).await? {
-                return Ok(Progress::Wait(wait));
+        match start_one(cx, &frozen, nth, client).await? {
+            Some(Progress::Wait(wait)) => {
+                waiting.push(&client.name);
+                waits.push(wait);
             }
+            Some(progress) => return Ok(progress),
+            None => {}
         }
-        if let Some(progress) = trial::check_client(cx, client, &format!("net{nth}")).await? {
-            return Ok(progress);
-        }
+    }
+    if let Some(wait) = Wait::for_all(&waits) {
+        return Ok(Progress::Wait(wait));
     }
     let checks: usize = frozen.clients.iter().map(|c| canary::net_checks(&c.checks).len()).sum();
     Ok(Progress::Done(json!({ "checks": checks })))
+}
+
+/// Starts one, empties it where it is a cache, and asks its checks. `None` = it is up, and they have passed.
+async fn start_one(
+    cx: &mut Cx<'_>,
+    frozen: &Frozen,
+    nth: usize,
+    client: &Client,
+) -> Result<Option<Progress>, Fault> {
+    clients::turn(cx, clients::Turn::Start, client).await?;
+    let one = std::slice::from_ref(client);
+    if let Some(wait) = clients::start(cx, one, Start::MustBeHealthy).await? {
+        return Ok(Some(Progress::Wait(wait)));
+    }
+    for (nth, cache) in frozen.caches.iter().enumerate().filter(|(_, cache)| cache.name == client.name) {
+        if let Some(wait) = cut::flush_one(cx, cache, nth).await? {
+            return Ok(Some(Progress::Wait(wait)));
+        }
+    }
+    trial::check_client(cx, client, &format!("net{nth}")).await
 }
 
 /// Everything that was stopped starts again. Where it was the start that failed, nothing waits for anything else: what does
