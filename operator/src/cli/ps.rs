@@ -8,7 +8,7 @@ use super::out::Tone;
 use super::progress::{current, title};
 use super::session::Session;
 use super::table::{Cell, Table};
-use crate::http::gather;
+use crate::http::gather::{self, Tally};
 use crate::http::view::{Condition, OperationView};
 use crate::operation::catalogue::Finding;
 use crate::operation::record::{OpId, State};
@@ -117,9 +117,8 @@ fn rows(world: &World, stack: Option<&str>, now: Timestamp) -> Vec<Row> {
 
 fn condition(world: &World, service: &Service) -> Condition {
     let holder = world.holder(service.name());
-    let running = u64::try_from(world.running(service)).unwrap_or(u64::MAX);
     let holder = holder.filter(|op| matches!(op.journal.state, State::Running | State::Stuck));
-    gather::condition(service, holder, &world.sleepers, gather::wanted(service), running).0
+    gather::condition(service, holder, &world.sleepers, Tally::of(service, &world.tasks)).0
 }
 
 /// Its task template is a page of Skep's.
@@ -186,7 +185,7 @@ fn problems(row: &Row) -> Cell {
 const fn tone(state: Condition) -> Tone {
     match state {
         Condition::Healthy => Tone::Good,
-        Condition::Degraded | Condition::Stuck => Tone::Bad,
+        Condition::Degraded | Condition::Down | Condition::Stuck => Tone::Bad,
         Condition::Operating | Condition::Waking => Tone::Live,
         Condition::Maintenance | Condition::Asleep | Condition::Reduced => Tone::Mind,
     }
@@ -219,7 +218,7 @@ mod tests {
         let now = "2026-03-02T00:00:00Z".parse().unwrap();
         let rows = rows(&world, None, now);
         let states: Vec<_> = rows.iter().map(|r| (r.service.as_str(), r.state)).collect();
-        assert_eq!(states, [("shop_app", Condition::Maintenance), ("shop_db", Condition::Degraded)]);
+        assert_eq!(states, [("shop_app", Condition::Maintenance), ("shop_db", Condition::Down)]);
         let text = table(&rows, now).render(Paint::NONE);
         let lines: Vec<&str> = text.lines().collect();
         assert!(

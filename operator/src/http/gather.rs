@@ -99,14 +99,12 @@ fn service_view(s: &Sources<'_>, service: &Service) -> ServiceView {
     let parsed = s.policies.get(name).unwrap_or(&nothing);
     let holder = holder(s.operations, name);
     let desired = wanted(service);
-    let of_it = |t: &&Task| t.service == service.id && t.desired == TaskState::Running && !is_waker(&t.spec);
-    let running = s.tasks.iter().filter(of_it).filter(|t| t.state == TaskState::Running).count();
-    let running = u64::try_from(running).unwrap_or(u64::MAX);
-    let (condition, since) = condition(service, holder, s.sleepers, desired, running);
+    let tasks = Tally::of(service, s.tasks);
+    let (condition, since) = condition(service, holder, s.sleepers, tasks);
     // Of one that is scaled down its spec does not say how many it has.
     let is_whole = holder.is_none() && s.sleepers.iter().all(|sleeper| sleeper.service_id != service.id);
-    let tasks = desired.filter(|n| is_whole && *n > 0).map_or(Tasks::Unknown, Tasks::Replicas);
-    let found = nothing_to_scale(&parsed.policy, tasks);
+    let known = desired.filter(|n| is_whole && *n > 0).map_or(Tasks::Unknown, Tasks::Replicas);
+    let found = nothing_to_scale(&parsed.policy, known);
     ServiceView {
         name: scrub::line(name, LONGEST_NAME),
         stack: service.stack().map(|n| scrub::line(n, LONGEST_NAME)),
@@ -115,7 +113,7 @@ fn service_view(s: &Sources<'_>, service: &Service) -> ServiceView {
         operation: holder.map(|op| op.id.clone()),
         paused: parsed.policy.paused,
         desired,
-        running,
+        running: tasks.running,
         saves: saves(s, service, condition),
         engine: parsed.policy.data.as_ref().map(|d| d.engine.as_str()),
         backups: standing::backups(service, parsed, s.backups, s.operations, s.taken),
@@ -149,13 +147,33 @@ pub fn wanted(service: &Service) -> Option<u64> {
     if is_waker(&service.spec["TaskTemplate"]) { replicas.map(|_| 0) } else { replicas }
 }
 
+/// The tasks of the application, none of a waker's.
+#[derive(Clone, Copy, Debug)]
+pub struct Tally {
+    /// How many are meant to run: of a global service as many as Swarm has made.
+    pub meant: u64,
+    /// How many do.
+    pub running: u64,
+}
+
+impl Tally {
+    /// Counts those of a service among the tasks of all.
+    pub fn of(service: &Service, tasks: &[Task]) -> Tally {
+        let of_it =
+            |t: &&Task| t.service == service.id && t.desired == TaskState::Running && !is_waker(&t.spec);
+        let count = |tasks: usize| u64::try_from(tasks).unwrap_or(u64::MAX);
+        let meant = tasks.iter().filter(of_it).count();
+        let running = tasks.iter().filter(of_it).filter(|t| t.state == TaskState::Running).count();
+        Tally { meant: wanted(service).unwrap_or(count(meant)), running: count(running) }
+    }
+}
+
 /// What a service is doing and since when, where known.
 pub fn condition(
     service: &Service,
     holder: Option<&Operation>,
     sleepers: &[Sleeper],
-    desired: Option<u64>,
-    running: u64,
+    tasks: Tally,
 ) -> (Condition, Option<Timestamp>) {
     let page = service.spec["TaskTemplate"]["ContainerSpec"]["Labels"][OP].as_str();
     let began = holder.and_then(|op| op.journal.steps.first()).map(|(_, r)| r.began);
@@ -163,30 +181,31 @@ pub fn condition(
         return (Condition::Stuck, op.journal.ended);
     }
     let is_page = page.is_some() && !is_waker(&service.spec["TaskTemplate"]);
-    if is_page || holder.is_some_and(|op| is_held_at_zero(op, service, desired)) {
+    if is_page || holder.is_some_and(|op| is_held_at_zero(op, service)) {
         let stop = holder.and_then(|op| op.journal.step(clients::STEP)).map(|r| r.began);
         return (Condition::Maintenance, stop);
     }
     let sleeper = sleepers.iter().find(|s| s.service_id == service.id);
-    match desired {
+    match sleeper {
         _ if holder.is_some_and(|op| op.intent.work == Work::Wake) => (Condition::Waking, began),
         _ if holder.is_some() => (Condition::Operating, began),
         _ if is_asleep(&service.spec) => (Condition::Asleep, sleeper.map(|s| s.since)),
         // Somebody has brought it back; Skep will see to it.
-        _ if sleeper.is_some_and(|s| !s.is_down(&service.spec)) => (Condition::Waking, None),
-        Some(wanted) if running < wanted => (Condition::Degraded, None),
-        Some(_) | None => match sleeper {
-            Some(sleeper) => (Condition::Reduced, Some(sleeper.since)),
-            None => (Condition::Healthy, None),
-        },
+        Some(sleeper) if !sleeper.is_down(&service.spec) => (Condition::Waking, None),
+        // What ends by itself is as wanted when it has.
+        _ if service.is_job() => (Condition::Healthy, None),
+        _ if tasks.running == 0 => (Condition::Down, None),
+        _ if tasks.running < tasks.meant => (Condition::Degraded, None),
+        Some(sleeper) => (Condition::Reduced, Some(sleeper.since)),
+        None => (Condition::Healthy, None),
     }
 }
 
 /// A client at zero, with the page of a proxy in front: it has no page of its own, and its users see one all the same.
-fn is_held_at_zero(op: &Operation, service: &Service, desired: Option<u64>) -> bool {
+fn is_held_at_zero(op: &Operation, service: &Service) -> bool {
     let stopping = op.journal.step(clients::STEP);
     let stopped = stopping.is_some_and(|r| matches!(r.state, StepState::Started | StepState::Done));
-    desired == Some(0) && stopped && (op.intent.service != service.name() || is_maintenance(op))
+    wanted(service) == Some(0) && stopped && (op.intent.service != service.name() || is_maintenance(op))
 }
 
 fn is_maintenance(op: &Operation) -> bool {

@@ -124,7 +124,7 @@ fn running(name: &str) -> Vec<Task> {
 }
 
 #[test]
-fn a_service_is_healthy_degraded_or_asleep_by_its_tasks() {
+fn a_service_is_healthy_degraded_down_or_asleep_by_its_tasks() {
     let mut swarm = Swarm { services: vec![service("web", 2, &json!({}))], ..Swarm::default() };
     swarm.tasks = running("web");
     swarm.tasks.push(task("web", TaskState::Running, TaskState::Shutdown));
@@ -132,8 +132,26 @@ fn a_service_is_healthy_degraded_or_asleep_by_its_tasks() {
     assert_eq!((swarm.one().condition, swarm.one().running), (Condition::Degraded, 1));
     swarm.tasks.extend(running("web"));
     assert_eq!(swarm.one().condition, Condition::Healthy);
+    swarm.tasks.clear();
+    assert_eq!(swarm.one().condition, Condition::Down, "nothing of it runs");
     swarm.services = vec![service("web", 0, &json!({}))];
     assert_eq!(swarm.one().condition, Condition::Asleep);
+}
+
+#[test]
+fn a_global_service_is_measured_by_the_tasks_that_swarm_has_made_and_a_job_by_nothing() {
+    let mut swarm = Swarm { services: vec![service("web", 1, &json!({}))], ..Swarm::default() };
+    swarm.services[0].spec["Mode"] = json!({ "Global": {} });
+    assert_eq!(swarm.one().condition, Condition::Down, "no node takes it");
+    swarm.tasks = vec![task("web", TaskState::Pending, TaskState::Running)];
+    assert_eq!(swarm.one().condition, Condition::Down);
+    swarm.tasks.extend(running("web"));
+    assert_eq!(swarm.one().condition, Condition::Degraded);
+    swarm.tasks = running("web");
+    assert_eq!(swarm.one().condition, Condition::Healthy);
+    swarm.tasks.clear();
+    swarm.services[0].spec["Mode"] = json!({ "ReplicatedJob": { "MaxConcurrent": 1 } });
+    assert_eq!(swarm.one().condition, Condition::Healthy, "it has ended, as it should");
 }
 
 #[test]
@@ -176,7 +194,7 @@ fn a_service_that_keeps_replicas_is_reduced_and_saves_the_others() {
         left: 2,
     };
     let mut swarm = Swarm { services: vec![low.clone()], sleepers: vec![sleeper], ..Swarm::default() };
-    assert_eq!((swarm.one().condition, swarm.one().saves), (Condition::Degraded, None), "none of them runs");
+    assert_eq!((swarm.one().condition, swarm.one().saves), (Condition::Down, None), "none of them runs");
     let runs = || task("web", TaskState::Running, TaskState::Running);
     swarm.tasks = vec![runs(), runs()];
     let shown = swarm.one();

@@ -203,7 +203,7 @@ impl<'a> ShownService<'a> {
                 Condition::Operating | Condition::Waking => Tone::Busy,
                 Condition::Maintenance => Tone::Ask,
                 Condition::Asleep | Condition::Reduced => Tone::Idle,
-                Condition::Degraded | Condition::Stuck => Tone::Bad,
+                Condition::Degraded | Condition::Down | Condition::Stuck => Tone::Bad,
             },
             overdue,
             never_backed_up: never,
@@ -216,6 +216,7 @@ const fn condition_text(condition: Condition) -> &'static str {
     match condition {
         Condition::Healthy => "healthy",
         Condition::Degraded => "degraded",
+        Condition::Down => "down",
         Condition::Operating => "under operation",
         Condition::Maintenance => "in maintenance",
         Condition::Asleep => "asleep",

@@ -80,6 +80,8 @@ pub enum Condition {
     Healthy,
     /// Fewer tasks run than wanted.
     Degraded,
+    /// None of its tasks runs, which nobody asked for.
+    Down,
     /// An operation works on it.
     Operating,
     /// Its users see the maintenance page.
@@ -154,9 +156,10 @@ pub struct ProblemView {
 
 impl Condition {
     /// Every condition.
-    pub const ALL: [Condition; 8] = [
+    pub const ALL: [Condition; 9] = [
         Condition::Healthy,
         Condition::Degraded,
+        Condition::Down,
         Condition::Operating,
         Condition::Maintenance,
         Condition::Asleep,
@@ -170,6 +173,7 @@ impl Condition {
         match self {
             Condition::Healthy => "healthy",
             Condition::Degraded => "degraded",
+            Condition::Down => "down",
             Condition::Operating => "operating",
             Condition::Maintenance => "maintenance",
             Condition::Asleep => "asleep",

@@ -53,10 +53,8 @@ pub async fn up(cx: &Cx<'_>, service: &Service) -> Result<Up, Fault> {
         Some(replicas) => usize::try_from(replicas).unwrap_or(usize::MAX),
         None => own.iter().filter(meant).count(),
     };
-    let is_job =
-        service.spec["Mode"].get("ReplicatedJob").or(service.spec["Mode"].get("GlobalJob")).is_some();
     let enough = running >= wanted && stale == 0 && (service.replicas().is_some() || coming == 0);
-    Ok(Up { running, wanted, settled: is_job || enough, error: reason(&own, &old) })
+    Ok(Up { running, wanted, settled: service.is_job() || enough, error: reason(&own, &old) })
 }
 
 /// Whether a task runs. One that has done its work and is not started again is as good as one that does.

@@ -450,6 +450,12 @@ impl Service {
             .map(|r| r.get("Replicas").and_then(Value::as_u64).unwrap_or(0))
     }
 
+    /// Whether it is a job of Swarm's, which ends.
+    pub fn is_job(&self) -> bool {
+        let mode = &self.spec["Mode"];
+        mode.get("ReplicatedJob").or(mode.get("GlobalJob")).is_some()
+    }
+
     /// Whether a rollout is in progress: such a service must not be written to.
     pub fn is_rolling(&self) -> bool {
         matches!(

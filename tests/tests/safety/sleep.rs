@@ -7,9 +7,10 @@ use skep::operation::client_spec::is_asleep;
 use skep::operation::points;
 use skep::operation::record::{Above, Operation, State, Trigger, Work};
 use skep::operation::sleeper;
+use skep::swarm::object::TaskState;
 use skep_tests::saga::{Scene, connect, update};
-use skep_tests::sim::Unhealthy;
 use skep_tests::sim::shop::{Shop, ShopOptions};
+use skep_tests::sim::{TaskInfo, Unhealthy};
 
 use super::{app_runs, beside, driven, failed_with, once, spec, step, with_labels};
 
@@ -64,6 +65,25 @@ async fn what_is_needed_falls_asleep_once_everything_that_needs_it_has_stopped()
         .await;
     assert_eq!(scene.operation().await.journal.state, State::Succeeded);
     assert!(alone > 0 && down > 0, "the order was not seen: {alone} {down}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_needs_another_service_wakes_once_that_is_up() {
+    let shop = asleep("shop_db", Above::Along).await;
+    assert!(is_asleep(&spec(&shop, "shop_app")), "it sleeps as well");
+    let scene = Scene::ask_for(shop, "shop_app", Work::Wake, person()).await;
+    let env = scene.driver("driver").await;
+    let running = |t: &TaskInfo| t.state == TaskState::Running && t.desired == TaskState::Running;
+    let mut alone = 0;
+    scene
+        .drive_watched(&env, |shop| {
+            let is_up = shop.sim.tasks("shop_db").iter().any(running);
+            assert!(is_up || !app_runs(shop), "the application runs, and its database is not up");
+            alone += usize::from(is_up && !app_runs(shop));
+        })
+        .await;
+    assert_eq!(scene.operation().await.journal.state, State::Succeeded);
+    assert!(alone > 0 && app_runs(&scene.shop), "the order was not seen: {alone}");
 }
 
 #[tokio::test(start_paused = true)]

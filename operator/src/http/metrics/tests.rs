@@ -90,6 +90,22 @@ fn what_sleeping_services_save_is_counted_from_view_to_view_while_leading() {
 }
 
 #[test]
+fn how_long_waking_took_is_measured_for_each_service_from_the_moment_that_it_was_asked_for() {
+    let metrics = metrics();
+    let mut later = view();
+    metrics.observe(&View { leads: true, ..later.clone() });
+    let asked = intent(Work::Wake, "staging_web", Trigger::Person { name: String::new() }, at(100));
+    let mut wake = OperationView::of(&operation(asked, State::Succeeded, &[]), &[], None);
+    wake.ended = Some(at(103));
+    later.operations.push(wake);
+    metrics.observe(&View { leads: true, taken: at(104), ..later });
+    let text = metrics.render();
+    let of =
+        |what: &str| value(&text, &format!("skep_wake_duration_seconds_{what}{{service=\"staging_web\"}}"));
+    assert_eq!((of("count"), of("sum")), (Some(1.0), Some(3.0)), "{text}");
+}
+
+#[test]
 fn a_fresh_process_knows_when_the_last_backup_was() {
     let text = full().render();
     let last = "skep_backup_last_success_timestamp_seconds{service=\"shop_db\"}";

@@ -115,8 +115,7 @@ pub fn decide(
 
 /// Why a service is left alone, if it is. `asleep` holds the ids of services that Skep has put to sleep.
 pub fn left_alone(service: &Service, policy: Option<&Policy>, asleep: &BTreeSet<String>) -> Option<Left> {
-    let mode = &service.spec["Mode"];
-    if mode.get("ReplicatedJob").or(mode.get("GlobalJob")).is_some() {
+    if service.is_job() {
         return Some(Left::Job);
     }
     if !policy.is_some_and(|p| p.enabled) {
