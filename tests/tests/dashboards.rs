@@ -18,6 +18,7 @@ use skep::http::view::{
 };
 use skep::notify::Reading;
 use skep::operation::catalogue::Finding;
+use skep::operation::door;
 use skep::operation::receiver::Standing;
 use skep::operation::record::{OpId, State};
 use skep::swarm::transport::Observed;
@@ -343,6 +344,7 @@ fn metrics() -> Metrics {
     metrics.resynced();
     metrics.posted(Outcome::Accepted);
     metrics.decided("started");
+    metrics.doors(&[door::Standing { service: "shop_app".to_owned(), stands: true }]);
     metrics.receivers(&[Standing { service: "shop_db".to_owned(), until: Some(at(-2)), fault: None }]);
     metrics.mailed(&Reading { sent: 2, deferred: 1, rejected: 0, waiting: 1, oldest: Some(at(-9)) });
     metrics

@@ -5,16 +5,15 @@
 use std::time::Duration;
 
 use skep::operation::prometheus::Unknown;
-use skep::policy::Idle;
 use skep::runtime::clock;
-use skep::triggers::idle::{Question, is_so};
+use skep::triggers::idle::{Measure, Question, is_so};
 use skep_tests::prometheus::Prometheus;
 
 #[tokio::test]
 async fn only_a_value_that_is_zero_all_the_while_is_no_use() {
     let prometheus = Prometheus::start(&[], &[]).await;
     let asked = async |query: &str| {
-        let idle = Idle { query: query.to_owned(), after: Duration::from_secs(900) };
+        let idle = Measure { query: query.to_owned(), after: Duration::from_secs(900) };
         is_so(&prometheus.url(), Question::Unused, &idle).await
     };
     assert!(asked("vector(0)").await.unwrap());

@@ -1,5 +1,5 @@
 //! What lasts long or is large wakes what sleeps, passes unbroken, and is use, on a real Swarm: WebSockets, uploads, downloads and
-//! calls of HTTP/2; with Skep killed in every step of a wake. Services of all modes, and those that keep replicas.
+//! calls of HTTP/2; with Skep killed in every step of a wake and of a sleep. Services of all modes, and those that keep replicas.
 //!
 //! Run by: `make runner image && cargo test -p skep-tests --test real_streams -- --ignored --test-threads 1`. Needs root, the
 //! Debian packages of `make setup`, and the image skep:dev; it fails without them.
@@ -17,10 +17,12 @@ use skep::operation::client_spec::is_asleep;
 use skep::operation::journal::Step as _;
 use skep::operation::record::{Above, Operation, State, Trigger, Work};
 use skep::operation::saga::Saga as _;
+use skep::operation::sleep::Sleep;
 use skep::operation::wake::Wake;
+use skep::runtime::clock;
 use skep_tests::sandbox::eventually;
 use skep_tests::stage::{Door, Operator, Write, in_the_middle_of};
-use skep_tests::streams::{FEW, IDLE_AFTER, Scene, WebSocket};
+use skep_tests::streams::{FEW, GUARDED, IDLE_AFTER, Scene, WebSocket};
 use tokio::time::timeout;
 
 const OPERATOR: &str = env!("CARGO_BIN_EXE_operator");
@@ -43,6 +45,7 @@ async fn what_lasts_long_or_is_large_wakes_what_sleeps_and_is_not_broken() {
     println!("the scene is set after {:.0} s", began.elapsed().as_secs_f64());
 
     // What takes a minute comes first, and the others meanwhile.
+    let guarded = a_websocket_through_a_door(&scene).await;
     let socket = a_websocket_wakes(&scene).await;
     tokio::join!(
         a_large_upload(&scene),
@@ -53,10 +56,15 @@ async fn what_lasts_long_or_is_large_wakes_what_sleeps_and_is_not_broken() {
     );
     println!("streams and modes after {:.0} s", began.elapsed().as_secs_f64());
     let operator = killed_in_every_step(&scene, operator).await;
+    let operator = killed_falling_asleep(&scene, operator).await;
     println!("killed in every step after {:.0} s", began.elapsed().as_secs_f64());
     let socket = an_open_websocket_is_use(&scene, socket).await;
     println!("kept through the deadline after {:.0} s", began.elapsed().as_secs_f64());
-    tokio::join!(a_closed_one_is_none(&scene, socket), used_again(&scene));
+    tokio::join!(
+        a_closed_one_is_none(&scene, socket),
+        used_again(&scene),
+        its_door_sees_what_is_use(&scene, guarded)
+    );
     println!("asleep for want of use after {:.0} s", began.elapsed().as_secs_f64());
     drop(operator);
     scene.strike().await;
@@ -195,6 +203,60 @@ async fn global_services(scene: &Scene) {
     }
 }
 
+/// It stands for good. Whoever asks goes through it, to the application itself.
+async fn a_websocket_through_a_door(scene: &Scene) -> WebSocket {
+    scene.door(None).await;
+    let mut socket = scene.client(GUARDED).websocket().await;
+    assert!(socket.passed.as_deref().is_some_and(|by| by.starts_with("skep-door-")), "{:?}", socket.passed);
+    socket.echo("through the door").await;
+    socket
+}
+
+/// No Prometheus tells of this one: an open WebSocket kept it awake for longer than the deadline, a monitor is no use, and when
+/// nothing is open it falls asleep, to nothing at all. Whoever comes to the door wakes it. The door dies, and that is no reason to
+/// stop it.
+async fn its_door_sees_what_is_use(scene: &Scene, mut socket: WebSocket) {
+    assert!(scene.found(GUARDED, "sleep").await.is_empty(), "it was put to sleep under an open WebSocket");
+    socket.echo("after the deadline").await;
+    let before = scene.spec(GUARDED).await;
+    socket.close().await;
+    let closed = clock::now();
+    let monitor = async {
+        loop {
+            // It gets the page once the service sleeps.
+            drop(scene.client(GUARDED).get("/health").await);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    };
+    let slept = tokio::select! {
+        slept = scene.noticed(GUARDED, "sleep") => slept,
+        () = monitor => unreachable!("it never ends"),
+    };
+    let after = slept.intent.created.duration_since(closed);
+    println!("asleep {after:#} after nothing was open at the door");
+    assert!(
+        after.unsigned_abs() > IDLE_AFTER - Duration::from_secs(2) && after.is_positive(),
+        "only {after:#} later"
+    );
+    assert!(is_asleep(&scene.spec(GUARDED).await));
+    assert_eq!(
+        (scene.running(GUARDED).await, scene.wakers(GUARDED).await.len()),
+        (0, 0),
+        "the door is enough"
+    );
+    let asked = Instant::now();
+    let upload = scene.client(GUARDED).upload("/upload", futures::stream::iter([Bytes::from_static(b"!")]));
+    let answer = upload.await.unwrap();
+    assert!(answer.is_of_the_application(), "{answer:?}");
+    println!("awake through the door after {:.1} s", asked.elapsed().as_secs_f64());
+    scene.woken(GUARDED).await;
+    assert_eq!(scene.spec(GUARDED).await.to_string(), before.to_string(), "its exact spec is back");
+    let door = scene.door(None).await;
+    scene.stage.sandbox.docker(&["kill", &door]).await;
+    scene.door(Some(&door)).await;
+    assert_eq!((scene.found(GUARDED, "sleep").await.len(), scene.running(GUARDED).await), (1, 1));
+}
+
 /// By hand it goes down to what it keeps, all the while in reach, and back.
 async fn some_replicas_are_kept(scene: &Scene) {
     let before = scene.spec(FEW).await;
@@ -232,15 +294,8 @@ async fn killed_in_every_step(scene: &Scene, mut operator: Operator) -> Operator
         }
         let asked = tokio::spawn(scene.client(name).get("/health"));
         for &step in steps.iter().skip(first).step_by(2) {
-            let (service, mut is_it) = (scene.service(name).await.id, in_the_middle_of(step, 1));
-            let rule =
-                move |write: &Write| (write.is_of(&service) || write.is_of_no_operation()) && is_it(write);
-            let door = Door::open(scene.stage.sandbox.socket(), rule);
-            let mut leader = scene.operator_behind(&door, OPERATOR).await;
-            door.is_shut().await;
-            leader.kill().await;
+            killed_at(scene, name, step).await;
             println!("killed at {step} of the wake of {name}");
-            scene.bury(leader);
         }
         operator = scene.operator(OPERATOR).await;
         let answer = asked.await.unwrap().unwrap();
@@ -252,6 +307,45 @@ async fn killed_in_every_step(scene: &Scene, mut operator: Operator) -> Operator
         assert_eq!(scene.spec(name).await.to_string(), before.to_string(), "its exact spec is back");
     }
     operator
+}
+
+/// The same of a sleep: it is done all the same, once, and the service wakes from it as it was.
+async fn killed_falling_asleep(scene: &Scene, mut operator: Operator) -> Operator {
+    let steps: Vec<&'static str> = Sleep.steps().iter().map(|step| step.name()).collect();
+    for (first, name) in [(0, "calls"), (1, "download")] {
+        let before = scene.spec(name).await;
+        operator.kill().await;
+        scene.bury(operator);
+        let service = scene.service(name).await;
+        let work = Work::Sleep { above: Above::Alone };
+        let sleep = scene.stage.ask_of(service.name(), &service.id, work).await;
+        for &step in steps.iter().skip(first).step_by(2) {
+            killed_at(scene, name, step).await;
+            println!("killed at {step} of the sleep of {name}");
+        }
+        operator = scene.operator(OPERATOR).await;
+        let ended = scene.stage.ended(&sleep).await;
+        assert_eq!(ended.journal.state, State::Succeeded, "{:#?}", ended.journal);
+        assert!(is_asleep(&scene.spec(name).await));
+        let answer = scene.client(name).get("/health").await.unwrap();
+        assert!(answer.is_of_the_application(), "{answer:?}");
+        let wakes = scene.found(name, "wake").await;
+        let woken = scene.stage.ended(&wakes.last().unwrap().id).await;
+        assert_eq!(woken.journal.state, State::Succeeded, "{:#?}", woken.journal);
+        assert_eq!(scene.spec(name).await.to_string(), before.to_string(), "its exact spec is back");
+    }
+    operator
+}
+
+/// An operator that is killed right behind a write in the middle of this step.
+async fn killed_at(scene: &Scene, name: &str, step: &'static str) {
+    let (service, mut is_it) = (scene.service(name).await.id, in_the_middle_of(step, 1));
+    let rule = move |write: &Write| (write.is_of(&service) || write.is_of_no_operation()) && is_it(write);
+    let door = Door::open(scene.stage.sandbox.socket(), rule);
+    let mut leader = scene.operator_behind(&door, OPERATOR).await;
+    door.is_shut().await;
+    leader.kill().await;
+    scene.bury(leader);
 }
 
 /// Nobody can wake it now. Whoever is held is told that the connection has broken, and the next waker holds whoever comes.

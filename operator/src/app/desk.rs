@@ -13,6 +13,7 @@ use crate::operation::record::OpId;
 use crate::operation::waker::{self, Granted, Request};
 use crate::runtime::clock;
 use crate::triggers::alertmanager::Entry;
+use crate::triggers::doors::{self, Lulled, Unused};
 use crate::triggers::intake::{self, Decided, Unstored};
 
 /// The daemon, as handlers see it.
@@ -67,6 +68,16 @@ impl Desk for AppDesk {
         }
         self.parts.snapshots.refresh();
         granted.map_err(denied)
+    }
+
+    async fn lull(&self, unused: &Unused) -> Result<Lulled, Denied> {
+        let Parts { engine, env, .. } = &*self.parts;
+        let lulled = doors::lull(engine, &env.settings, unused, clock::now()).await;
+        if let Ok(Lulled::UnderWay(id)) = &lulled {
+            let _ = self.parts.asked.send(id.clone());
+        }
+        self.parts.snapshots.refresh();
+        lulled.map_err(denied)
     }
 
     fn view(&self) -> Option<Arc<View>> {

@@ -12,7 +12,7 @@ use tracing::info;
 use super::Parts;
 use crate::http::metrics::Metrics;
 use crate::operation::saga::Env;
-use crate::operation::{desk, receiver};
+use crate::operation::{desk, door, receiver};
 use crate::plan;
 use crate::plan::scheduled::Rules;
 use crate::plan::sweep::{Objects, SWEPT, What};
@@ -33,6 +33,8 @@ pub(super) enum Chore {
     Due,
     /// Keep receivers of write-ahead logs.
     Receivers,
+    /// Keep doors before services.
+    Doors,
     /// Remove records and objects.
     Tidy,
 }
@@ -60,12 +62,15 @@ pub(super) enum Undone {
 // === impl Chore ===
 
 impl Chore {
-    pub(super) const ALL: [Chore; 4] = [Chore::Alerts, Chore::Due, Chore::Receivers, Chore::Tidy];
+    pub(super) const ALL: [Chore; 5] =
+        [Chore::Alerts, Chore::Due, Chore::Receivers, Chore::Doors, Chore::Tidy];
 
     const fn every(self) -> Duration {
         match self {
             Chore::Alerts => Duration::from_secs(1),
             Chore::Due | Chore::Receivers => Duration::from_secs(20),
+            // Somebody may have deployed a proxy that asks for one.
+            Chore::Doors => Duration::from_secs(10),
             Chore::Tidy => Duration::from_secs(60),
         }
     }
@@ -77,6 +82,7 @@ impl fmt::Display for Chore {
             Chore::Alerts => "alerts",
             Chore::Due => "due",
             Chore::Receivers => "receivers",
+            Chore::Doors => "doors",
             Chore::Tidy => "tidy",
         })
     }
@@ -147,6 +153,10 @@ impl Reconcile for Keeper {
             Chore::Receivers => {
                 let released = receiver::honour(&self.env.engine, self.started).await?;
                 self.metrics.receivers(&receiver::reconcile(&self.env, released).await?);
+            }
+            Chore::Doors => {
+                let released = receiver::honour(&self.env.engine, self.started).await?;
+                self.metrics.doors(&door::reconcile(&self.env, released).await?);
             }
             Chore::Tidy => self.tidy().await?,
         }

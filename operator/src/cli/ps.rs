@@ -35,6 +35,8 @@ struct Row {
     wanted: Option<u64>,
     /// Whether users see Skep's maintenance page.
     page: bool,
+    /// Whether its door stands, by which alone users reach it; none where it has none.
+    door: Option<bool>,
     /// The operation that has it.
     operation: Option<Holder>,
     engine: Option<&'static str>,
@@ -95,6 +97,7 @@ fn rows(world: &World, stack: Option<&str>, now: Timestamp) -> Vec<Row> {
             running: world.running(service),
             wanted: gather::wanted(service),
             page: has_page(service),
+            door: world.door(service, parsed.policy.scale.as_ref().is_some_and(|s| s.door().is_some())),
             operation: world.holder(service.name()).map(|op| {
                 let view = OperationView::of(op, &step_names(op), None);
                 Holder { id: op.id.clone(), title: title(&view), state: view.state, step: current(&view) }
@@ -150,7 +153,10 @@ fn table(rows: &[Row], now: Timestamp) -> Table {
             row.operation.as_ref().map(|o| format!("{} {} {}", o.title, o.state.as_str(), o.step));
         table.row(vec![
             row.service.as_str().into(),
-            Cell::new(tone(row.state), row.state.as_str()),
+            match row.door {
+                Some(false) => Cell::new(Tone::Bad, format!("{}, no door", row.state.as_str())),
+                Some(true) | None => Cell::new(tone(row.state), row.state.as_str()),
+            },
             format!("{}/{wanted}", row.running).into(),
             if row.page { Cell::new(Tone::Mind, "on") } else { "".into() },
             operation.unwrap_or_default().trim_end().into(),
@@ -198,7 +204,35 @@ mod tests {
     use super::super::out::Paint;
     use super::*;
     use crate::operation::record::Work;
-    use crate::plan::testing::{op, service};
+    use crate::plan::testing::{op, service, task};
+    use crate::swarm::object::TaskState;
+
+    #[test]
+    fn a_door_that_does_not_stand_is_told() {
+        let mut app = service("shop_app");
+        for (key, value) in [
+            ("skep.scale.wake", "true"),
+            ("skep.scale.wake.port", "80"),
+            ("skep.scale.wake.door", "app-door"),
+        ] {
+            app.spec["Labels"][key] = json!(value);
+        }
+        app.spec["TaskTemplate"]["Networks"] = json!([{ "Target": "net" }]);
+        let now = "2026-03-02T00:00:00Z".parse().unwrap();
+        let mut world = World { services: vec![app], ..World::default() };
+        let told = |world: &World| {
+            let rows = rows(world, None, now);
+            (rows[0].door, table(&rows, now).render(Paint::NONE).contains(", no door"))
+        };
+        assert_eq!(told(&world), (Some(false), true), "it is still to come");
+        let mut door = service(&crate::operation::door::name("shop_app"));
+        door.spec["Labels"] = json!({ "skep.kind": "door" });
+        world.tasks.push(task(&door, TaskState::Running));
+        world.services.push(door);
+        assert_eq!(told(&world), (Some(true), false));
+        world.tasks.clear();
+        assert_eq!(told(&world), (Some(false), true));
+    }
 
     #[test]
     fn a_row_says_what_the_service_does_and_when_its_data_was_last_safe() {

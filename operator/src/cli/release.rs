@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cancel all that is open ─▶ drive what nobody drives ─▶ (stuck, where asked for: put saved specs back)
-//!     ─▶ wake what sleeps ─▶ end all receivers, drop their replication slots ─▶ report
+//!     ─▶ wake what sleeps ─▶ end all receivers, drop their replication slots ─▶ remove doors ─▶ report
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,6 +20,7 @@ use super::sweep::still_paged;
 use super::table::{Cell, Table};
 use crate::operation::clients::{self, Start};
 use crate::operation::desk::{self, Refusal};
+use crate::operation::door;
 use crate::operation::frozen;
 use crate::operation::receiver::{self, Left};
 use crate::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work};
@@ -72,7 +73,10 @@ pub(super) async fn release(session: &Session, args: &ReleaseArgs) -> Result<Exi
     let woken = wake(session, &args.work).await?;
     let ids: Vec<OpId> = ids.into_iter().chain(woken).collect();
     let left = end_receivers(session).await?;
-    report(session, &ids, &left).await
+    // What sleeps would have nobody to wake it.
+    let asleep = sleeper::list(&session.engine).await?;
+    let doors = if asleep.is_empty() { door::retire(&session.engine).await? } else { Vec::new() };
+    report(session, &ids, &left, &doors).await
 }
 
 /// Ends all receivers and drops their slots: a slot that nobody reads from would fill the live disk. What is left after a
@@ -183,7 +187,7 @@ async fn put_back(env: &Env, op: &mut Operation) -> Result<(), String> {
     }
 }
 
-async fn report(session: &Session, ids: &[OpId], left: &[Left]) -> Result<Exit, Failure> {
+async fn report(session: &Session, ids: &[OpId], left: &[Left], doors: &[String]) -> Result<Exit, Failure> {
     let operations = desk::list(&session.engine).await?;
     let own: Vec<&Operation> = operations.iter().filter(|o| ids.contains(&o.id)).collect();
     let services = session.engine.services(&[]).await?;
@@ -192,9 +196,9 @@ async fn report(session: &Session, ids: &[OpId], left: &[Left]) -> Result<Exit, 
         let paged: Vec<&str> = paged.iter().map(|(s, _)| s.name()).collect();
         let operations: Vec<_> = own.iter().map(|o| view(o)).collect();
         session.out.json_whole(&serde_json::json!({
-            "operations": operations, "still_paged": paged, "slots_left": left,
+            "operations": operations, "still_paged": paged, "slots_left": left, "doors_removed": doors,
         }));
-    } else if own.is_empty() && paged.is_empty() && left.is_empty() {
+    } else if own.is_empty() && paged.is_empty() && left.is_empty() && doors.is_empty() {
         session.out.say("nothing to give back: no operation is open, no page is on, nothing sleeps");
     } else {
         let mut table = Table::new(&["OPERATION", "OF", "STATE"]);
@@ -206,6 +210,11 @@ async fn report(session: &Session, ids: &[OpId], left: &[Left]) -> Result<Exit, 
     }
     for (service, op) in &paged {
         session.out.aside(format!("mind: {} still shows the page of operation {op}", service.name()));
+    }
+    for service in doors {
+        session.out.aside(format!(
+            "mind: the door of {service} was removed: a proxy that asks it has to ask the service itself"
+        ));
     }
     for Left { service, slot } in left {
         session.out.aside(format!(

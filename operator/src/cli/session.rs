@@ -12,7 +12,7 @@ use crate::operation::desk;
 use crate::operation::record::{OpId, Operation, Work};
 use crate::operation::rollback;
 use crate::operation::saga::{Clock, Fault};
-use crate::operation::{points, receiver, sleeper};
+use crate::operation::{door, points, receiver, sleeper};
 use crate::plan::World;
 use crate::policy;
 use crate::swarm::engine::Engine;
@@ -43,8 +43,7 @@ impl Session {
     /// When the engine cannot be asked.
     pub(super) async fn world(&self) -> Result<World, Failure> {
         let services = self.engine.services(&[]).await?;
-        let ids: Vec<&str> =
-            services.iter().filter(|s| s.spec["Labels"][ENABLE] == "true").map(|s| s.id.as_str()).collect();
+        let ids: Vec<&str> = services.iter().filter(|s| is_looked_at(s)).map(|s| s.id.as_str()).collect();
         let tasks = if ids.is_empty() { Vec::new() } else { self.engine.tasks(&ids).await? };
         let backups = self.engine.configs(Kind::Backup, &[]).await?;
         let operations = desk::list(&self.engine).await?;
@@ -128,6 +127,11 @@ impl Session {
             (None, _) => Err(desk::Refusal::Absent(text.to_owned()).into()),
         }
     }
+}
+
+/// What opted in, and the doors before it.
+fn is_looked_at(service: &Service) -> bool {
+    service.spec["Labels"][ENABLE] == "true" || door::is_door(service)
 }
 
 /// Names of configs that labels name as maintenance pages.

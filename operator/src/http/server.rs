@@ -32,10 +32,12 @@ use super::status::Pages;
 use super::token::Tokens;
 use super::view::View;
 use super::{actions, status, waker, webhook};
+use crate::operation::door;
 use crate::operation::record::OpId;
 use crate::operation::waker::{Granted, PATH, Request};
 use crate::runtime::clock;
 use crate::triggers::alertmanager::Entry;
+use crate::triggers::doors::{Lulled, Unused};
 use crate::triggers::intake::{Decided, Unstored};
 
 /// Most connections at once; more wait to be accepted.
@@ -63,6 +65,9 @@ pub trait Desk: Send + Sync + 'static {
 
     /// Wakes a service on behalf of what stands in for it.
     fn wake(&self, request: &Request) -> impl Future<Output = Result<Granted, Denied>> + Send;
+
+    /// Lets a service sleep whose door sees nobody.
+    fn lull(&self, unused: &Unused) -> impl Future<Output = Result<Lulled, Denied>> + Send;
 
     /// The last view; none before the Swarm was read for the first time.
     fn view(&self) -> Option<Arc<View>>;
@@ -133,10 +138,11 @@ pub fn pages<D: Desk>(shared: Arc<Shared<D>>) -> Router {
         .with_state(shared)
 }
 
-/// What wakers ask.
+/// What wakers and doors ask.
 pub fn wakers<D: Desk>(shared: Arc<Shared<D>>) -> Router {
     Router::new()
         .route(PATH, post(waker::wake::<D>))
+        .route(door::PATH, post(waker::lull::<D>))
         .layer(DefaultBodyLimit::max(4 * 1024))
         .layer(map_response(harden))
         .with_state(shared)

@@ -71,6 +71,15 @@ impl Desk for Arc<Book> {
         self.note("reset", service, who)
     }
 
+    async fn lull(&self, unused: &Unused) -> Result<Lulled, Denied> {
+        assert!(!format!("{unused:?}").contains(WAKER));
+        Ok(match (unused.service.as_str(), unused.token.reveal(), unused.asked.as_second()) {
+            ("shop_app", WAKER, 1_800_000_000) => Lulled::UnderWay(OpId::parse(WAKE).unwrap()),
+            ("shop_app", WAKER, _) => Lulled::NotNow("it is needed"),
+            (_, _, _) => Lulled::Stranger,
+        })
+    }
+
     async fn wake(&self, request: &Request) -> Result<Granted, Denied> {
         assert!(!format!("{request:?}").contains(WAKER));
         Ok(match (request.service.as_str(), request.token.reveal()) {
@@ -416,4 +425,26 @@ async fn a_waker_wakes_its_own_service_with_the_token_of_its_sleep_and_nothing_e
     let bare = running.send("POST /v1/wake HTTP/1.1\r\ncontent-type: application/json", &body).await;
     assert_eq!(bare.status, 401);
     assert_eq!(ask(WAKER, &format!("{{\"service\":\"{}\"}}", "a".repeat(8000))).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_door_lets_its_own_service_sleep_and_nothing_else() {
+    let running = start().await;
+    let ask = async |token: &str, body: serde_json::Value| {
+        let head = format!(
+            "POST /v1/sleep HTTP/1.1\r\ncontent-type: application/json\r\nauthorization: Bearer {token}"
+        );
+        running.send(&head, &body.to_string()).await
+    };
+    let of = |service: &str, asked: i64| serde_json::json!({ "service": service, "asked": asked });
+    let granted = ask(WAKER, of("shop_app", 1_800_000_000)).await;
+    assert_eq!((granted.status, granted.body), (202, format!("{{\"operation\":\"{WAKE}\"}}")));
+    assert_eq!(ask(WAKER, of("shop_app", 1_800_000_001)).await.status, 409);
+    assert_eq!(ask(PEOPLE, of("shop_app", 1_800_000_000)).await.status, 403);
+    assert_eq!(ask(WAKER, of("shop_db", 1_800_000_000)).await.status, 403);
+    assert_eq!(ask(WAKER, of("shop_app", i64::MAX)).await.status, 400);
+    assert_eq!(ask(WAKER, serde_json::json!({ "service": "shop_app" })).await.status, 400);
+    let body = of("shop_app", 1_800_000_000).to_string();
+    let bare = running.send("POST /v1/sleep HTTP/1.1\r\ncontent-type: application/json", &body).await;
+    assert_eq!(bare.status, 401);
 }

@@ -1,7 +1,7 @@
 //! Operations: intent and journal in one Swarm config each, driven step by step.
 //!
 //! `record` is what stands in the Swarm; `journal` computes what comes next; `saga` is the frame of steps; `drive` polls.
-//! One file per operation: `backup`, `restore`, `drill`, `maintenance`, `expire`, `verify`, `import`, `sleep` and `wake` (with `sleeper`, what is written down in between); `restart`, of a service or of a stack; `update`, of a service; `point` and `rollback`, which are about a whole stack. What they share: `claim` (one
+//! One file per operation: `backup`, `restore`, `drill`, `maintenance`, `expire`, `verify`, `import`, `sleep` and `wake` (with `sleeper`, what is written down in between, `waker`, what stands in its place, and `door`, what stands before it); `restart`, of a service or of a stack; `update`, of a service; `point` and `rollback`, which are about a whole stack. What they share: `claim` (one
 //! holder per service), `freeze` and `frozen` (decisions made beforehand), `data` (the tasks that the engine of a service
 //! wants), `work` (jobs), `clients` (stop and start), `rollout` (whether tasks are those of their spec), `catalogue`, `points`, `reading` (of stored backups), `stores` and `copies`
 //! (what no database's tool can write), `whereabouts`
@@ -17,6 +17,7 @@ pub mod clients;
 pub mod copies;
 pub mod data;
 pub mod desk;
+pub mod door;
 pub mod drill;
 pub mod drive;
 pub mod expire;

@@ -138,6 +138,15 @@ impl Env {
     pub fn now(&self) -> Timestamp {
         (self.clock)()
     }
+
+    /// The task in whose container this runs; none where it runs outside of the Swarm.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub async fn own_task(&self) -> Result<Option<OwnTask>, swarm::error::Error> {
+        let here = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        self.engine.task_of_container(&here).await
+    }
 }
 
 // === impl Runners ===
@@ -254,8 +263,7 @@ impl Cx<'_> {
     /// # Errors
     /// What the engine says.
     pub async fn own_task(&self) -> Result<Option<OwnTask>, swarm::error::Error> {
-        let here = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        self.engine().task_of_container(&here).await
+        self.env.own_task().await
     }
 
     /// Labels of an object that belongs to this operation: it goes when the operation has ended.

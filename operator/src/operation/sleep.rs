@@ -1,18 +1,24 @@
 //! Sleep: claim ↩ · plan ↩ · stop ↩ (to zero, behind a waker, or to the replicas that it keeps) · remember ↩ · release. The way back is [`super::wake`].
 //!
+//! What has a door falls asleep at zero, and only while the door stands. Where nobody but the door asked for it, whoever comes
+//! before anything is stopped calls it off ([`super::door`]).
+//!
 //! Invariants: nothing falls asleep under something that needs it and is awake, unless that was asked for; what is needed stops
 //! once everything that needs it has, as the last of its sessions would wake it again where a waker stands in; what is
 //! remembered is what was found when it stopped, or what somebody deployed while it did.
 
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::clients::{self, Start, Turns};
 use super::freeze::{self, Seen};
 use super::frozen::{Client, Frozen, Method, Target};
 use super::journal::Compensation;
-use super::record::{Above, Work};
-use super::saga::{Cx, Fault, Progress, Saga};
-use super::{backup, claim, client_spec, frozen, sleeper, waker};
+use super::record::{Above, Trigger, Work};
+use super::saga::{Cx, Fault, Progress, Saga, Wait};
+use super::{backup, claim, client_spec, door, frozen, sleeper, waker};
 use crate::swarm::object::Service;
 
 /// The saga.
@@ -31,6 +37,14 @@ pub enum Step {
     Remember,
     /// The services are given back.
     Release,
+}
+
+/// What the plan says besides what is frozen.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Planned {
+    /// Whether the door of the service asked for it, which holds whoever comes until then.
+    #[serde(default)]
+    by_its_door: bool,
 }
 
 const STEPS: [Step; 5] = [Step::Claim, Step::Plan, Step::Stop, Step::Remember, Step::Release];
@@ -75,6 +89,9 @@ impl Saga for Sleep {
             }
             Step::Plan => plan(cx).await,
             Step::Stop => {
+                if let Some(why) = taken_back(cx).await? {
+                    return Ok(why);
+                }
                 recall(cx).await?;
                 let clients = frozen::load(cx).await?.clients;
                 clients::stopped_in_turn(cx, &clients, &Turns::OneByOne, |_, client, wait| {
@@ -121,6 +138,25 @@ impl Saga for Sleep {
     async fn make_safe(&self, _cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         Ok(Progress::done())
     }
+}
+
+/// A sleep for which a door asked stops nothing once it is too late for that: the door may have let somebody through by then.
+/// What has been stopped already is not asked about.
+async fn taken_back(cx: &mut Cx<'_>) -> Result<Option<Progress>, Fault> {
+    // One that an older Skep planned says nothing.
+    let asked: Option<Planned> = cx.out("plan")?;
+    if !asked.unwrap_or_default().by_its_door || !door::is_late(cx.op, cx.now()) {
+        return Ok(None);
+    }
+    let service = freeze::service(cx).await?;
+    if client_spec::is_asleep(&service.spec) {
+        return Ok(None);
+    }
+    let why = format!("{} was unused too long ago to stop it now; its door asks again", service.name());
+    cx.remark(why.clone());
+    cx.op.journal.cancel = Some("its door, which could not wait any longer".to_owned());
+    cx.save().await?;
+    Ok(Some(Progress::Wait(Wait { again: Duration::ZERO, ..Wait::new(why) })))
 }
 
 /// What falls asleep: the service and, where that was asked for, what needs it and is awake, dependents first.
@@ -188,6 +224,17 @@ async fn recall(cx: &mut Cx<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
+/// It is plainly at zero, with somebody there who wakes it.
+async fn behind_its_door(cx: &Cx<'_>, service: &Service) -> Result<Method, Fault> {
+    match door::stands(cx.engine(), service.name()).await? {
+        true => Ok(Method::Zero),
+        false => Err(Fault::failed(format!(
+            "the door of {} does not stand (`skep.scale.wake.door`): nobody could wake it",
+            service.name()
+        ))),
+    }
+}
+
 async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     let seen = Seen::load(cx).await?;
     let services = sleepy(cx, &seen).await?;
@@ -210,6 +257,7 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         let client = freeze::client_of(cx, &seen, service).await?;
         let scale = seen.policy(service).scale;
         let method = match (kept(&seen, service), scale.and_then(|scale| scale.wake)) {
+            (0, Some(wake)) if wake.door.is_some() => behind_its_door(cx, service).await?,
             (0, Some(wake)) => Method::Waker(waker::choose(cx, service, &wake).await?),
             (0, None) => Method::Zero,
             (left, _) => Method::Fewer { left },
@@ -220,5 +268,14 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         return Err(Fault::failed(format!("{name} is at zero already")));
     }
     frozen::store(cx, &frozen).await?;
-    Ok(Progress::done())
+    let is_new = sleeper::find(cx.engine(), &name).await?.is_none();
+    let is_found = matches!(cx.op.intent.trigger, Trigger::Found { .. });
+    let has_door = services.iter().any(|s| s.name() == name && has_door(&seen, s));
+    let planned = Planned { by_its_door: is_new && is_found && has_door };
+    let planned = serde_json::to_value(planned);
+    planned.map(Progress::Done).map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })
+}
+
+fn has_door(seen: &Seen, service: &Service) -> bool {
+    seen.policy(service).scale.as_ref().is_some_and(|scale| scale.door().is_some())
 }

@@ -57,8 +57,8 @@ pub(super) fn sleep(draft: &mut Draft<'_>, wanted: Above) {
     let how = |name: &String| {
         let service = draft.world.service(name)?;
         let how = match (kept(draft, name), wake_of(draft, name)) {
-            (0, Some(wake)) => becomes_a_waker(&wake.ports, is_stop_first(service)),
-            (0, None) => Stopping { service, method: Method::Zero }.how(),
+            (0, Some(wake)) if wake.door.is_none() => becomes_a_waker(&wake.ports, is_stop_first(service)),
+            (0, _) => Stopping { service, method: Method::Zero }.how(),
             (left, _) => Stopping { service, method: Method::Fewer { left } }.how(),
         };
         Some(format!("{name} {how}"))
@@ -75,6 +75,11 @@ pub(super) fn sleep(draft: &mut Draft<'_>, wanted: Above) {
     }
     for service in &stopping {
         minds_of_a_waker(draft, service);
+    }
+    if let Some(door) = wake.as_ref().and_then(|wake| wake.door.as_ref())
+        && draft.world.door(draft.service, true) != Some(true)
+    {
+        draft.refuse(format!("the door `{door}` of {name} does not stand: nobody could wake it"));
     }
     let holds = wake.as_ref().is_some_and(|w| w.mode == Mode::Hold && !is_stop_first(draft.service));
     match (wake.is_some(), holds) {
@@ -168,6 +173,11 @@ fn is_stop_first(service: &Service) -> bool {
 fn minds_of_a_waker(draft: &mut Draft<'_>, name: &str) {
     let Some(service) = draft.world.service(name) else { return };
     let Some(wake) = wake_of(draft, name) else { return };
+    if let Some(door) = &wake.door {
+        draft.mind(format!(
+            "{name} has a door: whoever asks for it by another name than `{door}` is not seen, and wakes nobody"
+        ));
+    }
     if is_stop_first(service) {
         draft.mind(format!(
             "{name} publishes a host-mode port, which only one of the two can have: requests get the page and none is held, \

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::operation::catalogue::Backup;
 use crate::operation::claim::concerns;
 use crate::operation::client_spec::is_waker;
+use crate::operation::door;
 use crate::operation::points::Point;
 use crate::operation::receiver::Standing;
 use crate::operation::record::Operation;
@@ -17,7 +18,7 @@ use crate::swarm::object::{Service, Task, TaskState};
 pub struct World {
     /// All services of the Swarm.
     pub services: Vec<Service>,
-    /// Tasks of the services that opted in.
+    /// Tasks of the services that opted in, and of their doors.
     pub tasks: Vec<Task>,
     /// The catalogue.
     pub backups: Vec<Backup>,
@@ -63,6 +64,15 @@ impl World {
     pub fn running(&self, service: &Service) -> usize {
         let of = self.tasks.iter().filter(|t| t.service == service.id && !is_waker(&t.spec));
         of.filter(|t| t.state == TaskState::Running && t.desired == TaskState::Running).count()
+    }
+
+    /// Whether the door of a service stands; none where it has none and, as `is_wanted` says, is to have none.
+    pub fn door(&self, service: &Service, is_wanted: bool) -> Option<bool> {
+        let door = self.service(&door::name(service.name())).filter(|door| door::is_door(door));
+        match door {
+            Some(door) => Some(self.running(door) > 0),
+            None => is_wanted.then_some(false),
+        }
     }
 
     /// The operation that has a service now, or that people must decide about.

@@ -52,6 +52,7 @@ pub(super) struct ScaleDraft {
     pub(super) wake_timeout: Option<Duration>,
     pub(super) wake_ignore: Option<Vec<Rule>>,
     pub(super) wake_page: Option<String>,
+    pub(super) wake_door: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -145,7 +146,9 @@ impl Draft {
 impl ScaleDraft {
     pub(super) fn build(self) -> Option<Scale> {
         let wake = self.wake?;
-        let idle = self.idle_query.clone().zip(self.idle_after).map(|(query, after)| Idle { query, after });
+        let is_seen = self.idle_query.is_some() || (wake && self.wake_door.is_some());
+        let idle = self.idle_after.filter(|_| is_seen);
+        let idle = idle.map(|after| Idle { query: self.idle_query.clone(), after });
         let min = self.min?;
         if !wake && self.down.is_none() && idle.is_none() && min == 0 {
             return None;
@@ -170,6 +173,7 @@ impl ScaleDraft {
             timeout: self.wake_timeout?,
             ignore: self.wake_ignore.clone().unwrap_or_default(),
             page: self.wake_page.clone(),
+            door: self.wake_door.clone(),
         })
     }
 }

@@ -76,6 +76,8 @@ pub enum Kind {
     Limit,
     /// Name of a Swarm config.
     Config,
+    /// A name on networks.
+    Alias,
     /// Name of a backup store.
     Store,
     /// Names of backup stores.
@@ -125,7 +127,7 @@ pub static KEYS: &[KeySpec] = &[
     key("skep.scale.min", Section::Scale, Kind::Count, "0", "As how many replicas the service goes on when it is to sleep: with more than 0 it is scaled down to these, by schedule, for want of use or by hand, and stays in reach; no waker takes its place. Fewer than it has, and not of a global service. Until it is scaled up again it counts as reduced, not as asleep: alerts, backups and all else hold for it as for what is awake, so what it needs and what has no `skep.scale.min` of its own does not fall asleep under it. With `skep.scale.idle.query` it is scaled up again as soon as that is above zero.")
         .default("0")
         .into(|d, _, t| put(&mut d.scale.min, t, value::kept)),
-    key("skep.scale.idle.query", Section::Scale, Kind::Query, "sum(rate(http_requests_total{service=\"app\"}[1m])) + sum(http_connections{service=\"app\"})", "How use is measured: while this PromQL expression is zero, nobody uses the service. It is asked of the Prometheus that Skep's configuration names (`SKEP_PROMETHEUS_URL`). What has no value, or cannot be asked, counts as used. Long-lived connections are use only where the expression counts them, or while they go through the waker that they woke (`skep.scale.wake`; an hour at most). With `skep.scale.idle.after`, and with `skep.scale.wake` or `skep.scale.up`, or nothing would wake it, unless `skep.scale.min` keeps some.")
+    key("skep.scale.idle.query", Section::Scale, Kind::Query, "sum(rate(http_requests_total{service=\"app\"}[1m])) + sum(http_connections{service=\"app\"})", "How use is measured: while this PromQL expression is zero, nobody uses the service. It is asked of the Prometheus that Skep's configuration names (`SKEP_PROMETHEUS_URL`). What has no value, or cannot be asked, counts as used. Long-lived connections are use only where the expression counts them, or while they go through the waker that they woke (`skep.scale.wake`; an hour at most). With `skep.scale.idle.after`, and with `skep.scale.wake` or `skep.scale.up`, or nothing would wake it, unless `skep.scale.min` keeps some. Not needed where `skep.scale.wake.door` is: the door sees what is used. With both, it falls asleep when both say that nobody uses it.")
         .into(|d, _, t| put(&mut d.scale.idle_query, t, value::query)),
     key("skep.scale.idle.after", Section::Scale, Kind::Duration, "15m", "After how long without use the service falls asleep; at least a minute. It was also awake for so long by then, and no operation had it.")
         .into(|d, _, t| put(&mut d.scale.idle_after, t, value::idle_after)),
@@ -146,6 +148,8 @@ pub static KEYS: &[KeySpec] = &[
         .into(|d, _, t| put(&mut d.scale.wake_ignore, t, |t| value::list(t, value::rule))),
     key("skep.scale.wake.page", Section::Scale, Kind::Config, "shop_asleep", "The full name of a Swarm config that holds your own page (HTML), shown as it is while the service wakes.")
         .into(|d, _, t| put(&mut d.scale.wake_page, t, value::config_name)),
+    key("skep.scale.wake.door", Section::Scale, Kind::Alias, "app-door", "Keeps a door before the service, also while that is up: a small service of Skep's own under this name, on the networks of the service, to which you point your proxy in its stead. It passes everything on, wakes the service as a waker would, which then takes nobody's place, and sees whether it is used: with `skep.scale.idle.after` the service falls asleep when nothing was asked for, and nothing was open (a WebSocket, a download, any other connection), for so long. No Prometheus is needed. What `skep.scale.wake.ignore` names is no use. A door that has just begun takes everything for used, and one through which nothing has come yet goes on doing so: perhaps nobody was pointed at it. A service that has a door publishes no ports, since nobody would see who comes there.")
+        .into(|d, _, t| put(&mut d.scale.wake_door, t, value::alias)),
     // --- maintenance
     key("skep.maintenance", Section::Maintenance, Kind::Flag, "true", "Show users a maintenance page while the service is stopped.")
         .default("false")
@@ -359,6 +363,7 @@ impl Kind {
             }
             Kind::Limit => "a count in a time, as in `2/24h`",
             Kind::Config => "the name of a Swarm config",
+            Kind::Alias => "a name on networks (`a-z`, `0-9`, `-`), as services have them",
             Kind::Store => "the name of a store in Skep's configuration (`a-z`, `0-9`, `-`)",
             Kind::Stores => "names of stores in Skep's configuration with commas between them",
             Kind::Database => "the name of a database",

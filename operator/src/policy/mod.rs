@@ -7,6 +7,7 @@
 //!           keys (the one table) · value, schedule, duration, probe (texts ⇄ values) · rules (labels together)
 //! ```
 
+mod door;
 mod draft;
 pub mod duration;
 pub mod graph;

@@ -492,3 +492,41 @@ fn files_are_never_restored_without_a_person() {
     assert_eq!(codes(&parsed), [("skep.restore.mode", Code::AutoWithoutCheck)]);
     assert!(parsed.problems[0].want.contains("`approve`"), "{:?}", parsed.problems);
 }
+
+#[test]
+fn what_has_a_door_falls_asleep_without_an_expression_and_what_has_neither_does_not() {
+    let wake = [("skep.scale.wake", "true"), ("skep.scale.wake.port", "8080")];
+    let (after, door) = (("skep.scale.idle.after", "15m"), ("skep.scale.wake.door", "app-door"));
+    let query = ("skep.scale.idle.query", "sum(x)");
+    let with = |more: &[(&str, &str)]| enabled(&[&wake[..], more].concat());
+    let parsed = with(&[after, door]);
+    assert_eq!(parsed.problems, []);
+    let scale = parsed.policy.scale.unwrap();
+    assert_eq!(scale.door(), Some("app-door"));
+    assert_eq!(scale.idle, Some(Idle { query: None, after: Duration::from_secs(900) }));
+    let both = with(&[after, door, query]).policy.scale.unwrap().idle.unwrap();
+    assert_eq!(both.query.as_deref(), Some("sum(x)"));
+    assert_eq!(with(&[door]).policy.scale.unwrap().idle, None, "it only wakes it");
+    assert_eq!(codes(&with(&[after])), [("skep.scale.idle.query", Code::MissingKey)]);
+    let off = [("skep.scale.wake", "false"), after, door];
+    assert_eq!(codes(&enabled(&off)), [("skep.scale.idle.query", Code::MissingKey)]);
+    assert_eq!(codes(&enabled(&[door])), [("skep.scale.wake", Code::MissingKey)]);
+    for bad in ["App", "app_door", "-door", "door-", "skep-door-x", "a.b", ""] {
+        let parsed = with(&[("skep.scale.wake.door", bad)]);
+        let told: Vec<&str> = codes(&parsed).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(told, ["skep.scale.wake.door"], "{bad}");
+    }
+    let kept = with(&[door, ("skep.scale.min", "1")]);
+    assert_eq!(codes(&kept), [("skep.scale.min", Code::Conflict)]);
+}
+
+#[test]
+fn no_door_stands_before_what_tells_sessions_apart() {
+    let wake =
+        [("skep.scale.wake", "true"), ("skep.scale.wake.tcp", "5432"), ("skep.scale.wake.door", "way-in")];
+    let told = |engine: &'static str| codes(&enabled(&[&wake[..], &[("skep.data", engine)]].concat())).len();
+    for engine in ["postgres", "mysql", "mariadb", "redis", "rabbitmq", "mongodb"] {
+        assert_eq!(told(engine), 1, "{engine}");
+    }
+    assert_eq!(told("volume"), 0);
+}

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::door;
 use super::graph::{Graph, Member};
 use super::parse::{Parsed, is_ours, parse};
 use super::problem::{Code, Problem, Section};
-use super::types::{Engine, GoBack, Policy};
+use super::types::{Engine, GoBack, Policy, Scale};
 use super::value::nearest;
 use crate::swarm::object::{KIND, Service};
 
@@ -35,7 +36,17 @@ impl Policies {
             .filter(|(_, p)| p.policy.data.is_some())
             .map(|(s, _)| s.name().to_owned())
             .collect();
+        let mut doors = Vec::new();
+        for (service, own) in parsed.iter().filter(|(_, p)| p.policy.scale.as_ref().is_some_and(has_door)) {
+            let names = door::names_around(service, parsed.iter().map(|(s, p)| (*s, &p.policy)));
+            let past = door::past_the_door(&own.policy, door::reached(service));
+            let problems = past.into_iter().chain(door::taken(&own.policy, &names));
+            doors.push((service.id.clone(), problems.collect::<Vec<_>>()));
+        }
         for (service, parsed) in &mut parsed {
+            if let Some((_, problems)) = doors.iter().find(|(id, _)| *id == service.id) {
+                parsed.add(problems);
+            }
             if let Some(problem) = nothing_to_go_back(&parsed.policy, &graph, service.name(), &keeps) {
                 parsed.add(&[problem]);
             }
@@ -113,6 +124,10 @@ impl Parsed {
             self.policy.update = None;
         }
     }
+}
+
+fn has_door(scale: &Scale) -> bool {
+    scale.door().is_some()
 }
 
 /// How many tasks a service has when it is up.

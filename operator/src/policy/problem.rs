@@ -153,6 +153,10 @@ codes! {
     UnreadLog = "L035",
     /// Data is to go back with an update, and there is none that could.
     NothingToGoBack = "L036",
+    /// Users could come past the door.
+    PastTheDoor = "L037",
+    /// The name of the door is somebody else's.
+    DoorTaken = "L038",
     /// The file cannot be read, or is not YAML.
     NotYaml = "L040",
     /// A value begins with `@`.

@@ -2,6 +2,7 @@
 
 use skep_runner::task::{Expect, REDIS_READING};
 
+use super::door::DOOR;
 use super::keys;
 use super::parse::Read;
 use super::problem::{Code, Problem, Section};
@@ -63,7 +64,8 @@ fn scale(read: &Read<'_>) -> Vec<Problem> {
             .want(format!("a schedule beside `{one}`: alone it would be done once and never undone"))
             .hint(keys::example(other))
     };
-    lone.map(problem).chain(wake_on_demand(read)).chain(idle(read)).chain(kept(read)).collect()
+    let lone = lone.map(problem);
+    lone.chain(wake_on_demand(read)).chain(idle(read)).chain(kept(read)).chain(door(read)).collect()
 }
 
 /// Data goes back to what was backed up before.
@@ -89,16 +91,36 @@ fn kept(read: &Read<'_>) -> Option<Problem> {
     })
 }
 
+/// Sessions tell whom they are of by their addresses, and through a door all are of one.
+fn door(read: &Read<'_>) -> Option<Problem> {
+    let engine =
+        read.draft.data.engine.filter(|engine| !matches!(engine, Engine::Volume | Engine::Command))?;
+    read.has(DOOR).then(|| {
+        let want = format!(
+            "no such label beside `skep.data={engine}`: through a door all sessions are of one address, and a restore could not \
+             tell whose they are; a waker does without (`skep.scale.wake`)"
+        );
+        Problem::new(Code::Conflict, Section::Scale, DOOR)
+            .got(read.labels.get(DOOR).copied().unwrap_or_default())
+            .want(want)
+    })
+}
+
 /// What falls asleep for want of use has to wake again.
 fn idle(read: &Read<'_>) -> Vec<Problem> {
     let [query, after] = ["skep.scale.idle.query", "skep.scale.idle.after"];
     let missing = |key: &str, want: String| {
         Problem::new(Code::MissingKey, Section::Scale, key).want(want).hint(keys::example(key))
     };
-    let pair = [(query, after), (after, query)];
-    let lone = pair.into_iter().filter(|(one, other)| read.has(one) && !read.has(other));
-    let mut problems: Vec<Problem> =
-        lone.map(|(one, other)| missing(other, format!("a value beside `{one}`"))).collect();
+    let mut problems = Vec::new();
+    if read.has(query) && !read.has(after) {
+        problems.push(missing(after, format!("a value beside `{query}`")));
+    }
+    let has_door = read.has(DOOR) && read.draft.scale.wake == Some(true);
+    if read.has(after) && !read.has(query) && !has_door {
+        let want = format!("a value beside `{after}`, or a door that sees whether it is used (`{DOOR}`)");
+        problems.push(missing(query, want));
+    }
     // What keeps replicas is scaled up again by the same expression.
     let keeps = read.draft.scale.min.is_some_and(|min| min > 0);
     if read.has(query) && !keeps && read.draft.scale.wake != Some(true) && !read.has("skep.scale.up") {

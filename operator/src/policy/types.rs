@@ -69,14 +69,20 @@ impl Scale {
     pub fn is_by_itself(&self) -> bool {
         !self.down.is_empty() || self.idle.is_some() || self.wake.is_some()
     }
+
+    /// The name of its door.
+    pub fn door(&self) -> Option<&str> {
+        self.wake.as_ref()?.door.as_deref()
+    }
 }
 
-/// When a service falls asleep for want of use.
+/// When a service falls asleep for want of use: as its expression tells, as its door sees ([`WakeOnDemand::door`]), or, where it
+/// has both, as both do. It has one of them at least.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idle {
     /// PromQL expression that is zero while nobody uses it.
-    pub query: String,
-    /// For how long it is zero by then.
+    pub query: Option<String>,
+    /// For how long nobody has used it by then.
     pub after: Duration,
 }
 
@@ -93,6 +99,8 @@ pub struct WakeOnDemand {
     pub ignore: Vec<Rule>,
     /// Own page: name of a Swarm config.
     pub page: Option<String>,
+    /// Name of the door, through which everybody asks for it all the time; none where a waker takes its place while it sleeps.
+    pub door: Option<String>,
 }
 
 /// What becomes of a service that is deployed while it sleeps.

@@ -396,6 +396,17 @@ pub fn short_name(text: &str) -> Result<String, Fault> {
     named(text, 32, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
+/// A name on networks: as a host name.
+pub fn alias(text: &str) -> Result<String, Fault> {
+    let name = named(text, 63, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')?;
+    match name.starts_with('-') || name.ends_with('-') || name.starts_with("skep-") {
+        true => {
+            Err(Fault::new(Code::BadName).because("no name begins or ends with `-`, or begins with `skep-`"))
+        }
+        false => Ok(name),
+    }
+}
+
 /// An age recipient: `age1` and the 58 characters of a public key.
 pub fn recipient(text: &str) -> Result<String, Fault> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();

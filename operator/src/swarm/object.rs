@@ -43,6 +43,8 @@ pub enum Kind {
     Page,
     /// The task of a waker.
     Waker,
+    /// The task of a door, and the door: a service.
+    Door,
     /// What the weekly mail has told.
     Digest,
     /// What a service that sleeps goes back to.
@@ -309,7 +311,7 @@ pub fn short_hash(text: &str) -> String {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Operation,
         Kind::Plan,
         Kind::Ticket,
@@ -322,6 +324,7 @@ impl Kind {
         Kind::Lease,
         Kind::Page,
         Kind::Waker,
+        Kind::Door,
         Kind::Digest,
         Kind::Sleep,
         Kind::Released,
@@ -343,6 +346,7 @@ impl Kind {
             Kind::Lease => "lease",
             Kind::Page => "page",
             Kind::Waker => "waker",
+            Kind::Door => "door",
             Kind::Digest => "digest",
             Kind::Sleep => "sleep",
             Kind::Released => "released",

@@ -185,6 +185,7 @@ impl World {
             Kind::Sleep => &self.sleepers,
             Kind::Runner
             | Kind::Waker
+            | Kind::Door
             | Kind::Lease
             | Kind::Digest
             | Kind::Released

@@ -43,20 +43,31 @@ pub enum Question {
     Used,
 }
 
+/// How use is measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measure {
+    /// PromQL expression that is zero while nobody uses a service.
+    pub query: String,
+    /// For how long it is to have been.
+    pub after: Duration,
+}
+
 /// Asks about all services whose labels say how.
 pub async fn ask(settings: &Settings, services: &[Service], sleepers: &[Slept]) -> Use {
     let mut asked = Vec::new();
     for service in services {
-        if let Some(idle) = policy::parse(&service.labels()).policy.scale.and_then(|scale| scale.idle)
+        // What has a door is asked about when that sees nobody (`super::doors`).
+        let scale = policy::parse(&service.labels()).policy.scale.filter(|scale| scale.door().is_none());
+        if let Some(Idle { query: Some(query), after }) = scale.and_then(|scale| scale.idle)
             && !is_asleep(&service.spec)
         {
             let is_low = sleepers.iter().any(|s| s.sleeper.service_id == service.id);
             let question = if is_low { Question::Used } else { Question::Unused };
-            asked.push((service.name().to_owned(), question, idle));
+            asked.push((service.name().to_owned(), question, Measure { query, after }));
         }
     }
     let answers = stream::iter(asked)
-        .map(|(name, question, idle)| one(settings.prometheus.clone(), name, question, idle));
+        .map(|(name, question, measure)| one(settings.prometheus.clone(), name, question, measure));
     let in_time = answers.buffer_unordered(AT_ONCE).take_until(tokio::time::sleep(ALL));
     let answers: Vec<Option<(Question, String)>> = in_time.collect().await;
     let mut told = Use::default();
@@ -74,7 +85,7 @@ async fn one(
     prometheus: Option<String>,
     name: String,
     question: Question,
-    idle: Idle,
+    measure: Measure,
 ) -> Option<(Question, String)> {
     let Some(url) = prometheus else {
         warn!(
@@ -83,7 +94,7 @@ async fn one(
         );
         return None;
     };
-    match is_so(&url, question, &idle).await {
+    match is_so(&url, question, &measure).await {
         Ok(is_so) => is_so.then_some((question, name)),
         Err(why) => {
             warn!(service = name, "whether it is used is not known: {why}");
@@ -96,8 +107,8 @@ async fn one(
 ///
 /// # Errors
 /// When Prometheus cannot be asked.
-pub async fn is_so(prometheus: &str, question: Question, idle: &Idle) -> Result<bool, Unknown> {
-    let query = question.query(idle);
+pub async fn is_so(prometheus: &str, question: Question, measure: &Measure) -> Result<bool, Unknown> {
+    let query = question.query(measure);
     let values = prometheus::ask(prometheus, &query).await?;
     Ok(match question {
         Question::Unused => !values.is_empty() && values.iter().all(|value| *value == 0.0),
@@ -108,19 +119,19 @@ pub async fn is_so(prometheus: &str, question: Question, idle: &Idle) -> Result<
 // === impl Question ===
 
 impl Question {
-    fn query(self, idle: &Idle) -> String {
+    fn query(self, measure: &Measure) -> String {
         match self {
-            Question::Unused => all_the_while(idle),
-            Question::Used => format!("max_over_time(({})[{NOW}s:5s])", idle.query),
+            Question::Unused => all_the_while(measure),
+            Question::Used => format!("max_over_time(({})[{NOW}s:5s])", measure.query),
         }
     }
 }
 
 /// The greatest value in all that time.
-fn all_the_while(idle: &Idle) -> String {
-    let after = idle.after.as_secs();
+fn all_the_while(measure: &Measure) -> String {
+    let after = measure.after.as_secs();
     let step = (after / 20).clamp(5, 60);
-    format!("max_over_time(({})[{after}s:{step}s])", idle.query)
+    format!("max_over_time(({})[{after}s:{step}s])", measure.query)
 }
 
 #[cfg(test)]

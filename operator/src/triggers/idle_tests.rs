@@ -6,8 +6,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-fn idle() -> Idle {
-    Idle { query: "sum(rate(x[1m])) + 0".to_owned(), after: Duration::from_secs(900) }
+fn idle() -> Measure {
+    Measure { query: "sum(rate(x[1m])) + 0".to_owned(), after: Duration::from_secs(900) }
 }
 
 /// Answers one question; the address, and what was asked.

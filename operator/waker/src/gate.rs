@@ -2,6 +2,8 @@
 //!
 //! Two values that everything else watches: the view, written by what looks and by what connects, and the interest,
 //! written by those who wait. Requests to an application that is there touch neither.
+//!
+//! A door holds whoever comes also while the application is still there: from the moment at which it asks for its sleep.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ struct View {
     hosts: Option<Arc<[IpAddr]>>,
     /// Whether it took the last connection.
     is_there: bool,
+    /// When it was last said that nobody is let through to it, since it is about to sleep.
+    held: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,9 +54,24 @@ impl Gate {
         Gate { view: watch::Sender::default(), interest: watch::Sender::default(), page_counts }
     }
 
-    /// Addresses of the application; empty if there are none, or nobody has looked.
+    /// Addresses of the application; empty if there are none, nobody has looked, or nobody is let through.
     pub(crate) fn hosts(&self) -> Arc<[IpAddr]> {
-        self.view.borrow().hosts.clone().unwrap_or_default()
+        self.view.borrow().open().cloned().unwrap_or_default()
+    }
+
+    /// Lets nobody through from now on, whoever is there. What reads [`Gate::hosts`] after this waits.
+    pub(crate) fn hold(&self) {
+        self.view.send_modify(|view| view.held = Some(Instant::now()));
+    }
+
+    /// Lets everybody through again.
+    pub(crate) fn lift(&self) {
+        self.view.send_if_modified(|view| view.held.take().is_some());
+    }
+
+    /// How long ago it was last said that nobody is let through; none where that is not so.
+    pub(crate) fn held_for(&self) -> Option<Duration> {
+        self.view.borrow().held.map(|since| since.elapsed())
     }
 
     /// Whether the application is listed and took the last connection.
@@ -62,7 +81,7 @@ impl Gate {
 
     /// Waits until the application is listed.
     pub(crate) async fn listed(&self) -> Arc<[IpAddr]> {
-        self.until(|view| view.hosts.as_ref().is_some_and(|h| !h.is_empty())).await;
+        self.until(|view| view.open().is_some_and(|h| !h.is_empty())).await;
         self.hosts()
     }
 
@@ -107,6 +126,10 @@ impl Gate {
             }
             view.hosts = Some(hosts.into());
             view.is_there &= !hosts.is_empty();
+            if hosts.is_empty() {
+                // It sleeps: whoever comes now finds nobody there, and wakes it.
+                view.held = None;
+            }
             true
         });
     }
@@ -122,7 +145,10 @@ impl Gate {
 
     /// Nobody looks any more.
     pub(crate) fn forget(&self) {
-        self.view.send_if_modified(|view| std::mem::take(view) != View::default());
+        self.view.send_if_modified(|view| {
+            let nothing = View { held: view.held, ..View::default() };
+            std::mem::replace(view, nothing.clone()) != nothing
+        });
     }
 
     /// The application answered, or did not take a connection on any address.
@@ -172,8 +198,13 @@ impl Gate {
 // === impl View ===
 
 impl View {
+    /// The addresses to which somebody may be let through.
+    fn open(&self) -> Option<&Arc<[IpAddr]>> {
+        self.hosts.as_ref().filter(|_| self.held.is_none())
+    }
+
     fn is_up(&self) -> bool {
-        self.is_there && self.hosts.as_ref().is_some_and(|h| !h.is_empty())
+        self.is_there && self.open().is_some_and(|h| !h.is_empty())
     }
 }
 
@@ -216,6 +247,28 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(!gate.is_wanted());
         assert!(gate.wanted().now_or_never().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_let_through_until_that_is_lifted_or_it_has_gone() {
+        let gate = Gate::new(Duration::ZERO);
+        gate.list(&[HOST]);
+        gate.reached(true);
+        gate.hold();
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!(gate.held_for(), Some(Duration::from_secs(7)));
+        gate.hold();
+        assert_eq!(gate.held_for(), Some(Duration::ZERO), "said again");
+        assert!(!gate.is_up() && gate.hosts().is_empty() && gate.listed().now_or_never().is_none());
+        gate.forget();
+        gate.list(&[HOST]);
+        assert!(gate.hosts().is_empty(), "that nobody has looked does not end it");
+        gate.lift();
+        assert_eq!(*gate.listed().await, [HOST]);
+        gate.hold();
+        gate.list(&[]);
+        gate.list(&[HOST]);
+        assert_eq!(*gate.hosts(), [HOST], "it has slept");
     }
 
     #[tokio::test]

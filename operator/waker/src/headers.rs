@@ -25,10 +25,11 @@ const OF_CONNECTION: [HeaderName; 4] = [
 ];
 
 /// Whether a request has passed this waker, or one of the same sleep, or goes round in some other circle. The header
-/// alone says nothing: an application that passes its headers on, a proxy for one, may itself have been woken.
-pub(crate) fn is_circle(headers: &HeaderMap, sleep: &HeaderValue) -> bool {
+/// alone says nothing: an application that passes its headers on, a proxy for one, may itself have been woken. A door is
+/// there for good, and an application may well call itself through it; it never finds itself behind itself.
+pub(crate) fn is_circle(headers: &HeaderMap, sleep: &HeaderValue, is_door: bool) -> bool {
     let passed = headers.get_all(WAKER);
-    passed.iter().any(|id| id == sleep) || passed.iter().count() >= LONGEST_CHAIN
+    (!is_door && passed.iter().any(|id| id == sleep)) || passed.iter().count() >= LONGEST_CHAIN
 }
 
 /// The client, as the nearest proxy tells it, else the other side of the connection.
@@ -213,16 +214,17 @@ mod tests {
     #[test]
     fn a_circle_is_one_of_this_sleep_or_a_long_chain() {
         let mut headers = HeaderMap::new();
-        assert!(!is_circle(&headers, &sleep()));
+        assert!(!is_circle(&headers, &sleep(), false));
         headers.append(WAKER, HeaderValue::from_static("another"));
-        assert!(!is_circle(&headers, &sleep()));
+        assert!(!is_circle(&headers, &sleep(), false));
         headers.append(WAKER, sleep());
-        assert!(is_circle(&headers, &sleep()));
+        assert!(is_circle(&headers, &sleep(), false));
+        assert!(!is_circle(&headers, &sleep(), true), "an application calls itself through its door");
         headers.remove(WAKER);
         for _ in 0..LONGEST_CHAIN {
             headers.append(WAKER, HeaderValue::from_static("another"));
         }
-        assert!(is_circle(&headers, &sleep()));
+        assert!(is_circle(&headers, &sleep(), false));
     }
 
     #[test]

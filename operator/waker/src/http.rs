@@ -154,8 +154,8 @@ impl Connection {
         if request.uri().path() == HEALTH_PATH && self.peer.is_loopback() {
             return plain(StatusCode::OK, Bytes::from_static(b"ok\n"), "text/plain");
         }
-        let busy = shared.open.begin();
-        if headers::is_circle(request.headers(), &shared.sleep) {
+        let mut busy = shared.open.begin();
+        if headers::is_circle(request.headers(), &shared.sleep, shared.task.door.is_some()) {
             let text = Bytes::from_static(b"a waker, not the application\n");
             let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text, "text/plain");
             response.headers_mut().insert(WAKER, shared.sleep.clone());
@@ -166,7 +166,12 @@ impl Connection {
             return plain(StatusCode::METHOD_NOT_ALLOWED, text, "text/plain");
         }
         let wish = Wish::of(request.headers());
-        if self.room == Room::Full || (!shared.gate.is_up() && self.is_ignored(&request)) {
+        let is_ignored = self.is_ignored(&request);
+        if !is_ignored {
+            // Before anybody looks whether it is let through: a door that holds everybody sees one of the two.
+            busy.is_use();
+        }
+        if self.room == Room::Full || (is_ignored && !shared.gate.is_up()) {
             return self.page(&wish, Some(request.into_body()));
         }
         let patience = match shared.task.mode {

@@ -10,6 +10,9 @@
 //!             open: what must end before the waker leaves
 //! ```
 //!
+//! A door is a waker that stands before a service for good, under a name of its own. It sees what is open and when something
+//! last was, and asks the operator to let the service sleep (`idle`).
+//!
 //! Invariants: neither a body that waits nor one that passes is ever kept in memory as a whole; one question to the
 //! operator at a time, however many wait; a request is sent twice only where the application cannot have acted on the
 //! first; the token, and what users send, are never logged.
@@ -19,6 +22,7 @@ mod body;
 mod gate;
 mod headers;
 mod http;
+mod idle;
 mod open;
 mod page;
 mod pass;

@@ -1,24 +1,45 @@
-//! What is open, so that the waker leaves only when nothing is, and nothing new has come for a while.
+//! What is open, so that the waker leaves only when nothing is, and nothing new has come for a while; and what of it is use, so
+//! that a door can tell that nobody needs the application.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// Counts requests, tunnels and connections that are passed through.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Open {
     now: AtomicUsize,
     ever: AtomicU64,
+    /// Those of them that are use.
+    in_use: AtomicUsize,
+    /// When the last use began or ended; at first when this was made: what was used before that nobody knows.
+    last_used: Mutex<Instant>,
     is_leaving: AtomicBool,
     closed: Notify,
 }
 
 /// One of them, as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Busy(Arc<Open>);
+pub(crate) struct Busy {
+    open: Arc<Open>,
+    is_use: bool,
+}
+
+impl Default for Open {
+    fn default() -> Open {
+        Open {
+            now: AtomicUsize::new(0),
+            ever: AtomicU64::new(0),
+            in_use: AtomicUsize::new(0),
+            last_used: Mutex::new(Instant::now()),
+            is_leaving: AtomicBool::new(false),
+            closed: Notify::new(),
+        }
+    }
+}
 
 // === impl Open ===
 
@@ -27,7 +48,24 @@ impl Open {
     pub(crate) fn begin(self: &Arc<Self>) -> Busy {
         self.ever.fetch_add(1, Ordering::Relaxed);
         self.now.fetch_add(1, Ordering::SeqCst);
-        Busy(self.clone())
+        Busy { open: self.clone(), is_use: false }
+    }
+
+    /// For how long nothing was use; none while something is.
+    pub(crate) fn unused_for(&self) -> Option<Duration> {
+        // In this order: what has begun and ended between the two was the last use.
+        let is_used = self.in_use.load(Ordering::SeqCst) > 0;
+        let last = *self.last_used.lock().unwrap_or_else(PoisonError::into_inner);
+        (!is_used).then(|| last.elapsed())
+    }
+
+    /// Whether anything has ever come, use or not.
+    pub(crate) fn has_anything_come(&self) -> bool {
+        self.ever.load(Ordering::SeqCst) > 0
+    }
+
+    fn touch(&self) {
+        *self.last_used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     /// Whether the waker has been told to leave.
@@ -64,10 +102,26 @@ impl Open {
 
 // === impl Busy ===
 
+impl Busy {
+    /// It is use: somebody wants the application.
+    pub(crate) fn is_use(&mut self) {
+        if !self.is_use {
+            self.is_use = true;
+            self.open.in_use.fetch_add(1, Ordering::SeqCst);
+            self.open.touch();
+        }
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
-        if self.0.now.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.is_leaving() {
-            self.0.closed.notify_waiters();
+        let open = &self.open;
+        if self.is_use {
+            open.touch();
+            open.in_use.fetch_sub(1, Ordering::SeqCst);
+        }
+        if open.now.fetch_sub(1, Ordering::SeqCst) == 1 && open.is_leaving() {
+            open.closed.notify_waiters();
         }
     }
 }
@@ -88,6 +142,27 @@ mod tests {
         let began = Instant::now();
         open.quiet(QUIET).await;
         assert_eq!(began.elapsed(), QUIET);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_is_use_counts_as_such_and_for_as_long_as_it_is_open() {
+        let open = Arc::new(Open::default());
+        assert!(!open.has_anything_come());
+        advance(QUIET).await;
+        assert_eq!(open.unused_for(), Some(QUIET), "since it began");
+        let ignored = open.begin();
+        assert!(open.has_anything_come());
+        assert_eq!(open.unused_for(), Some(QUIET));
+        let mut used = open.begin();
+        used.is_use();
+        used.is_use();
+        advance(QUIET).await;
+        assert_eq!(open.unused_for(), None, "a long one is use all the while");
+        drop(used);
+        assert_eq!(open.unused_for(), Some(Duration::ZERO));
+        advance(QUIET).await;
+        drop(ignored);
+        assert_eq!(open.unused_for(), Some(QUIET));
     }
 
     #[tokio::test(start_paused = true)]

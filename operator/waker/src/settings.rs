@@ -13,6 +13,15 @@ pub struct Settings {
     pub ask_latest: Duration,
     /// How soon the operator is asked again when it did agree, and the application is still not there.
     pub ask_again: Duration,
+    /// How soon a door asks again that holds somebody back from an application that is still there.
+    pub ask_held: Duration,
+    /// How long a door holds everybody back, where the operator cannot be asked whether the application is to sleep. Longer
+    /// than an operator that was asked for a sleep takes at most until it begins to stop the service.
+    pub held: Duration,
+    /// How often a door looks whether nobody uses the application.
+    pub idle_look: Duration,
+    /// How soon it asks for the sleep again after it was asked for.
+    pub idle_again: Duration,
     /// How long somebody who was answered by a page counts as waiting.
     pub page_counts: Duration,
     /// How often the application is looked for at first, while somebody waits; less often the longer it takes.
@@ -42,6 +51,10 @@ impl Default for Settings {
             ask_first: Duration::from_millis(100),
             ask_latest: Duration::from_secs(5),
             ask_again: Duration::from_secs(10),
+            ask_held: Duration::from_millis(500),
+            held: Duration::from_secs(60),
+            idle_look: Duration::from_secs(1),
+            idle_again: Duration::from_secs(60),
             page_counts: Duration::from_secs(60),
             look_first: Duration::from_millis(20),
             look_latest: Duration::from_millis(500),

@@ -57,6 +57,26 @@ pub struct Task {
     pub html: String,
     /// The page for programs.
     pub json: String,
+    /// What it does besides where it is a door: it stands before the service for good, and not in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub door: Option<Door>,
+}
+
+/// What makes a waker a door.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Door {
+    /// When the operator is asked to let the service sleep; never where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused: Option<Unused>,
+}
+
+/// When a door asks for the sleep of the service, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unused {
+    /// For how long nobody must have used it through the door, in seconds.
+    pub after_s: u64,
+    /// Where the operator listens, `http://…/v1/sleep`.
+    pub url: String,
 }
 
 /// One port of the application.
@@ -95,7 +115,7 @@ pub struct Ask {
     pub url: String,
     /// What the operator wants to see.
     pub token: Token,
-    /// Id of the operation that put the service to sleep.
+    /// Id of the operation that put the service to sleep; of a door its own name.
     pub sleep: String,
 }
 
@@ -184,8 +204,22 @@ impl Task {
             return wrong("no time after which to come again");
         }
         self.ask.check()?;
+        if let Some(unused) = self.door.as_ref().and_then(|door| door.unused.as_ref()) {
+            if unused.after_s == 0 {
+                return wrong("no time without use");
+            }
+            if !is_address(&unused.url) {
+                return wrong("no address `http://…` at which to ask for the sleep");
+            }
+        }
         self.ignore.iter().try_for_each(|rule| rule.check().map_err(TaskError::Rule))
     }
+}
+
+/// Plain HTTP, to some host.
+fn is_address(url: &str) -> bool {
+    let is_plain = |u: Uri| u.scheme_str() == Some("http") && u.host().is_some_and(|h| !h.is_empty());
+    url.parse::<Uri>().is_ok_and(is_plain)
 }
 
 /// As Swarm names services.
@@ -200,9 +234,7 @@ fn is_name(name: &str) -> bool {
 impl Ask {
     fn check(&self) -> Result<(), TaskError> {
         let wrong = |what: &str| Err(TaskError::Value(what.to_owned()));
-        let uri = self.url.parse::<Uri>().ok();
-        let is_plain = |u: &Uri| u.scheme_str() == Some("http") && u.host().is_some_and(|h| !h.is_empty());
-        if !uri.as_ref().is_some_and(is_plain) {
+        if !is_address(&self.url) {
             return wrong("no address `http://…` at which to ask for the service");
         }
         if self.token.0.is_empty() || HeaderValue::from_str(&self.token.0).is_err() {
@@ -289,9 +321,18 @@ mod tests {
             ("/ask/token", serde_json::json!("a\nb"), "a token that cannot be sent"),
             ("/ask/sleep", serde_json::json!("a b"), "no id of the sleep"),
             ("/ignore/0/path", serde_json::json!(""), "a rule that makes no sense"),
+            (
+                "/door",
+                serde_json::json!({"unused": {"after_s": 0, "url": "http://skep/v1/sleep"}}),
+                "no time without use",
+            ),
+            ("/door", serde_json::json!({"unused": {"after_s": 60, "url": "skep"}}), "ask for the sleep"),
         ] {
             let mut text = text();
-            *text.pointer_mut(at).unwrap() = value;
+            match at {
+                "/door" => text["door"] = value,
+                _ => *text.pointer_mut(at).unwrap() = value,
+            }
             let error = Task::read(&text.to_string()).unwrap_err().to_string();
             assert!(error.contains(part), "{at}: {error}");
         }

@@ -1,7 +1,8 @@
 //! One connection of which nothing is known but its bytes.
 //!
 //! It is held, and nothing of it read, until the application takes it; there is no page for it. A connection from another
-//! task of the service is closed: a second waker can be told from the application by nothing else.
+//! task of the service is closed by a waker: a second one can be told from the application by nothing else. A door is no task
+//! of the service.
 
 use std::future::pending;
 use std::time::Duration;
@@ -16,13 +17,17 @@ use crate::waker::Accepted;
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(accepted: Accepted) {
-    let _busy = accepted.shared.open.begin();
+    let mut busy = accepted.shared.open.begin();
+    if !accepted.shared.rules.any_source(accepted.peer) {
+        busy.is_use();
+    }
     socket::prepare(&accepted.stream);
     if let Some(mut application) = application(&accepted).await {
         let mut client = accepted.stream;
         // Whatever ends it ends both sides.
         drop(copy_bidirectional(&mut client, &mut application).await);
     }
+    drop(busy);
 }
 
 /// A connection to the application; none when it is not there in time, or nobody waits for it any more.
@@ -37,7 +42,7 @@ async fn application(accepted: &Accepted) -> Option<TcpStream> {
     let deadline = began + Duration::from_secs(shared.task.timeout_s);
     loop {
         let hosts = gate.hosts();
-        if hosts.contains(peer) {
+        if shared.task.door.is_none() && hosts.contains(peer) {
             return None;
         }
         for host in shared.in_turn(&hosts) {

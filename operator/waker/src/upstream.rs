@@ -5,14 +5,27 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::net::{UdpSocket, lookup_host};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use crate::gate::Gate;
 use crate::settings::Settings;
+
+/// How long the name service may take. Where nobody has the name it asks elsewhere, and that may never answer.
+const LOOKUP: Duration = Duration::from_secs(1);
+/// After how long without an answer a door takes nobody for there: another container may have the address by then.
+const BLIND: Duration = Duration::from_secs(5);
+/// What the resolvers of the C libraries say of a name that nobody has.
+const NOBODY: [&str; 4] = [
+    "Name does not resolve",
+    "Name has no usable address",
+    "Name or service not known",
+    "No address associated with hostname",
+];
 
 /// The tasks of the service, the waker's own included.
 pub trait Upstream: Send + Sync + 'static {
@@ -55,12 +68,14 @@ impl Upstream for Tasks {
         Box::pin(async {
             let (mut hosts, mut failed, mut answered) = (Vec::new(), None, false);
             for name in &self.names {
-                match lookup_host((name.as_str(), 0)).await {
-                    Ok(found) => {
+                match timeout(LOOKUP, lookup_host((name.as_str(), 0))).await {
+                    Ok(Ok(found)) => {
                         hosts.extend(found.map(|address| address.ip()));
                         answered = true;
                     }
-                    Err(error) => failed = Some(error),
+                    Ok(Err(error)) if has_nobody(&error) => answered = true,
+                    Ok(Err(error)) => failed = Some(error),
+                    Err(_) => failed = Some(io::ErrorKind::TimedOut.into()),
                 }
             }
             match failed {
@@ -76,10 +91,16 @@ impl Upstream for Tasks {
     }
 }
 
+/// Whether this is the answer that nobody has the name: so it is where a service is at zero.
+fn has_nobody(error: &io::Error) -> bool {
+    let said = error.to_string();
+    NOBODY.iter().any(|nobody| said.contains(nobody))
+}
+
 /// Looks where the application is, as long as anybody wants to know.
-pub(crate) async fn watch(upstream: Arc<dyn Upstream>, gate: Arc<Gate>, settings: Settings) {
+pub(crate) async fn watch(upstream: Arc<dyn Upstream>, gate: Arc<Gate>, settings: Settings, is_door: bool) {
     let mut since = Instant::now();
-    let mut is_blind = false;
+    let mut blind: Option<Instant> = None;
     loop {
         if !gate.is_up() && !gate.is_wanted() {
             gate.forget();
@@ -89,14 +110,15 @@ pub(crate) async fn watch(upstream: Arc<dyn Upstream>, gate: Arc<Gate>, settings
         match others(&*upstream).await {
             Ok(hosts) => {
                 gate.list(&hosts);
-                is_blind = false;
+                blind = None;
             }
             // What is known stays: whether it is still right shows when somebody connects.
-            Err(error) if !is_blind => {
+            Err(error) if blind.is_none() => {
                 warn!(%error, "the name service does not tell where the application is");
                 gate.list_nothing_new();
-                is_blind = true;
+                blind = Some(Instant::now());
             }
+            Err(_) if is_door && blind.is_some_and(|since| since.elapsed() > BLIND) => gate.list(&[]),
             Err(_) => {}
         }
         if gate.is_up() {
@@ -111,7 +133,8 @@ pub(crate) async fn watch(upstream: Arc<dyn Upstream>, gate: Arc<Gate>, settings
     }
 }
 
-async fn others(upstream: &dyn Upstream) -> io::Result<Vec<IpAddr>> {
+/// The tasks of the application itself.
+pub(crate) async fn others(upstream: &dyn Upstream) -> io::Result<Vec<IpAddr>> {
     let mut others = BTreeSet::new();
     for host in upstream.hosts().await? {
         let host = host.to_canonical();
@@ -132,6 +155,20 @@ mod tests {
         assert!(tasks.is_own(IpAddr::from([127, 0, 0, 1])).await);
         // Reserved for documentation.
         assert!(!tasks.is_own(IpAddr::from([192, 0, 2, 1])).await);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nobody_has_is_an_answer() {
+        let tasks = Tasks::of("shop_app", &["invalid".to_owned()]);
+        // `.invalid` is nobody's by RFC 6761; whether anybody answers at all is another matter.
+        match lookup_host(("tasks.shop_app.invalid", 0)).await {
+            Err(error) if has_nobody(&error) => {
+                assert_eq!(tasks.hosts().await.unwrap(), Vec::<IpAddr>::new())
+            }
+            other => assert!(other.is_err(), "{:?}", other.map(Vec::from_iter)),
+        }
+        assert!(!has_nobody(&io::Error::other("failed to lookup address information: Try again")));
+        assert!(has_nobody(&io::Error::other("failed to lookup address information: Name does not resolve")));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::gate::Gate;
 use crate::http::{self, Room};
+use crate::idle::Idle;
 use crate::open::Open;
 use crate::page::Page;
 use crate::pool::Pool;
@@ -163,9 +164,35 @@ impl Waker {
     /// Serves until `stop`, and then until nothing is open and nothing new comes.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Waker { shared, listeners } = self;
-        info!(service = shared.task.service, sleep = shared.task.ask.sleep, "standing in for what sleeps");
+        let door = shared.task.door.as_ref();
+        match door {
+            None => {
+                info!(
+                    service = shared.task.service,
+                    sleep = shared.task.ask.sleep,
+                    "standing in for what sleeps"
+                );
+            }
+            Some(_) => info!(service = shared.task.service, "the door is open"),
+        }
         let mut background = JoinSet::new();
-        background.spawn(upstream::watch(shared.upstream.clone(), shared.gate.clone(), shared.settings));
+        background.spawn(upstream::watch(
+            shared.upstream.clone(),
+            shared.gate.clone(),
+            shared.settings,
+            door.is_some(),
+        ));
+        if let Some(unused) = door.and_then(|door| door.unused.clone()) {
+            let idle = Idle {
+                task: shared.task.clone(),
+                unused,
+                gate: shared.gate.clone(),
+                open: shared.open.clone(),
+                upstream: shared.upstream.clone(),
+                settings: shared.settings,
+            };
+            background.spawn(idle.watch());
+        }
         background.spawn(ask::ask(shared.task.clone(), shared.gate.clone(), shared.settings));
         let mut serving = JoinSet::new();
         for listener in listeners {

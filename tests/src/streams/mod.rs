@@ -10,4 +10,4 @@ mod client;
 mod scene;
 
 pub use client::{Answer, Caller, Client, Download, WebSocket};
-pub use scene::{FEW, IDLE_AFTER, Scene};
+pub use scene::{FEW, GUARDED, IDLE_AFTER, Scene};

@@ -35,7 +35,10 @@ type Part = (&'static str, &'static str, &'static str);
 const WAKING: &str =
     "skep.scale.wake: \"true\", skep.scale.wake.port: \"8000\", skep.scale.wake.timeout: 120s, ";
 const BY_HAND: &str = "skep.scale.down: \"0 0 1 1 *\", skep.scale.up: \"0 0 2 1 *\", ";
-const SERVICES: [Part; 8] = [
+/// Asked through a door, by which alone its use is known.
+const DOOR: &str = "skep.scale.wake.door: guarded-door, skep.scale.idle.after: 60s, skep.scale.wake: \"true\", \
+                    skep.scale.wake.port: \"8000\", skep.scale.wake.timeout: 120s, skep.scale.wake.ignore: \"path:/health\", ";
+const SERVICES: [Part; 9] = [
     ("socket", "", WAKING),
     ("control", "", WAKING),
     ("calls", "", WAKING),
@@ -44,10 +47,13 @@ const SERVICES: [Part; 8] = [
     (FEW, "replicas: 2, ", "skep.scale.min: \"1\", "),
     ("everywhere", "mode: global, ", WAKING),
     ("behind", "mode: global, ", BY_HAND),
+    (GUARDED, "", DOOR),
 ];
 /// What keeps one of its two replicas.
 pub const FEW: &str = "few";
-/// Those that fall asleep for want of use.
+/// What has a door.
+pub const GUARDED: &str = "guarded";
+/// Those that fall asleep for want of use, as Prometheus tells.
 const IDLE: [&str; 3] = ["socket", "control", FEW];
 
 /// Everything.
@@ -86,7 +92,8 @@ impl Scene {
             connected.map(drop).map_err(|e| e.to_string())
         })
         .await;
-        for (name, ..) in SERVICES {
+        // Nobody has made a door yet.
+        for (name, ..) in SERVICES.iter().filter(|(name, ..)| *name != GUARDED) {
             eventually(&format!("{name} to answer"), PATIENCE, async || {
                 let answer = scene.client(name).get("/health").await.map_err(|e| e.to_string())?;
                 if answer.is_of_the_application() { Ok(()) } else { Err(format!("{answer:?}")) }
@@ -203,6 +210,22 @@ impl Scene {
         listed.lines().map(str::to_owned).collect()
     }
 
+    /// Waits until the door of [`GUARDED`] answers with the application behind it, and gives its container.
+    pub async fn door(&self, before: Option<&str>) -> String {
+        let label = format!("label=skep.door={}", self.stack.service(GUARDED));
+        eventually("the door to stand", PATIENCE, async || {
+            let listed = self.stage.sandbox.docker(&["ps", "-q", "--filter", &label]).await;
+            let doors: Vec<&str> = listed.lines().filter(|id| Some(*id) != before).collect();
+            let [door] = doors.as_slice() else { return Err(format!("{doors:?}")) };
+            let answer = self.client(GUARDED).get("/health").await.map_err(|e| e.to_string())?;
+            match answer.is_of_the_application() && answer.passed().is_some() {
+                true => Ok((*door).to_owned()),
+                false => Err(format!("{answer:?}")),
+            }
+        })
+        .await
+    }
+
     /// Waits until no waker of the service is left, and says when that was.
     pub async fn left_alone(&self, name: &str) -> Timestamp {
         eventually(&format!("the waker of {name} to leave"), PATIENCE, async || {
@@ -267,9 +290,14 @@ async fn gauge(is_used: Arc<AtomicBool>) -> SocketAddr {
     at
 }
 
+/// The name by which the front asks for a service.
+fn asked_as(name: &str) -> &str {
+    if name == GUARDED { "guarded-door" } else { name }
+}
+
 fn manifest(ways: &BTreeMap<&'static str, u16>) -> String {
     let front: Vec<String> =
-        (PORT..).zip(ways.keys()).map(|(own, to)| format!("{own}={to}:{PORT}")).collect();
+        (PORT..).zip(ways.keys()).map(|(own, to)| format!("{own}={}:{PORT}", asked_as(to))).collect();
     let ports: Vec<String> = (PORT..)
         .zip(ways.values())
         .map(|(own, port)| format!("{{ target: {own}, published: {port}, mode: host }}"))

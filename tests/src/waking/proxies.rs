@@ -197,6 +197,7 @@ pub async fn waker(application: SocketAddr) -> io::Result<()> {
         ignore: Vec::new(),
         html: String::new(),
         json: String::new(),
+        door: None,
     };
     let waker = Waker::bind(task, There(application), Settings::default()).map_err(io::Error::other)?;
     let port = waker.addresses().first().map_or(0, SocketAddr::port);

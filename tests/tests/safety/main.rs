@@ -12,6 +12,7 @@ mod before;
 mod clients;
 mod commands;
 mod data;
+mod doors;
 mod drills;
 mod drills_files;
 mod files;

@@ -50,7 +50,7 @@ async fn slept(shop: &Shop, service: &str) -> Slept {
 fn request(slept: &Slept) -> Request {
     Request {
         service: slept.sleeper.service.clone(),
-        sleep: slept.sleeper.op.to_string(),
+        sleep: Some(slept.sleeper.op.to_string()),
         token: slept.waker.as_ref().unwrap().token.clone(),
     }
 }
@@ -116,7 +116,7 @@ async fn who_asks_while_it_falls_asleep_is_heard_and_wakes_it_once_it_sleeps() {
         let Method::Waker(planned) = &plan.clients[0].method else { panic!("it has a waker") };
         let asked = Request {
             service: "shop_app".to_owned(),
-            sleep: scene.op.to_string(),
+            sleep: Some(scene.op.to_string()),
             token: planned.token.clone(),
         };
         let now = scene.shop.sim.now();

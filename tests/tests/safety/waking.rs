@@ -76,7 +76,7 @@ async fn what_sleeps_on_a_node_that_goes_away_is_asked_for_and_wakes_on_another(
         let slept = sleeper::find(&engine, "shop_app").await.unwrap().expect("it sleeps on");
         let asked = Request {
             service: "shop_app".to_owned(),
-            sleep: slept.sleeper.op.to_string(),
+            sleep: Some(slept.sleeper.op.to_string()),
             token: slept.waker.as_ref().unwrap().token.clone(),
         };
         let granted = waker::grant(&engine, &asked, shop.sim.now()).await.unwrap();

@@ -17,6 +17,7 @@ use prometheus::{
 
 use super::view::View;
 use crate::notify::Reading;
+use crate::operation::door;
 use crate::operation::receiver::Standing;
 use crate::swarm::transport::Observed;
 use crate::triggers::guard::Decision;
@@ -74,6 +75,7 @@ pub struct Metrics {
     outbox_size: IntGauge,
     outbox_oldest: prometheus::Gauge,
     wal_received: GaugeVec,
+    door_up: GaugeVec,
 }
 
 // === impl Reconciled ===
@@ -183,6 +185,12 @@ impl Metrics {
                 "Until when everything that was committed has been received, of services with skep.backup.wal; 0 where nothing was.",
                 &["service"],
             ),
+            door_up: gauges(
+                &r,
+                "door_up",
+                "1 where the door of a service (skep.scale.wake.door) stands, 0 where nobody reaches the service through it.",
+                &["service"],
+            ),
             registry: r,
         };
         metrics.begin(version, revision, controllers);
@@ -231,6 +239,7 @@ impl Metrics {
         domain.observe(view);
         if !view.leads {
             self.wal_received.reset();
+            self.door_up.reset();
         }
     }
 
@@ -240,6 +249,15 @@ impl Metrics {
         for standing in standings {
             let until = standing.until.map_or(0.0, seconds);
             self.wal_received.with_label_values(&[standing.service.as_str()]).set(until);
+        }
+    }
+
+    /// Takes over how doors stand.
+    pub fn doors(&self, standings: &[door::Standing]) {
+        self.door_up.reset();
+        for standing in standings {
+            let up = if standing.stands { 1.0 } else { 0.0 };
+            self.door_up.with_label_values(&[standing.service.as_str()]).set(up);
         }
     }
 

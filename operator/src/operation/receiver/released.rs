@@ -1,4 +1,4 @@
-//! Giving receivers back: `skep release --all` drops every slot, and no leader that is there then makes a new receiver.
+//! Giving receivers back: `skep release --all` drops every slot, and no leader that is there then makes a new receiver, or a door.
 //!
 //! Invariant: what was released stays so until an operator is started that is younger than the release.
 
@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Want, dismiss, next, of_service, remove_all, slot, there, tidy};
+use crate::operation::door;
 use crate::swarm::engine::Engine;
 use crate::swarm::error::Error;
 use crate::swarm::object::{KIND, Kind, Labels};
@@ -22,19 +23,20 @@ pub struct Left {
     pub slot: String,
 }
 
-/// Says that no receivers are wanted, where there are any.
+/// Says that no receivers are wanted, and no doors, where there are any.
 ///
 /// # Errors
 /// What the engine says.
 pub async fn release(engine: &Engine) -> Result<(), Error> {
-    if there(&engine.services(&[]).await?).is_empty() {
+    let services = engine.services(&[]).await?;
+    if there(&services).is_empty() && !door::is_any(&services) {
         return Ok(());
     }
     let labels = Labels::from([(KIND.to_owned(), Kind::Released.as_str().to_owned())]);
     engine.ensure_config(NAME, &labels, b"-").await.map(drop)
 }
 
-/// Whether receivers were released after this moment, at which an operator started. What was released before is no more.
+/// Whether receivers and doors were released after this moment, at which an operator started. What was released before is no more.
 ///
 /// # Errors
 /// What the engine says.

@@ -22,6 +22,7 @@ pub use variables::Environment;
 
 use self::advice::{StackName, Surroundings, advice};
 use self::stack::{Found, Place, Reader, Stack, StackService};
+use super::door::{self, Reached};
 use super::graph::{Graph, Member};
 use super::parse::{Parsed, is_ours, parse};
 use super::policies::{Policies, Tasks, is_labelled, nothing_to_go_back};
@@ -192,13 +193,27 @@ impl<'a> Checked<'a> {
             .map(|(short, _)| full_name(short))
             .collect();
         let stays = nothing_to_go_back(&parsed.policy, &self.graph, &full_name(short), &keeps);
-        let all = parsed.problems.iter().cloned().chain(across).chain(stays);
+        let reached = if service.publishes { Reached::ByPort } else { Reached::ByName };
+        let past = door::past_the_door(&parsed.policy, reached);
+        let taken = door::taken(&parsed.policy, &self.names_beside(short));
+        let all = parsed.problems.iter().cloned().chain(across).chain(stays).chain(past).chain(taken);
         let all = all.chain(advice(&parsed.policy, &around));
         let found = |problem: Problem| {
             let place = place_of(&problem.key, service);
             Found { place, service: Some(short.to_owned()), problem }
         };
         all.map(found).collect()
+    }
+
+    /// The names that services of the stack have, as if all were on one network, and those of other doors.
+    fn names_beside(&self, short: &str) -> BTreeSet<String> {
+        let own = self.stack.services.iter();
+        let mut names: BTreeSet<String> =
+            own.flat_map(|(name, service)| service.aliases.iter().cloned().chain([name.clone()])).collect();
+        let others = self.parsed.iter().filter(|(name, _)| **name != short);
+        names
+            .extend(others.filter_map(|(_, parsed)| parsed.policy.scale.as_ref()?.door().map(str::to_owned)));
+        names
     }
 
     /// What the stack defines, by the names that it will have.

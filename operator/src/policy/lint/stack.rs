@@ -31,6 +31,10 @@ pub(super) struct StackService {
     pub(super) health_check: bool,
     /// Whether it publishes a port in host mode.
     pub(super) host_port: bool,
+    /// Whether it publishes a port at all.
+    pub(super) publishes: bool,
+    /// Names that it has on networks beside its own.
+    pub(super) aliases: BTreeSet<String>,
     /// Keys of the named volumes that it mounts.
     pub(super) volumes: BTreeSet<String>,
     /// How many tasks the files give it.
@@ -162,6 +166,8 @@ impl<'a> Reader<'a> {
         let in_host_mode =
             |port: &At| port.get("mode").and_then(|m| self.plain(m)).as_deref() == Some("host");
         service.host_port |= ports.iter().any(in_host_mode);
+        service.publishes |= !ports.is_empty();
+        service.aliases.extend(self.aliases(&entry.value));
         let volumes = entry.value.get("volumes").map(At::items).unwrap_or_default();
         service.volumes.extend(volumes.iter().filter_map(|entry| self.volume(entry)));
         if let Some(deploy) = entry.value.get("deploy") {
@@ -181,6 +187,13 @@ impl<'a> Reader<'a> {
             }
         }
         self.stack.services.insert(name.clone(), service);
+    }
+
+    /// The aliases that a service has on its networks.
+    fn aliases(&self, service: &At) -> Vec<String> {
+        let networks = service.get("networks").map(At::entries).unwrap_or_default();
+        let lists = networks.iter().filter_map(|network| network.value.get("aliases"));
+        lists.flat_map(At::items).filter_map(|alias| self.plain(alias)).collect()
     }
 
     /// One replica where no file says anything.

@@ -190,3 +190,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_door_of_a_stack_file_has_a_name_of_its_own_and_no_port_beside_it() {
+    let file = |door: &str, more: &str| {
+        format!(
+            "services:\n  app:\n    image: a\n{more}    networks: {{ default: {{ aliases: [shop] }} }}\n    deploy:\n      labels:\n        \
+             skep.enable: 'true'\n        skep.scale.wake: 'true'\n        skep.scale.wake.port: '80'\n        \
+             skep.scale.wake.door: {door}\n  db:\n    image: b\n"
+        )
+    };
+    assert_eq!(codes(&check(&file("app-door", ""))), []);
+    for taken in ["app", "db", "shop"] {
+        assert_eq!(codes(&check(&file(taken, ""))), [Code::DoorTaken], "{taken}");
+    }
+    let report = check(&file("app-door", "    ports: ['8080:80']\n"));
+    assert_eq!((codes(&report), report.exit_code()), (vec![Code::PastTheDoor], 1));
+}

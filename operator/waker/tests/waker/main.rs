@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod ask;
+mod door;
 mod hold;
 mod leave;
 mod pass;

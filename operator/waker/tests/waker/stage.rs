@@ -61,6 +61,11 @@ impl Names {
         self.port.store(at.port(), Ordering::SeqCst);
         *self.hosts.lock().unwrap() = vec![at.ip()];
     }
+
+    /// The application is at zero.
+    pub(crate) fn list_nobody(&self) {
+        self.hosts.lock().unwrap().clear();
+    }
 }
 
 /// How the operator answers next.
@@ -76,6 +81,10 @@ pub(crate) struct Operator {
     pub(crate) asked: Arc<Mutex<Vec<(HeaderMap, serde_json::Value)>>>,
     pub(crate) next: Arc<Mutex<VecDeque<Next>>>,
     pub(crate) count: watch::Receiver<usize>,
+    /// How often it was asked to let the service sleep, and what it was asked.
+    pub(crate) lulled: watch::Receiver<Vec<serde_json::Value>>,
+    /// How it answers that next.
+    pub(crate) next_lull: Arc<Mutex<VecDeque<Next>>>,
     _server: Server,
 }
 
@@ -84,16 +93,31 @@ impl Operator {
         let (asked, next) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<Mutex<VecDeque<_>>>::default());
         let (counted, count) = watch::channel(0);
         let counted = Arc::new(counted);
-        let (list, queue) = (asked.clone(), next.clone());
+        let (lulls, lulled) = watch::channel(Vec::new());
+        let lulls = Arc::new(lulls);
+        let next_lull = Arc::<Mutex<VecDeque<_>>>::default();
+        let (list, queue, lull_queue) = (asked.clone(), next.clone(), next_lull.clone());
         let server = Server::new(Ipv4Addr::LOCALHOST.into(), move |request: Request<Incoming>| {
             let (list, queue, counted) = (list.clone(), queue.clone(), counted.clone());
+            let (lulls, lull_queue) = (lulls.clone(), lull_queue.clone());
             async move {
-                assert_eq!((request.method().as_str(), request.uri().path()), ("POST", "/v1/wake"));
                 let (parts, body) = request.into_parts();
                 let body = body.collect().await.unwrap().to_bytes();
-                list.lock().unwrap().push((parts.headers, serde_json::from_slice(&body).unwrap()));
-                counted.send_modify(|c| *c += 1);
-                let next = queue.lock().unwrap().pop_front().unwrap_or(Next::Status(202));
+                let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                let next = match (parts.method.as_str(), parts.uri.path()) {
+                    ("POST", "/v1/wake") => {
+                        list.lock().unwrap().push((parts.headers, body));
+                        counted.send_modify(|c| *c += 1);
+                        queue.lock().unwrap().pop_front()
+                    }
+                    ("POST", "/v1/sleep") => {
+                        assert_eq!(parts.headers["authorization"], "Bearer s3cret");
+                        lulls.send_modify(|all| all.push(body));
+                        lull_queue.lock().unwrap().pop_front()
+                    }
+                    other => panic!("{other:?}"),
+                };
+                let next = next.unwrap_or(Next::Status(202));
                 match next {
                     Next::Status(status) => text(StatusCode::from_u16(status).unwrap(), ""),
                     Next::Silence => std::future::pending().await,
@@ -101,13 +125,24 @@ impl Operator {
             }
         })
         .await;
-        Operator { at: server.at, asked, next, count, _server: server }
+        Operator { at: server.at, asked, next, count, lulled, next_lull, _server: server }
     }
 
     /// Waits until it was asked so often.
     pub(crate) async fn asked(&self, times: usize) {
         let mut count = self.count.clone();
         soon(count.wait_for(|c| *c >= times)).await.unwrap();
+    }
+
+    /// Waits until it was asked so often to let the service sleep.
+    pub(crate) async fn lulled(&self, times: usize) {
+        let mut lulled = self.lulled.clone();
+        soon(lulled.wait_for(|all| all.len() >= times)).await.unwrap();
+    }
+
+    /// How often it was asked to let the service sleep.
+    pub(crate) fn lulls(&self) -> usize {
+        self.lulled.borrow().len()
     }
 
     pub(crate) fn times(&self) -> usize {
@@ -240,6 +275,7 @@ pub(crate) fn task(operator: SocketAddr) -> Task {
         ignore: Vec::<Rule>::new(),
         html: "<p>soon</p>".to_owned(),
         json: r#"{"soon":true}"#.to_owned(),
+        door: None,
     }
 }
 
@@ -250,6 +286,9 @@ pub(crate) fn fast() -> Settings {
         ask_latest: Duration::from_millis(50),
         look_first: Duration::from_millis(5),
         quiet: Duration::from_millis(300),
+        ask_held: Duration::from_millis(20),
+        idle_look: Duration::from_millis(20),
+        idle_again: Duration::from_millis(300),
         health_port: Some(0),
         ..Settings::default()
     }
