@@ -97,6 +97,8 @@ struct Spec {
     running: usize,
     health: bool,
     host_port: bool,
+    /// On a network, and without ports.
+    by_name: bool,
     rolling: bool,
 }
 
@@ -149,6 +151,7 @@ impl Default for Spec {
             running: 1,
             health: false,
             host_port: false,
+            by_name: false,
             rolling: false,
         }
     }
@@ -167,16 +170,21 @@ impl Spec {
             container["Healthcheck"] = json!({ "Test": ["CMD", "true"] });
         }
         let mode = if self.host_port { "host" } else { "ingress" };
+        let mut spec = json!({
+            "Name": name,
+            "Labels": labels,
+            "TaskTemplate": { "ContainerSpec": container },
+            "Mode": { "Replicated": { "Replicas": self.replicas } },
+            "EndpointSpec": { "Ports": [{ "TargetPort": 80, "PublishMode": mode }] },
+        });
+        if self.by_name {
+            spec["TaskTemplate"]["Networks"] = json!([{ "Target": "net" }]);
+            spec["EndpointSpec"] = json!({ "Mode": "vip" });
+        }
         Service {
             id: format!("{name}-id"),
             version: 1,
-            spec: json!({
-                "Name": name,
-                "Labels": labels,
-                "TaskTemplate": { "ContainerSpec": container },
-                "Mode": { "Replicated": { "Replicas": self.replicas } },
-                "EndpointSpec": { "Ports": [{ "TargetPort": 80, "PublishMode": mode }] },
-            }),
+            spec,
             update: self
                 .rolling
                 .then(|| UpdateStatus { state: UpdateState::Updating, message: String::new() }),

@@ -349,7 +349,8 @@ async fn behind_a_door(engine: &Engine, request: &Request) -> Result<Result<Asle
     }
     let falling = desk::list(engine).await?.into_iter().find(|op| {
         let is_sleep = matches!(op.intent.work, Work::Sleep { .. });
-        is_sleep && !op.journal.state.is_terminal() && claim::concerns(op, name)
+        let is_live = matches!(op.journal.state, State::Pending | State::Running);
+        is_sleep && is_live && claim::concerns(op, name)
     });
     let slept = sleeper::find(engine, name).await?;
     if let (Some(sleep), None) = (&falling, &slept)

@@ -6,14 +6,16 @@
 //! rules of falling asleep want besides ([`plan::sleepers`](crate::plan::sleepers)) holds as ever.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use skep_waker::task::Token;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::idle::{self, Measure, Question};
 use crate::operation::desk::{self, Refusal};
-use crate::operation::record::{OpId, Trigger, Work};
+use crate::operation::record::{OpId, Operation, Trigger, Work};
 use crate::operation::settings::Settings;
 use crate::operation::{door, sleeper};
 use crate::plan::sleepers::{Seen, attended, sleepers};
@@ -23,6 +25,9 @@ use crate::swarm::object::{ENABLE, Service};
 
 /// A door whose clock differs by more than this is taken to ask now.
 const SKEW: SignedDuration = SignedDuration::from_mins(5);
+
+/// A door waits for 5 s for the answer: what is not stored before that is not stored any more.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What a door says.
 #[derive(Clone, Debug)]
@@ -57,6 +62,7 @@ pub async fn lull(
     now: Timestamp,
 ) -> Result<Lulled, Refusal> {
     let name = unused.service.as_str();
+    let heard = Instant::now();
     if !door::shows(engine, name, &unused.token).await? {
         return Ok(Lulled::Stranger);
     }
@@ -74,7 +80,7 @@ pub async fn lull(
     if !says_so(settings, name, idle).await {
         return Ok(Lulled::NotNow("its expression does not say that nobody uses it"));
     }
-    ask_for(engine, &services, service, unused, now).await
+    ask_for(engine, &services, service, unused, (now, heard)).await
 }
 
 /// Whether the expression of a service, if it has one, tells as well that nobody uses it.
@@ -102,7 +108,7 @@ async fn ask_for(
     services: &[Service],
     service: &Service,
     unused: &Unused,
-    now: Timestamp,
+    (now, heard): (Timestamp, Instant),
 ) -> Result<Lulled, Refusal> {
     let operations = desk::list(engine).await?;
     let asleep = sleeper::list(engine).await?;
@@ -111,8 +117,12 @@ async fn ask_for(
     }
     let attended = attended(&engine.tasks(&[&service.id]).await?, now);
     let id = id_of(unused, now);
-    // Said again, since the answer was lost.
-    if let Some(op) = operations.iter().find(|op| op.id == id && !op.journal.state.is_terminal()) {
+    // Said again, since the answer was lost, or it takes long: whoever comes is still to be held.
+    let is_one = |op: &&Operation| {
+        let is_sleep = matches!(op.intent.work, Work::Sleep { .. }) && op.intent.service_id == service.id;
+        is_sleep && !op.journal.state.is_terminal() && op.journal.cancel.is_none()
+    };
+    if let Some(op) = operations.iter().find(is_one) {
         return Ok(Lulled::UnderWay(op.id.clone()));
     }
     let seen = Seen {
@@ -124,6 +134,9 @@ async fn ask_for(
         attended: &attended,
     };
     let asked = sleepers(&seen, now).into_iter().find(|(_, intent)| intent.service_id == service.id);
+    if heard.elapsed() > PATIENCE {
+        return Ok(Lulled::NotNow("it took too long: the door may have let somebody through by now"));
+    }
     match asked {
         Some((of_time, intent)) if matches!(intent.work, Work::Sleep { .. }) => {
             let is_found = matches!(intent.trigger, Trigger::Found { .. });

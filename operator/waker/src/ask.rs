@@ -62,6 +62,10 @@ pub(crate) async fn ask(task: Arc<Task>, gate: Arc<Gate>, settings: Settings) {
             }
             continue;
         }
+        let turn = gate.turn().await;
+        if gate.is_up() {
+            continue;
+        }
         let answer = timeout(settings.ask_timeout, post(&task.ask.url, &task.ask.token, &question)).await;
         let pause = match answer.unwrap_or(Err(Refusal::Silent)) {
             Ok(()) => {
@@ -84,6 +88,7 @@ pub(crate) async fn ask(task: Arc<Task>, gate: Arc<Gate>, settings: Settings) {
                 backoff(&settings, refused)
             }
         };
+        drop(turn);
         next = Instant::now() + pause;
     }
 }

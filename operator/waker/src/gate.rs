@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::time::{Instant, timeout};
 use tracing::info;
 
@@ -41,6 +41,7 @@ pub(crate) struct Gate {
     view: watch::Sender<View>,
     interest: watch::Sender<Interest>,
     page_counts: Duration,
+    turn: Mutex<()>,
 }
 
 /// Somebody waits, as long as this lives.
@@ -51,7 +52,17 @@ pub(crate) struct Waiting<'a>(&'a Gate);
 
 impl Gate {
     pub(crate) fn new(page_counts: Duration) -> Gate {
-        Gate { view: watch::Sender::default(), interest: watch::Sender::default(), page_counts }
+        Gate {
+            view: watch::Sender::default(),
+            interest: watch::Sender::default(),
+            page_counts,
+            turn: Mutex::new(()),
+        }
+    }
+
+    /// The turn to ask the operator, and to act on its answer: what it says of one question is known before the next one.
+    pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     /// Addresses of the application; empty if there are none, nobody has looked, or nobody is let through.

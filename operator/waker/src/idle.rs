@@ -62,14 +62,19 @@ impl Idle {
 
     /// Asks for the sleep, with everybody held from before.
     async fn lull(&self) {
+        // Whoever comes now asks afterwards: that the service does not sleep is no answer while it may begin to.
+        let _turn = self.gate.turn().await;
+        let was_held = self.gate.held_for().is_some();
         self.gate.hold();
         // Whoever has come and was let through is seen now; whoever was not yet will be held.
         if !self.is_unused() {
-            self.gate.lift();
+            // Where it was asked for before, whoever is held learns what becomes of that.
+            if !was_held {
+                self.gate.lift();
+            }
             return;
         }
-        let asked = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let question = json!({ "service": self.task.service, "asked": asked });
+        let question = json!({ "service": self.task.service, "asked": seconds() });
         let asking = post(&self.unused.url, &self.task.ask.token, &question);
         match timeout(self.settings.ask_timeout, asking).await.unwrap_or(Err(Refusal::Silent)) {
             Ok(()) => info!(service = self.task.service, "nobody uses the service, and it is to sleep"),
@@ -83,4 +88,13 @@ impl Idle {
             }
         }
     }
+}
+
+/// Seconds since 1970: they only tell one question from the next.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "nothing is decided by it, and this crate has no clock to be given"
+)]
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -134,6 +134,21 @@ async fn who_comes_while_it_falls_asleep_is_held_until_it_is_known_that_it_does_
     assert_eq!(stage.operator.times(), 4, "the door is open again");
 }
 
+/// Until the operator has answered, that the service does not sleep says nothing of what it begins now.
+#[tokio::test]
+async fn who_comes_while_the_operator_is_asked_for_the_sleep_asks_afterwards() {
+    let (stage, _application) = used(|_| (), fast()).await;
+    stage.operator.next_lull.lock().unwrap().push_back(Next::Slow(Duration::from_millis(500), 202));
+    stage.operator.next.lock().unwrap().push_back(Next::Status(404));
+    stage.operator.lulled(1).await;
+    let at = stage.waker.at;
+    let request = tokio::spawn(async move { get(at, "/").await });
+    sleep(Duration::from_millis(250)).await;
+    assert!(stage.operator.times() == 0 && !request.is_finished());
+    assert_eq!(soon(request).await.unwrap().1, "the application");
+    assert_eq!(stage.operator.times(), 1);
+}
+
 #[tokio::test]
 async fn a_question_that_may_have_been_heard_holds_as_well() {
     let settings = Settings { ask_timeout: Duration::from_millis(200), ..fast() };

@@ -72,6 +72,8 @@ impl Names {
 #[derive(Clone, Copy)]
 pub(crate) enum Next {
     Status(u16),
+    /// After so long.
+    Slow(Duration, u16),
     Silence,
 }
 
@@ -120,6 +122,10 @@ impl Operator {
                 let next = next.unwrap_or(Next::Status(202));
                 match next {
                     Next::Status(status) => text(StatusCode::from_u16(status).unwrap(), ""),
+                    Next::Slow(pause, status) => {
+                        tokio::time::sleep(pause).await;
+                        text(StatusCode::from_u16(status).unwrap(), "")
+                    }
                     Next::Silence => std::future::pending().await,
                 }
             }
