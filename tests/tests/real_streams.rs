@@ -45,8 +45,7 @@ async fn what_lasts_long_or_is_large_wakes_what_sleeps_and_is_not_broken() {
     println!("the scene is set after {:.0} s", began.elapsed().as_secs_f64());
 
     // What takes a minute comes first, and the others meanwhile.
-    let guarded = a_websocket_through_a_door(&scene).await;
-    let socket = a_websocket_wakes(&scene).await;
+    let (guarded, socket) = tokio::join!(a_websocket_through_a_door(&scene), a_websocket_wakes(&scene));
     tokio::join!(
         a_large_upload(&scene),
         a_download_outlives_the_wake(&scene),

@@ -171,10 +171,13 @@ impl Connection {
             // Before anybody looks whether it is let through: a door that holds everybody sees one of the two.
             busy.is_use();
         }
-        if self.room == Room::Full || (is_ignored && !shared.gate.is_up()) {
+        let is_up = shared.gate.is_up();
+        if self.room == Room::Full || (is_ignored && !is_up && !shared.is_there_anyway().await) {
             return self.page(&wish, Some(request.into_body()));
         }
         let patience = match shared.task.mode {
+            // It is passed on if that can be, and neither waits nor wakes.
+            _ if is_ignored && (!is_up || shared.task.door.is_some()) => Patience::None,
             Mode::Hold => Patience::Until(Instant::now() + Duration::from_secs(shared.task.timeout_s)),
             Mode::Page => {
                 if !shared.gate.is_up() {
@@ -192,7 +195,9 @@ impl Connection {
         match passed {
             Ok(response) => response,
             Err(NotPassed::NotThere(left)) => {
-                if shared.task.mode == Mode::Page {
+                if is_ignored {
+                    shared.is_not_there_either();
+                } else if shared.task.mode == Mode::Page {
                     shared.gate.paged();
                 }
                 self.page(&wish, left)

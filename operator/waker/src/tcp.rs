@@ -34,7 +34,9 @@ pub(crate) async fn serve(accepted: Accepted) {
 async fn application(accepted: &Accepted) -> Option<TcpStream> {
     let Accepted { shared, stream, peer, port, .. } = accepted;
     let gate = &shared.gate;
-    if !gate.is_up() && shared.rules.any_source(*peer) {
+    let is_up = gate.is_up();
+    let is_ignored = shared.rules.any_source(*peer) && (!is_up || shared.task.door.is_some());
+    if is_ignored && !is_up && !shared.is_there_anyway().await {
         return None;
     }
     let mut waiting = None;
@@ -55,6 +57,10 @@ async fn application(accepted: &Accepted) -> Option<TcpStream> {
         }
         if !hosts.is_empty() {
             gate.reached(false);
+        }
+        if is_ignored {
+            shared.is_not_there_either();
+            return None;
         }
         waiting.get_or_insert_with(|| gate.wait());
         let next = async {

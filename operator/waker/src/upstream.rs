@@ -104,7 +104,11 @@ pub(crate) async fn watch(upstream: Arc<dyn Upstream>, gate: Arc<Gate>, settings
     loop {
         if !gate.is_up() && !gate.is_wanted() {
             gate.forget();
-            gate.wanted().await;
+            // What a door passes on for nobody may have found it up.
+            tokio::select! {
+                () = gate.wanted() => {}
+                () = gate.up() => {}
+            }
             since = Instant::now();
         }
         match others(&*upstream).await {

@@ -286,6 +286,25 @@ impl Shared {
         seat(&self.seats).map(|seat| (seat, Room::Enough)).or_else(full)
     }
 
+    /// Whether the application is there for somebody whom it is not woken for. A door is asked so also before anybody has looked.
+    pub(crate) async fn is_there_anyway(&self) -> bool {
+        if self.task.door.is_none() || self.gate.held_for().is_some() {
+            return false;
+        }
+        match upstream::others(&*self.upstream).await {
+            Ok(hosts) => self.gate.list(&hosts),
+            Err(_) => self.gate.list_nothing_new(),
+        }
+        !self.gate.hosts().is_empty()
+    }
+
+    /// It was not. Nobody goes on looking, so what was seen does not stay.
+    pub(crate) fn is_not_there_either(&self) {
+        if !self.gate.is_up() && !self.gate.is_wanted() {
+            self.gate.forget();
+        }
+    }
+
     /// Addresses, each time another one first.
     pub(crate) fn in_turn<'a>(&self, hosts: &'a [IpAddr]) -> impl Iterator<Item = IpAddr> + 'a {
         let first = self.turn.fetch_add(1, Ordering::Relaxed);

@@ -111,14 +111,39 @@ async fn what_is_ignored_passes_and_is_no_use() {
     let ignore = |task: &mut Task| task.ignore = vec![Rule::Path("/health".to_owned())];
     let (stage, _application) = unused(ignore, fast()).await;
     let at = stage.waker.at;
+    // Nobody else has come yet, and nobody looks for the application.
+    assert_eq!(get(at, "/health").await.1, "the application");
     let monitor = tokio::spawn(async move {
         loop {
-            assert_eq!(get(at, "/health").await.1, "the application");
+            get(at, "/health").await;
             sleep(Duration::from_millis(50)).await;
         }
     });
     stage.operator.lulled(1).await;
     monitor.abort();
+    stage.waker.names.list_nobody();
+    sleep(Duration::from_millis(400)).await;
+    assert_eq!(get(at, "/health").await.0.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(stage.operator.times(), 0, "it wakes nothing");
+}
+
+/// As of a proxy that asks whether it is there before it sends anybody.
+#[tokio::test]
+async fn what_is_ignored_sees_where_the_application_is_now_and_wakes_nobody() {
+    let ignore = |task: &mut Task| task.ignore = vec![Rule::Path("/health".to_owned())];
+    let (stage, application) =
+        unused(ignore, Settings { look_up: Duration::from_millis(50), ..fast() }).await;
+    assert_eq!(get(stage.waker.at, "/health").await.1, "the application");
+    drop(application);
+    let other = Server::new(APPLICATION, |_| async { text(StatusCode::OK, "another") }).await;
+    stage.waker.names.list(other.at);
+    let moved = async {
+        while get(stage.waker.at, "/health").await.1 != "another" {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon(moved).await;
+    assert_eq!(stage.operator.times(), 0);
 }
 
 /// Whoever comes from the moment of the question on is let through only when the operator says that it does not sleep.
