@@ -214,7 +214,8 @@ impl Script {
         let name = format!("skep-job-{op}-1");
         let runner = job::ensure_runner(&engine, script.as_bytes()).await.unwrap();
         assert_eq!(job::ensure_runner(&engine, script.as_bytes()).await.unwrap(), runner);
-        let ticket = Ticket { schema: 1, session: name.clone(), fence: op.clone(), task: Task::Probe };
+        let ticket =
+            Ticket { schema: 1, session: name.clone(), fence: op.clone(), anchors: None, task: Task::Probe };
         let labels = labels(Kind::Ticket, &op);
         let ticket = job::ensure_ticket(&engine, &name, &ticket, &labels).await.unwrap();
         let works_for = Service {

@@ -88,7 +88,7 @@ async fn a_job_of_it_inspects_the_database() {
         PgInspect { connect, database: DATABASE.into(), backups: vec![], kept: vec![], create_roles: false };
     let name = "skep-job-op-look-1";
     let (session, fence) = (name.to_owned(), "skep-job-op-look-".to_owned());
-    let ticket = Ticket { schema: SCHEMA, session, fence, task: Task::PgInspect(inspect) };
+    let ticket = Ticket { schema: SCHEMA, session, fence, anchors: None, task: Task::PgInspect(inspect) };
     let of_ticket = labels(Kind::Ticket, "op");
     let ticket = job::ensure_ticket(&engine, name, &ticket, &of_ticket).await.unwrap();
     let data = json!({ "Type": "volume", "Source": "shop_data", "Target": "/skep/data", "ReadOnly": true });

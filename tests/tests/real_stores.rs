@@ -27,6 +27,13 @@ use skep_tests::yard::{RESTORE, Yard, told};
 const SENTINEL: &str = "a-word-that-nobody-else-may-read";
 const BUCKET: &str = "backups";
 const IDENTITY: &str = "skep-age-identity";
+/// A service whose backups go, as they are, to a volume that the engine mounts with options.
+const NOTES: Kept = Kept {
+    service: "notes",
+    fill: "cd /srv/notes && seq 300000 >numbers && head -c 2000000 /dev/urandom >noise && echo done",
+    content: "cd /srv/notes && find . -name '.skep-*' -prune -o -type f -print0 | sort -z | xargs -0 sha256sum",
+    spoil: "cd /srv/notes && rm numbers && echo other >noise",
+};
 const SERVICES: [Kept; 2] = [
     Kept {
         service: "db",
@@ -62,6 +69,7 @@ struct Place {
     keys: Keys,
     address: SocketAddr,
     root: PathBuf,
+    volumes: [String; 2],
     server: Option<Server>,
     faults: Faults,
 }
@@ -72,7 +80,7 @@ impl Place {
     async fn set() -> Place {
         let sandbox = Sandbox::shared().await;
         let root = std::env::temp_dir().join(unique("skep-stores"));
-        for dir in ["s3/backups", "nas"] {
+        for dir in ["s3/backups", "nas", "shelf"] {
             fs::create_dir_all(root.join(dir)).unwrap();
         }
         let keys = Keys { id: "skep".to_owned(), secret: "not-a-secret-of-anybody".to_owned() };
@@ -88,9 +96,15 @@ impl Place {
         let cloud = format!(
             "s3://{BUCKET}/swarm,endpoint=http://{address},path-style=true,credentials={credentials}"
         );
+        let volumes = [unique("skep-shelf"), unique("skep-small")];
+        let device = root.join("shelf").display().to_string();
+        let shelf = format!("volume:{},opt.type=none,opt.o=bind,opt.device={device}", volumes[0]);
+        let small = format!("volume:{},opt.type=tmpfs,opt.device=tmpfs,opt.o=size=1m", volumes[1]);
         let settings = Settings {
             stores: BTreeMap::from([
                 ("cloud".to_owned(), cloud.parse::<Store>().unwrap()),
+                ("shelf".to_owned(), shelf.parse().unwrap()),
+                ("small".to_owned(), small.parse().unwrap()),
                 ("nas".to_owned(), Store::Bind(root.join("nas").display().to_string())),
             ]),
             default_store: "cloud".to_owned(),
@@ -100,8 +114,8 @@ impl Place {
         };
         let recipient = identity.to_public().to_string();
         let yard = Yard::deploy("stores", &stack_file(&recipient), settings).await;
-        let place = Place { yard, keys, address, root, server: Some(server), faults };
-        for kept in SERVICES {
+        let place = Place { yard, keys, address, root, volumes, server: Some(server), faults };
+        for kept in SERVICES.into_iter().chain([NOTES]) {
             place.yard.sh(kept.service, kept.fill).await;
         }
         place
@@ -140,11 +154,14 @@ impl Place {
     }
 
     async fn strike(self) {
-        let Place { yard, root, server, .. } = self;
+        let Place { yard, root, volumes, server, .. } = self;
         let sandbox = yard.sandbox;
         yard.strike().await;
         drop(server);
         sandbox.remove_volume("skep-stage").await;
+        for volume in &volumes {
+            sandbox.remove_volume(volume).await;
+        }
         fs::remove_dir_all(root).unwrap();
     }
 }
@@ -202,7 +219,15 @@ services:
       labels:
         {labels}
         skep.data: volume
-volumes: {{ db: {{}}, uploads: {{}} }}
+  notes:
+    image: skep-test/redis:7
+    command: ["sleep", "infinity"]
+    init: true
+    volumes: ["notes:/srv/notes"]
+    deploy:
+      endpoint_mode: dnsrr
+      labels: {{ skep.enable: "true", skep.data: volume, skep.backup.store: shelf }}
+volumes: {{ db: {{}}, uploads: {{}}, notes: {{}} }}
 "#
     )
 }
@@ -247,7 +272,46 @@ async fn encrypted_backups_in_a_bucket_come_back_exactly_whatever_becomes_of_the
     away(&mut place).await;
     troubled(&mut place).await;
     lost(&place).await;
+    mounted(&place).await;
     place.strike().await;
+}
+
+/// A volume with options of its driver, which the engine mounts: backed up and restored. With its mount lost no backup is
+/// made; one that is full takes none, and has none.
+async fn mounted(place: &Place) {
+    let shelf = place.root.join("shelf");
+    let good = place.content(NOTES).await;
+    let op = place.yard.run(NOTES.service, Work::Backup).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+    let held = files(&shelf);
+    assert!(held.keys().any(|path| path.ends_with("manifest.json")), "{:?}", held.keys());
+
+    // What a lost mount leaves: the same directory, and nothing in it.
+    let kept = place.root.join("kept");
+    fs::rename(shelf.join("v1"), &kept).unwrap();
+    let op = place.yard.run(NOTES.service, Work::Backup).await;
+    assert_eq!(op.journal.state, State::Failed, "{}", told(&op));
+    assert!(told(&op).contains("the store `shelf` does not hold the backup"), "{}", told(&op));
+    assert_eq!(files(&shelf), BTreeMap::new());
+    fs::rename(&kept, shelf.join("v1")).unwrap();
+
+    let label = ["service", "update", "--detach", "--label-add", "skep.backup.store=small"];
+    let service = place.yard.stack.service(NOTES.service);
+    place.yard.sandbox.docker(&[&label[..], &[service.as_str()]].concat()).await;
+    let op = place.yard.run(NOTES.service, Work::Backup).await;
+    assert_eq!(op.journal.state, State::Failed, "{}", told(&op));
+    assert!(told(&op).contains("No space left on device"), "{}", told(&op));
+    let [only] = place.yard.backups(NOTES.service).await.try_into().unwrap();
+    assert_eq!((only.entry.store.as_str(), files(&shelf)), ("shelf", held));
+
+    place.yard.try_sh(NOTES.service, NOTES.spoil).await.unwrap();
+    assert_ne!(place.content(NOTES).await, good);
+    // The safety copy of a restore goes where the label says.
+    let label = ["service", "update", "--detach", "--label-add", "skep.backup.store=shelf"];
+    place.yard.sandbox.docker(&[&label[..], &[service.as_str()]].concat()).await;
+    let op = place.yard.run(NOTES.service, RESTORE).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+    assert_eq!(place.content(NOTES).await, good, "{}", told(&op));
 }
 
 /// With the server away, no backup is made, those there are stay, and a restore takes the copy.

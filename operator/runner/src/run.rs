@@ -149,7 +149,8 @@ fn task<F: Family>(path: &str) -> ExitCode {
         Ok(ready) => ready,
         Err(error) => return fault(&Output::default(), &error),
     };
-    match ticket.task.run(&job) {
+    let known = ticket.anchors.as_ref().map_or(Ok(()), |anchors| store::is_the_one(&job.store, anchors));
+    match known.and_then(|()| ticket.task.run(&job)) {
         Ok(report) => {
             job.out.report(&report);
             ExitCode::SUCCESS

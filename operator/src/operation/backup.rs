@@ -16,6 +16,7 @@ use super::data::{Dumped, Sealing};
 use super::frozen::{self, Frozen, Target};
 use super::journal::Compensation;
 use super::saga::{Cx, Fault, Progress, Saga};
+use super::settings::Store;
 use super::stores::{self, Inner};
 use super::work::{self, Access, Order, Outcome};
 use super::{claim, copies, freeze, prune, wal};
@@ -371,10 +372,10 @@ pub fn entry(cx: &Cx<'_>, target: &Target, place: &Place, sealed: &Sealed, purpo
     }
 }
 
-/// The node that has the files of the target's backups, where its store is one of each node's own.
+/// The node that has the files of the target's backups, where its store is, or may be, one of each node's own.
 pub fn node_of_files(cx: &Cx<'_>, target: &Target) -> Option<String> {
     let store = cx.env.settings.stores.get(&target.store)?;
-    target.node.clone().filter(|_| store.is_of_each_node())
+    target.node.clone().filter(|_| store.is_of_each_node() || matches!(store, Store::Bind(_)))
 }
 
 /// Takes a backup out of the catalogue, before its files go.

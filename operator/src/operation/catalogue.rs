@@ -97,8 +97,8 @@ pub struct Entry {
     pub taken: Timestamp,
     /// Why it was made.
     pub purpose: Purpose,
-    /// Id of the node that has its files, where the store is one of each node's own; entries from before this was noted
-    /// name none.
+    /// Id of the node that has its files, where the store is one of each node's own, or that wrote them, where it is a
+    /// directory of the host; entries from before this was noted name none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
     /// How it came into the catalogue.

@@ -5,8 +5,9 @@
 //! holder per service), `freeze` and `frozen` (decisions made beforehand), `data` (the tasks that the engine of a service
 //! wants), `work` (jobs), `clients` (stop and start), `rollout` (whether tasks are those of their spec), `catalogue`, `points`, `reading` (of stored backups), `stores` and `copies`
 //! (what no database's tool can write), `whereabouts`
-//! (whose node has their files), `prometheus` (what it answers), `retention` (which backups stay) and `prune` (removing the others).
+//! (whose node has their files), `anchors` (by what a store is known again), `prometheus` (what it answers), `retention` (which backups stay) and `prune` (removing the others).
 
+pub mod anchors;
 pub mod backup;
 pub mod before;
 pub mod canary;

@@ -19,6 +19,7 @@ use skep_runner::{DATA_PATH, Fault as JobFault, Report, STORE_PATH, Task, Ticket
 pub use abandon::{abandon, end_all_but};
 pub use own::{IDENTITY_PATH, NO_IDENTITY, OwnOrder, credentials_path};
 
+use super::anchors;
 use super::frozen::Target;
 use super::record::{JobRecord, JobRecordState};
 use super::saga::{Cx, Fault, Wait};
@@ -134,6 +135,19 @@ impl Job<'_> {
         }
     }
 
+    /// The store to which it writes part of a backup, and the service that it works for. What only removes may do that in
+    /// any place.
+    fn written(&self) -> Option<(&Target, &str)> {
+        match self {
+            Job::OfService(order) => {
+                let removes = matches!(order.task, Task::Discard(_) | Task::WalPrune(_));
+                let writes = order.store == Some(Access::Write) && !removes;
+                writes.then_some((order.target, order.target.store.as_str()))
+            }
+            Job::Own(order) => order.written().map(|store| (order.target, store)),
+        }
+    }
+
     /// What of its service's secrets reaches it as a temporary secret.
     fn secret(&self) -> Option<Vec<u8>> {
         match self {
@@ -216,6 +230,10 @@ async fn open(
         session: format!("{of_key}{attempt}"),
         // What takes a step back ends the sessions of everything that the step began.
         fence: if is_undo(key) { of_step } else { of_key },
+        anchors: match order.written() {
+            Some((target, store)) => anchors::find(cx, target, store).await?,
+            None => None,
+        },
         task: order.task(),
     };
     let labels = cx.labels(Kind::Ticket);

@@ -7,7 +7,7 @@ use skep_runner::error::{Error, Result};
 use skep_runner::line::FaultKind;
 use skep_runner::output::Output;
 use skep_runner::store::discard;
-use skep_runner::task::StoreTask;
+use skep_runner::task::{Ship, StoreTask};
 use skep_runner::{Report, Ticket};
 
 use crate::fetch::open_to_all;
@@ -26,7 +26,12 @@ enum Own {
 /// 2 final.
 pub fn run(path: &str) -> ExitCode {
     let out = Output::default();
-    match ticket(path).and_then(|task| act(&task, &Site::default(), &out)) {
+    let site = Site::default();
+    let done = ticket(path).and_then(|ticket| {
+        known(&ticket, &site)?;
+        act(&ticket.task, &site, &out)
+    });
+    match done {
         Ok(report) => {
             out.report(&report);
             ExitCode::SUCCESS
@@ -42,14 +47,25 @@ pub fn run(path: &str) -> ExitCode {
     }
 }
 
-fn ticket(path: &str) -> Result<Own> {
+fn ticket(path: &str) -> Result<Ticket<Own>> {
     let text = std::fs::read(path).map_err(Error::io(format!("cannot read the ticket {path}")))?;
     let ticket: Ticket<Own> = serde_json::from_slice(&text)
         .map_err(|e| Error::refused(format!("cannot understand the ticket {path}: {e}")))?;
     if ticket.schema > skep_runner::SCHEMA {
         return Err(Error::refused(format!("the ticket has format {}, newer than this Skep", ticket.schema)));
     }
-    Ok(ticket.task)
+    Ok(ticket)
+}
+
+/// Refuses to write to a store that is not the one that the ticket means.
+fn known(ticket: &Ticket<Own>, site: &Site) -> Result<()> {
+    let Some(anchors) = &ticket.anchors else { return Ok(()) };
+    match &ticket.task {
+        Own::Store(StoreTask::Ship(Ship { to, .. }) | StoreTask::Copy { to, .. }) => {
+            Shelf::open(to, site)?.is_the_one(anchors)
+        }
+        Own::Probe | Own::Store(_) => Ok(()),
+    }
 }
 
 fn act(task: &Own, site: &Site, out: &Output) -> Result<Report> {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use skep_runner::error::{Error, Result};
 use skep_runner::manifest::MANIFEST;
-use skep_runner::store::{Folder, discard};
-use skep_runner::task::{Place, S3Place};
+use skep_runner::store::{Folder, MARK, discard, is_the_one};
+use skep_runner::task::{Anchors, Place, S3Place};
 
 use crate::s3::{Bucket, Manner, Upload};
 
@@ -78,6 +78,20 @@ impl Shelf {
         match place {
             Place::Mount { path } => Ok(Shelf::Mount(Path::new(path).to_owned())),
             Place::S3(place) => Ok(Shelf::S3(Box::new(site.bucket(place)?))),
+        }
+    }
+
+    /// Refuses a store that holds none of the backups by which it is known.
+    ///
+    /// # Errors
+    /// When it is another one, or cannot be read.
+    pub fn is_the_one(&mut self, anchors: &Anchors) -> Result<()> {
+        match self {
+            Shelf::Mount(root) => is_the_one(root, anchors),
+            Shelf::S3(bucket) => anchors.hold(|dir| {
+                let key = dir.map_or_else(|| MARK.to_owned(), |dir| format!("{dir}/{MANIFEST}"));
+                Ok(bucket.get(&key)?.is_some())
+            }),
         }
     }
 

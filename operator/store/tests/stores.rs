@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -14,12 +15,14 @@ use serde_json::json;
 use skep_runner::error::Error;
 use skep_runner::line::FaultKind;
 use skep_runner::output::Output;
-use skep_runner::store::{head, sha256_of};
-use skep_runner::task::{Fetch, Place, S3Place, Scanned, Ship, Shipped, StoreScan, StoreTask, Verdict};
+use skep_runner::store::{MARK, head, sha256_of};
+use skep_runner::task::{
+    Anchors, Fetch, Place, S3Place, Scanned, Ship, Shipped, StoreScan, StoreTask, Verdict,
+};
 use skep_runner::{Artefact, Manifest, Report};
 use skep_s3::{Asked, Faults, Keys, Kind, Server, serve};
-use skep_store::Site;
 use skep_store::job::perform;
+use skep_store::{Shelf, Site};
 
 const BUCKET: &str = "backups";
 const MIB: usize = 1 << 20;
@@ -507,8 +510,8 @@ fn a_check_compares_every_file_without_an_identity_and_blames_no_backup_for_a_st
 }
 
 #[test]
-fn a_full_store_and_a_lost_one_are_told_and_leave_no_backup() {
-    let scene = Scene::new("full");
+fn a_store_that_is_not_there_or_cannot_be_written_to_is_told() {
+    let scene = Scene::new("lost");
     let staged = scene.stage("b", &artefacts());
     let lost = Place::Mount { path: scene.path("nowhere").display().to_string() };
     let error = scene.ship(&staged, lost, &[]).unwrap_err();
@@ -519,6 +522,89 @@ fn a_full_store_and_a_lost_one_are_told_and_leave_no_backup() {
     assert_eq!(error.kind(), FaultKind::Final, "{}", error.chain());
     fs::remove_file(scene.path("store/v1")).unwrap();
     scene.ship(&staged, scene.mount("store"), &[]).unwrap();
+}
+
+/// In a process of its own, which may mount file systems.
+#[test]
+fn a_full_store_is_told_has_no_half_backup_and_keeps_the_earlier_one() {
+    let mut apart = Command::new("unshare");
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        apart.args(["--user", "--map-root-user"]);
+    }
+    apart.arg("--mount").arg(std::env::current_exe().unwrap());
+    let run =
+        apart.args(["--exact", "ships_into_a_full_store", "--ignored", "--nocapture"]).output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "mounts file systems: another test runs it where that stays apart"]
+fn ships_into_a_full_store() {
+    let scene = Scene::new("full");
+    for store in ["store", "copy"] {
+        let mount = ["-t", "tmpfs", "-o", "size=2m", "none"];
+        assert!(Command::new("mount").args(mount).arg(scene.path(store)).status().unwrap().success());
+    }
+    let small = scene.stage("a", &[("shop.dump", noise(MIB / 4))]);
+    let big = scene.stage("b", &[("shop.dump", noise(3 * MIB))]);
+    let shipped = scene.ship(&small, scene.mount("store"), &[]).unwrap();
+    let elsewhere = scene.ship(&scene.stage("b", &[("shop.dump", noise(3 * MIB))]), scene.s3(), &[]).unwrap();
+    let is_full = |error: Error, store: &str| {
+        assert_eq!(error.kind(), FaultKind::Circumstance, "{}", error.chain());
+        assert!(error.chain().contains("No space left on device"), "{}", error.chain());
+        let left: Vec<_> =
+            fs::read_dir(scene.path(store).join(&big.dir)).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(left.iter().all(|name| name.to_string_lossy().ends_with(".part")), "{left:?}");
+    };
+    let staged = scene.stage("b", &[("shop.dump", noise(3 * MIB))]);
+    is_full(scene.ship(&staged, scene.mount("store"), &[]).unwrap_err(), "store");
+    let copy = StoreTask::Copy {
+        from: scene.s3(),
+        to: scene.mount("copy"),
+        dir: big.dir.clone(),
+        manifest_sha256: elsewhere.manifest_sha256,
+    };
+    is_full(perform(&copy, &scene.site, &scene.out).unwrap_err(), "copy");
+    let check = StoreTask::Check {
+        id: "a".to_owned(),
+        dir: small.dir.clone(),
+        manifest_sha256: shipped.manifest_sha256,
+        from: scene.mount("store"),
+    };
+    let whole = perform(&check, &scene.site, &scene.out).unwrap();
+    assert!(matches!(whole, Report::StoreVerify(Verdict::Whole { .. })), "{whole:?}");
+    // Taken back, there is room again.
+    let remove = StoreTask::Remove { from: scene.mount("store"), dir: big.dir.clone() };
+    perform(&remove, &scene.site, &scene.out).unwrap();
+    scene.ship(&scene.stage("c", &[("shop.dump", noise(MIB))]), scene.mount("store"), &[]).unwrap();
+}
+
+#[test]
+fn s16_a_store_is_known_by_what_it_holds() {
+    let scene = Scene::new("known");
+    let staged = scene.stage("a", &artefacts());
+    for place in [scene.s3(), scene.mount("store")] {
+        let anchors = |dirs: &[&str]| Anchors {
+            store: "nas".to_owned(),
+            dirs: dirs.iter().map(|dir| (*dir).to_owned()).collect(),
+        };
+        let mut shelf = Shelf::open(&place, &scene.site).unwrap();
+        shelf.is_the_one(&anchors(&[])).unwrap();
+        let error = shelf.is_the_one(&anchors(&[&staged.dir])).unwrap_err();
+        assert_eq!(error.kind(), FaultKind::Transient, "{}", error.chain());
+        let again = scene.stage("a", &artefacts());
+        scene.ship(&again, place.clone(), &[]).unwrap();
+        shelf.is_the_one(&anchors(&["v1/shop/shop_db/gone", &staged.dir])).unwrap();
+        shelf.is_the_one(&anchors(&["v1/shop/shop_db/gone"])).unwrap_err();
+    }
+    // A person says that it is the one.
+    fs::write(scene.path("store").join(MARK), "").unwrap();
+    fs::write(scene.path("s3").join(BUCKET).join("swarm").join(MARK), "").unwrap();
+    for place in [scene.s3(), scene.mount("store")] {
+        let gone = Anchors { store: "nas".to_owned(), dirs: vec!["v1/gone".to_owned()] };
+        Shelf::open(&place, &scene.site).unwrap().is_the_one(&gone).unwrap();
+    }
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn running(sim: &Sim, service: &str) -> usize {
 
 fn ticket(step: &str) -> Ticket {
     let fence = format!("skep-op-{step}-");
-    Ticket { schema: 1, session: format!("{fence}1"), fence, task: skep_runner::Task::Probe }
+    Ticket { schema: 1, session: format!("{fence}1"), fence, anchors: None, task: skep_runner::Task::Probe }
 }
 
 async fn job(raw: &Raw, name: &str, step: &str) -> String {

@@ -19,6 +19,7 @@ mod files;
 mod flags;
 mod full;
 mod jobs;
+mod lost;
 mod moments;
 mod places;
 mod points;

@@ -4,6 +4,7 @@
 //! Invariants: a directory with a manifest is sealed and never written again; a file is visible under its
 //! final name only after it was synced.
 
+mod anchor;
 mod archive;
 mod gzip;
 pub(crate) mod layout;
@@ -18,6 +19,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+pub use self::anchor::{MARK, is_the_one};
 pub(crate) use self::scan::scan;
 pub use self::scan::{LONGEST, MOST_OTHERS, ROOT, head, page};
 pub use self::seal::discard;
@@ -99,6 +101,12 @@ impl Folder {
     /// Its path in the store.
     pub(crate) fn label(&self) -> &str {
         &self.label
+    }
+
+    /// The topmost directory itself.
+    pub fn root(root: &Path) -> Result<Folder> {
+        let opened = Folder::walk(root, &[], |_, _| Ok(()))?;
+        opened.ok_or_else(|| Error::Unready(format!("the store at {} vanished", root.display())))
     }
 
     /// Opens `dir` under `root`, none where it does not exist.

@@ -44,8 +44,21 @@ pub struct Ticket<T = Task> {
     pub session: String,
     /// `skep-<operation>-<step>-`: the common prefix of all attempts of this step.
     pub fence: String,
+    /// By what the store to which the work writes is known again; none where nothing is registered there, and where nothing
+    /// is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchors: Option<Anchors>,
     /// The work. A binary reads the tasks that it can do, and no others: the code that reads them all is large.
     pub task: T,
+}
+
+/// Registered backups of a store: one that holds none of them is another one, however well it takes what is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anchors {
+    /// Name of the store, for people.
+    pub store: String,
+    /// Their directories, the newest first.
+    pub dirs: Vec<String>,
 }
 
 /// The work of one job.

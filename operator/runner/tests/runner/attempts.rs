@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use crate::support::{Cluster, Outcome, PASSWORD, Runner, run_with, until};
+use crate::support::{Cluster, Outcome, PASSWORD, Runner, next_attempt, run_with, until};
 use rustix::process::{Pid, Signal, kill_process};
 use skep_runner::line::FaultKind;
-use skep_runner::task::{Connect, Named, PgDrop, PgDump, PgRestore, PgSwap, Report, Stored, Task, Ticket};
+use skep_runner::store::MARK;
+use skep_runner::task::{
+    Anchors, Connect, Named, PgDrop, PgDump, PgRestore, PgSwap, Report, Stored, Task, Ticket,
+};
 
 /// A database that takes a moment to restore.
 fn slow_backup(cluster: &Cluster) -> Stored {
@@ -87,6 +90,7 @@ fn one_job_at_a_time_changes_databases() {
         schema: 1,
         session: "skep-op2-step-1".into(),
         fence: "skep-op2-step-".into(),
+        anchors: None,
         task: Task::PgDrop(PgDrop { connect: cluster.connect(), databases: vec![] }),
     };
     assert!(Runner::with_ticket(&cluster, ticket).run().put_off().contains("another job of Skep"));
@@ -289,6 +293,7 @@ fn a_ticket_that_is_not_understood_is_final() {
         schema,
         session: session.into(),
         fence: "skep-op-step-".into(),
+        anchors: None,
         task: Task::Probe,
     };
     assert!(Runner::with_ticket(&cluster, ticket(2, "skep-op-step-1")).run().refused().contains("format 2"));
@@ -301,4 +306,48 @@ fn a_ticket_that_is_not_understood_is_final() {
     assert_eq!(output.status.code(), Some(2));
     let line: skep_runner::Line = serde_json::from_slice(&output.stdout).unwrap();
     assert!(matches!(line, skep_runner::Line::Fault(fault) if fault.kind == FaultKind::Final));
+}
+
+#[test]
+fn a_store_that_fills_up_is_told_has_no_half_backup_and_keeps_the_earlier_one() {
+    let cluster = Cluster::start();
+    cluster.sql("postgres", "CREATE DATABASE app");
+    cluster.back_up("app", "one");
+    // Nothing that could be compressed.
+    cluster.sql(
+        "app",
+        "CREATE TABLE t AS SELECT sha256(g::text::bytea) AS a, sha256((-g)::text::bytea) AS b FROM generate_series(1, 100000) g",
+    );
+    let task = PgDump { connect: cluster.connect(), database: "app".into(), dir: "two".into() };
+    let runner = Runner::new(&cluster, Task::PgDump(task));
+    let said = Outcome::of(runner.in_small_store(&cluster.store()).spawn().unwrap()).refused();
+    assert!(said.contains("No space left on device"), "{said}");
+}
+
+#[test]
+fn s16_what_writes_to_a_store_looks_first_whether_it_is_the_one_that_it_was() {
+    let cluster = Cluster::start();
+    cluster.sql("postgres", "CREATE DATABASE app");
+    cluster.back_up("app", "v1/shop/db/one");
+    let dump = |known: &[&str]| {
+        let task =
+            PgDump { connect: cluster.connect(), database: "app".into(), dir: "v1/shop/db/two".into() };
+        let dirs = known.iter().map(|dir| (*dir).to_owned()).collect();
+        let anchors = Some(Anchors { store: "nas".into(), dirs });
+        Runner::with_ticket(&cluster, Ticket { anchors, ..next_attempt(Task::PgDump(task)) })
+    };
+    dump(&["v1/shop/db/gone", "v1/shop/db/one"]).run().done();
+    fs::remove_dir_all(cluster.store().join("v1")).unwrap();
+    let said = dump(&["v1/shop/db/one"]).run().put_off();
+    assert!(
+        said.contains("the store `nas` does not hold the backup v1/shop/db/one: its mount is lost"),
+        "{said}"
+    );
+    // A directory without a manifest is no backup.
+    fs::create_dir_all(cluster.store().join("v1/shop/db/one")).unwrap();
+    let said = dump(&["v1/shop/db/one", "v1/shop/db/zero"]).run().put_off();
+    assert!(said.contains("nor any other"), "{said}");
+    assert!(!cluster.store().join("v1/shop/db/two").exists());
+    fs::write(cluster.store().join(MARK), "").unwrap();
+    dump(&["v1/shop/db/one"]).run().done();
 }

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::support::{Bench, Outcome, Runner, Tree, read_tree, rich_tree};
+use crate::support::{Bench, Outcome, Tree, read_tree, rich_tree};
 use rustix::process::{Pid, Signal, kill_process};
 use skep_runner::task::{
     DataEngine, DirInspect, DirInspection, DirRemove, Direction, Report, SideState, Stored, Task,
@@ -238,7 +238,7 @@ fn a_full_disk_is_told_and_leaves_the_live_data_alone() {
         let after = format!(
             "; code=$?; [ \"$(cat {data}/live)\" = live ] && [ ! -e {data}/.skep-r1 ] || exit 9; exit $code"
         );
-        let outcome = Outcome::of(in_small_space(&runner, &first, &after).spawn().unwrap());
+        let outcome = Outcome::of(runner.in_small_space(&first, &after).spawn().unwrap());
         let said = outcome.refused();
         assert!(said.contains(wanted), "{said}");
     }
@@ -258,23 +258,19 @@ fn a_disk_that_fills_up_during_the_load_ends_it() {
     let after = format!(
         "; code=$?; [ \"$(cat {data}/live)\" = live ] && [ ! -e {data}/.skep-r1 ] || exit 9; exit $code"
     );
-    let said = Outcome::of(in_small_space(&runner, &first, &after).spawn().unwrap()).refused();
+    let said = Outcome::of(runner.in_small_space(&first, &after).spawn().unwrap()).refused();
     assert!(said.contains("No space left on device"), "{said}");
 }
 
-/// The runner where a file system may be mounted; `after` runs in the same space.
-fn in_small_space(runner: &Runner, first: &str, after: &str) -> Command {
-    let mut command = Command::new("unshare");
-    if !rustix::process::geteuid().is_root() {
-        command.args(["--user", "--map-root-user"]);
-    }
-    command.args(["--mount", "sh", "-c", &format!("{first} && \"$0\" \"$@\" {after}")]);
-    command.arg(runner.command.get_program()).args(runner.command.get_args());
-    for (name, value) in runner.command.get_envs() {
-        command.env(name, value.unwrap());
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
+#[test]
+fn a_store_that_fills_up_is_told_has_no_half_backup_and_keeps_the_earlier_one() {
+    let bench = Bench::new(DataEngine::Volume);
+    fs::write(bench.data().join("small"), "kept").unwrap();
+    bench.back_up(None, "one");
+    fs::write(bench.data().join("big"), vec![1; 4 << 20]).unwrap();
+    let runner = bench.runner(bench.dump_task(None, "two"));
+    let said = Outcome::of(runner.in_small_store(&bench.dir.join("store")).spawn().unwrap()).refused();
+    assert!(said.contains("No space left on device"), "{said}");
 }
 
 #[test]

@@ -116,7 +116,8 @@ impl Bench {
         fs::read_to_string(self.dir.join("server.log")).unwrap_or_default()
     }
 
-    fn dump_task(&self, connect: Option<Connect>, dir: &str) -> Task {
+    /// The task that dumps.
+    pub fn dump_task(&self, connect: Option<Connect>, dir: &str) -> Task {
         let volumes = match self.engine {
             DataEngine::Volume => vec![VolumeRoot { name: "data".into(), root: self.root() }],
             DataEngine::Redis | DataEngine::Mysql => vec![],

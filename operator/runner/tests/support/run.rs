@@ -99,6 +99,35 @@ impl Runner {
         command
     }
 
+    /// The same where a file system may be mounted; `first` prepares that, and `after` is run in the same space.
+    pub fn in_small_space(&self, first: &str, after: &str) -> Command {
+        let mut command = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.args(["--mount", "sh", "-c", &format!("{first} && \"$0\" \"$@\" {after}")]);
+        command.arg(self.command.get_program()).args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            command.env(name, value.unwrap());
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// The same with a store of 2 MiB, which has the backup `one` that it has now. Exits with 9 where that has changed, where
+    /// there is another manifest, or where a file of `two` has the name that it would have when whole.
+    pub fn in_small_store(&self, store: &Path) -> Command {
+        let store = store.display();
+        let first = format!(
+            "cp -a {store} {store}.kept && mount -t tmpfs -o size=2m none {store} && cp -a {store}.kept/. {store}"
+        );
+        let after = format!(
+            "; code=$?; diff -r {store}.kept/one {store}/one >&2 || exit 9; [ $(find {store} -name manifest.json | wc -l) = 1 ] \
+             && [ -d {store}/two ] && [ -z \"$(find {store}/two -type f ! -name '*.part')\" ] || exit 9; exit $code"
+        );
+        self.in_small_space(&first, &after)
+    }
+
     /// Starts it.
     pub fn spawn(mut self) -> Child {
         self.command.spawn().unwrap()
@@ -167,6 +196,7 @@ pub fn next_attempt(task: Task) -> Ticket {
         schema: skep_runner::SCHEMA,
         session: format!("skep-op-step-{attempt}"),
         fence: "skep-op-step-".into(),
+        anchors: None,
         task,
     }
 }

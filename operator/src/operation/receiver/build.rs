@@ -94,6 +94,7 @@ impl Wanted {
             schema: skep_runner::SCHEMA,
             session: object.clone(),
             fence: format!("{name}-"),
+            anchors: None,
             task: self.task.clone(),
         };
         let ticket = job::ensure_ticket(engine, &object, &ticket, &labels).await?;
@@ -154,6 +155,7 @@ pub(super) async fn dropper(engine: &Engine, receiver: &Service) -> Result<Optio
         schema: skep_runner::SCHEMA,
         session: object.clone(),
         fence: format!("{name}-"),
+        anchors: None,
         task: Task::PgDropSlot(PgDropSlot { connect, slot }),
     };
     let ticket = job::ensure_ticket(engine, &object, &ticket, &labels).await?;

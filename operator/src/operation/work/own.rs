@@ -41,6 +41,21 @@ impl OwnOrder<'_> {
         Task::Store(self.task.clone())
     }
 
+    /// The store to which it writes part of a backup.
+    pub(super) fn written(&self) -> Option<&str> {
+        let at = match self.task {
+            StoreTask::Ship(_) => skep_runner::STORE_PATH,
+            StoreTask::Copy { .. } => skep_runner::COPY_PATH,
+            StoreTask::Stage { .. }
+            | StoreTask::Fetch(_)
+            | StoreTask::Check { .. }
+            | StoreTask::Scan { .. }
+            | StoreTask::Remove { .. }
+            | StoreTask::Clear { .. } => return None,
+        };
+        self.stores.iter().find(|(_, path)| *path == at).map(|(store, _)| *store)
+    }
+
     /// Whether it writes files, which nothing fences but its own end (S8).
     pub(super) fn writes(&self) -> bool {
         !matches!(self.task, StoreTask::Check { .. } | StoreTask::Scan { .. })

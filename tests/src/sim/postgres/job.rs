@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use skep_runner::line::FaultKind;
+use skep_runner::store::MARK;
 use skep_runner::task::Connect;
 use skep_runner::{Fault, Line, Progress, Report, Task, Ticket};
 
 use super::server::{Server, Session};
+use super::store::Store;
 use super::{Content, Data, World};
 use crate::sim::workload::{Container, Process, Step, Then, View};
 
@@ -95,6 +97,7 @@ impl PgJob {
         let data = self.data.clone();
         let world = &mut *data.lock();
         if let Task::Store(task) = self.ticket.task.clone() {
+            self.knows_place(world, &task)?;
             return self.move_backup(world, &task);
         }
         let store = self.source(skep_runner::STORE_PATH).and_then(|source| world.other(&source, self.node()));
@@ -114,6 +117,7 @@ impl PgJob {
         if self.ticket.schema > skep_runner::SCHEMA {
             return Err(Failure::refused(format!("the ticket has format {}", self.ticket.schema)));
         }
+        self.knows(&world.store)?;
         let done = |()| Next::Done(Box::new(Report::Done));
         match self.ticket.task.clone() {
             Task::Probe => Ok(Next::Done(Box::new(Report::Probe { version: "simulated".to_owned() }))),
@@ -280,6 +284,16 @@ impl PgJob {
     /// The node that it runs on.
     pub(super) fn node(&self) -> &str {
         &self.container.node
+    }
+
+    /// Whether the store is the one that its ticket means: the job looks before it begins.
+    pub(super) fn knows(&self, store: &Store) -> Result<(), Failure> {
+        let Some(anchors) = self.ticket.anchors.as_ref().filter(|_| self.phase == 0) else { return Ok(()) };
+        let held = anchors.hold(|dir| match dir {
+            Some(dir) => Ok(store.is_sealed(dir)),
+            None => Ok(store.file("", MARK).is_some()),
+        });
+        held.map_err(|error| Failure::unready(error.to_string()))
     }
 
     pub(super) fn needs_store(&self, to_write: bool) -> Result<(), Failure> {

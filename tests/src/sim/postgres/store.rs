@@ -71,7 +71,8 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn write(&mut self, dir: &str, file: &str, bytes: Vec<u8>) {
+    /// Puts a file there.
+    pub fn write(&mut self, dir: &str, file: &str, bytes: Vec<u8>) {
         self.dirs.entry(dir.to_owned()).or_default().insert(file.to_owned(), bytes);
     }
 

@@ -49,6 +49,17 @@ impl PgJob {
         }
     }
 
+    /// As [`PgJob::knows`], of the store to which it brings a backup.
+    pub(super) fn knows_place(&self, world: &mut World, task: &StoreTask) -> Result<(), Failure> {
+        match task {
+            StoreTask::Ship(Ship { to, .. }) | StoreTask::Copy { to, .. } => {
+                let store = self.shelf(world, to)?;
+                self.knows(store)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The store that a place leads to. Credentials must be at hand, and a mount be mounted.
     fn shelf<'w>(&self, world: &'w mut World, place: &Place) -> Result<&'w mut Store, Failure> {
         let name = match place {

@@ -36,7 +36,8 @@ impl Rig {
         self.jobs += 1;
         let name = format!("skep-job-{step}-{}", self.jobs);
         let fence = format!("skep-op-{step}-");
-        let ticket = Ticket { schema: SCHEMA, session: format!("{fence}{}", self.jobs), fence, task };
+        let ticket =
+            Ticket { schema: SCHEMA, session: format!("{fence}{}", self.jobs), fence, anchors: None, task };
         let data = base64::engine::general_purpose::STANDARD.encode(serde_json::to_vec(&ticket).unwrap());
         let body = json!({ "Name": name, "Data": data });
         let config = self.post("/configs/create", &body).await;
