@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::task::Expect;
 
 /// Longest value that is told, in characters.
-const TOLD: usize = 200;
+pub(crate) const TOLD: usize = 200;
 
 /// Whether a value (none for NULL) is as expected, and what to tell. `matches` evaluates regular expressions.
 pub(crate) fn judge(
@@ -21,7 +21,17 @@ pub(crate) fn judge(
         (_, None) => return Ok((false, "answered NULL".to_owned())),
         (_, Some(value)) => value,
     };
-    let (passed, wanted) = match expect {
+    let (passed, wanted) = compare(expect, value, &mut matches)?;
+    Ok((passed, format!("found {}, wanted {wanted}", shortened(value))))
+}
+
+/// Whether a value is as expected, and what was wanted.
+pub(crate) fn compare(
+    expect: &Expect,
+    value: &str,
+    matches: &mut impl FnMut(&str, &str) -> Result<bool>,
+) -> Result<(bool, String)> {
+    Ok(match expect {
         Expect::Any => (true, String::new()),
         Expect::Eq(wanted) => (is_equal(value, wanted), format!("= {wanted}")),
         Expect::Ne(wanted) => (!is_equal(value, wanted), format!("≠ {wanted}")),
@@ -34,8 +44,7 @@ pub(crate) fn judge(
             (is_ordered(value, *wanted, &[Ordering::Greater, Ordering::Equal]), format!("≥ {wanted}"))
         }
         Expect::Matches(regex) => (matches(value, regex)?, format!("a match of {regex}")),
-    };
-    Ok((passed, format!("found {}, wanted {wanted}", shortened(value))))
+    })
 }
 
 /// As numbers where both are numbers; a boolean by either of its spellings; else as text.
@@ -52,7 +61,8 @@ fn is_ordered(value: &str, wanted: f64, allowed: &[Ordering]) -> bool {
     ordering.is_some_and(|ordering| allowed.contains(&ordering))
 }
 
-fn shortened(value: &str) -> String {
+/// So much of it as is told.
+pub(crate) fn shortened(value: &str) -> String {
     let mut chars = value.chars();
     let told: String = chars.by_ref().take(TOLD).collect();
     if chars.next().is_some() { told + "…" } else { told }

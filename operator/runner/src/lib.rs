@@ -9,6 +9,7 @@
 //! Invariants: a ticket carries no secret, only the paths of files that hold them; every task may run
 //! twice, also half of it; the exit code decides, a `Report` only describes what was done.
 
+mod asking;
 mod command;
 mod death;
 mod dir;

@@ -25,8 +25,9 @@ pub struct Output {
 impl Output {
     /// From now on `secret` never appears in a line.
     pub fn keep_back(&self, secret: &str) {
-        if !secret.is_empty() {
-            lock(&self.secrets).push(secret.to_owned());
+        let mut secrets = lock(&self.secrets);
+        if !secret.is_empty() && !secrets.iter().any(|known| known == secret) {
+            secrets.push(secret.to_owned());
         }
     }
 

@@ -16,7 +16,7 @@ use crate::job::Job;
 use crate::line::FaultKind;
 use crate::output::Output;
 use crate::task::{
-    CommandDrill, CommandDump, CommandExamine, CommandLoad, CommandSeal, DataChecks, DirDump, DirExamine,
+    CommandChecks, CommandDrill, CommandDump, CommandExamine, CommandLoad, CommandSeal, DataChecks, DirDump, DirExamine,
     DirInspect, DirLoad, DirMove, DirRemove, DirSeal, Discard, LayoutCopy, LayoutScan, NetChecks,
     PgCreateRoles, PgDrop, PgDropRoles, PgDropSlot, PgDump, PgFence, PgInPlace, PgInspect, PgReceive,
     PgRecover, PgRestore, PgSeal, PgSwap, PgTakeBase, RedisFlush, Report, SqlChecks, StoreScan, StoreVerify,
@@ -85,6 +85,7 @@ enum Services {
     CommandExamine(CommandExamine),
     CommandLoad(CommandLoad),
     CommandDrill(CommandDrill),
+    CommandChecks(CommandChecks),
     Discard(Discard),
 }
 
@@ -233,6 +234,7 @@ impl Family for Services {
             Services::CommandExamine(task) => command::examine(job, task),
             Services::CommandLoad(task) => command::load(job, task),
             Services::CommandDrill(task) => command::drill(job, task),
+            Services::CommandChecks(task) => command::checks(job, task),
             Services::Discard(task) => discard(job, task),
         }
     }

@@ -81,6 +81,13 @@ pub(crate) fn terminate(child: &Child) {
     send(child.id(), Signal::TERM);
 }
 
+/// Kills a process family by its leader, which may be gone.
+pub(crate) fn kill_family(leader: &Child) {
+    if let Some(pid) = Pid::from_raw(leader.id() as i32) {
+        let _gone = rustix::process::kill_process_group(pid, Signal::KILL);
+    }
+}
+
 /// A short rest of something that is looked at again and again.
 pub(crate) fn pause() -> Result<()> {
     thread::sleep(Duration::from_millis(5));

@@ -70,6 +70,11 @@ impl Tool {
         }
     }
 
+    /// Ends everything of the family that it leads, where it was started as the leader of one.
+    pub(crate) fn end_family(&self) {
+        stop::kill_family(&self.child);
+    }
+
     /// Waits for the end; anything but exit code 0 is an error with what the tool said.
     pub(crate) fn finish(mut self) -> Result<()> {
         let (status, said) = self.end()?;

@@ -318,6 +318,7 @@ pub fn live_files(task: &Task) -> Option<(Vec<&str>, Use)> {
         | Task::CommandExamine(_)
         | Task::CommandLoad(_)
         | Task::CommandDrill(_)
+        | Task::CommandChecks(_)
         | Task::Discard(_) => None,
     }
 }

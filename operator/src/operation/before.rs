@@ -16,7 +16,7 @@ use super::restart::is_forced;
 use super::restore::prepare::{Checked, check_all};
 use super::restore::trial;
 use super::saga::{Cx, Fault, Progress, Wait};
-use super::{canary, claim, work};
+use super::{canary, checks, claim, work};
 use crate::policy::{Check, Section, duration};
 use crate::swarm::object::Service;
 
@@ -115,8 +115,8 @@ async fn round(
     asked: &[Asked<'_>],
     round: u32,
 ) -> Result<Option<Progress>, Fault> {
-    for (nth, Asked { service, checks }) in asked.iter().enumerate() {
-        let net = canary::put_to(service.name(), checks);
+    for (nth, Asked { service, checks: wanted }) in asked.iter().enumerate() {
+        let net = canary::put_to(service.name(), wanted);
         if !net.is_empty() {
             let client = freeze::client_of(cx, seen, service).await?;
             let once = NetChecks { checks: net, deadline_s: 0 };
@@ -126,18 +126,27 @@ async fn round(
                 return Ok(asking);
             }
         }
-        let sql = freeze::sql_checks(checks);
+        let sql = freeze::sql_checks(wanted);
         if !sql.is_empty() {
             let target = freeze::data_of(cx, seen, service).await?;
             let target = target.ok_or_else(|| Fault::failed(format!("{} keeps no data", service.name())))?;
             let key = format!("{}s{nth}", turn(round));
-            let why = match check_all(cx, &target, &target.database, sql, &key).await? {
-                Checked::Passed => continue,
+            let once = Duration::ZERO;
+            match check_all(cx, &target, &target.database, sql, once, &key).await? {
+                Checked::Passed => {}
                 Checked::Wait(progress) => return Ok(Some(progress)),
-                Checked::Failed(why) => why,
-                Checked::Unable(fault) => format!("its checks cannot be asked: {}", fault.message),
-            };
-            return Err(Fault::failed(format!("{}: {why}", service.name())));
+                Checked::Failed(why) => return Err(Fault::failed(format!("{}: {why}", service.name()))),
+                Checked::Unable(fault) => {
+                    let (name, why) = (service.name(), fault.message);
+                    return Err(Fault::failed(format!("{name}: its checks cannot be asked: {why}")));
+                }
+            }
+        }
+        let target = freeze::beside(cx, service, &[]).await?;
+        let (host, key) = (target.access.connect.host.clone(), format!("{}c{nth}", turn(round)));
+        let asking = checks::by_command(cx, &target, wanted, &host, Duration::ZERO, &key).await?;
+        if asking.is_some() {
+            return Ok(asking);
         }
     }
     Ok(None)

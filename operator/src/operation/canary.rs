@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use skep_runner::TICKET_PATH;
 use skep_runner::task::{NetCheck, Probe};
 
+use super::checks::for_canary;
 use super::frozen::Client;
 use super::record::OpId;
 use crate::policy::{Check, CheckProbe};
@@ -64,6 +65,11 @@ pub fn checks(client: &Client, base: &Value, canary: &str) -> Vec<NetCheck> {
     let asks_client = |host: &str| host.is_empty() || own.iter().any(|name| name == host);
     let checks = net_checks(&client.checks).into_iter().filter(|check| asks_client(&check.host));
     checks.map(|check| NetCheck { host: format!("tasks.{canary}"), ..check }).collect()
+}
+
+/// Whether a canary can be asked any of these checks.
+pub fn can_try(checks: &[Check]) -> bool {
+    !net_checks(checks).is_empty() || !for_canary(checks).is_empty()
 }
 
 /// The network checks among these; one that names no host has an empty one.

@@ -10,7 +10,7 @@ use super::restore::part;
 use super::saga::{Cx, Fault};
 use super::{client_spec, rollback, wal, whereabouts};
 use crate::engines::found::{self, Found};
-use crate::engines::{Data, Directory, Volume, redis};
+use crate::engines::{Data, Directory, Volume, by_environment, redis};
 use crate::policy::graph::Graph;
 use crate::policy::{Check, CheckProbe, Engine, Policies, Policy, Restore, Section};
 use crate::swarm::error::Error;
@@ -170,6 +170,9 @@ pub async fn restore(cx: &Cx<'_>) -> Result<Frozen, Fault> {
         frozen.holder = Some(holder(cx, &seen, &service, &directory).await?);
     }
     if let Data::Command(_) = &frozen.target.data {
+        frozen.runs_on = Some(client_of(cx, &seen, &service).await?);
+    }
+    if frozen.target.data == Data::Postgres && policy.checks.iter().any(is_command) {
         frozen.runs_on = Some(client_of(cx, &seen, &service).await?);
     }
     frozen.quiesce = quiesce.unwrap_or(restore.quiesce);
@@ -442,6 +445,43 @@ pub async fn reader(cx: &Cx<'_>, store: &str) -> Result<Target, Fault> {
     Ok(target)
 }
 
+/// A service with a server that can be asked about its data, as its labels say now; none where they name none.
+///
+/// # Errors
+/// When its spec is not what its labels need; what the engine says.
+pub async fn server_of(cx: &Cx<'_>, service: &Service, nodes: &[String]) -> Result<Option<Target>, Fault> {
+    let name = service.name();
+    let Some(asked) = crate::policy::parse(&service.labels()).policy.data else { return Ok(None) };
+    let found = found::find(&asked, name, service.stack(), &service.spec);
+    let Found { data, access, database } = found.map_err(|e| Fault::failed(format!("{name}: {e}")))?;
+    let has_server = match &data {
+        Data::Postgres => true,
+        Data::Directory(directory) => directory.engine.has_server(),
+        Data::Command(_) | Data::None => false,
+    };
+    let target = Target { data, access, database, ..alongside(cx, service, nodes).await? };
+    Ok(has_server.then_some(target))
+}
+
+/// A service for whose commands a job is made: they find what is secret of its environment, and the name of its tasks.
+///
+/// # Errors
+/// What the engine says.
+pub async fn beside(cx: &Cx<'_>, service: &Service, nodes: &[String]) -> Result<Target, Fault> {
+    let access = by_environment(service.name(), &service.spec);
+    Ok(Target { access, ..alongside(cx, service, nodes).await? })
+}
+
+/// A service whose jobs run beside its task where one runs, in its task's image; else where it ran last.
+async fn alongside(cx: &Cx<'_>, service: &Service, nodes: &[String]) -> Result<Target, Fault> {
+    let target = Target::without_data(service.name(), &service.id, &service.spec);
+    let tasks = cx.engine().tasks(&[&service.id]).await?;
+    Ok(match tasks.into_iter().find(runs) {
+        Some(task) => Target { image: task.image, node: task.node, ..target },
+        None => Target { has_image: nodes.to_vec(), ..target },
+    })
+}
+
 /// A Redis that is to be emptied.
 ///
 /// # Errors
@@ -469,6 +509,10 @@ fn runs(task: &Task) -> bool {
 /// Full names of what a label of `of` names; a name that nothing bears stays as it is.
 pub fn names_in(graph: &Graph, of: &Service, names: &[String]) -> Vec<String> {
     names.iter().map(|n| graph.resolve(of.name(), n).unwrap_or_else(|| n.clone())).collect()
+}
+
+fn is_command(check: &Check) -> bool {
+    matches!(check.probe, CheckProbe::Command { .. })
 }
 
 /// The checks among these that look into the data.

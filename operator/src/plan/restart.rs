@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::explain::{Draft, Plan};
 use super::words::list;
 use super::world::World;
+use crate::operation::checks::named;
 use crate::operation::point::users_of;
 use crate::operation::record::Work;
 use crate::operation::restart::{Decision, Order, Wanted, decide, untied};
@@ -92,6 +93,13 @@ fn facts(draft: &mut Draft<'_>, decision: &Decision) {
         Order::StopFirst => format!("{name}, each old task stopped before the new one starts"),
     });
     draft.fact("Replaces", replaced.collect());
+    let starting = decision.stop.iter().rev().chain(decision.roll.iter().map(|(name, _)| name));
+    let checks = starting.flat_map(|name| {
+        let checks = draft.policy_of(name).map(|policy| named(&policy.checks)).unwrap_or_default();
+        checks.into_iter().map(move |check| format!("{check} of {name}"))
+    });
+    let checks = checks.collect();
+    draft.fact("Checks", checks);
     draft.fact("Empties", decision.flush.clone());
     draft.fact("Leaves", decision.left.iter().map(|(name, why)| format!("{name}, which {why}")).collect());
 }

@@ -8,7 +8,9 @@ use super::words::{ago, list, size};
 use super::world::World;
 use crate::engines::found::Found;
 use crate::engines::{By, Data};
+use crate::operation::canary::can_try;
 use crate::operation::catalogue::{Backup, Entry, MOST_CANDIDATES, candidates, unusable};
+use crate::operation::checks::named;
 use crate::operation::freeze::{kept_by, names_in, unflushed};
 use crate::operation::frozen::{Client, Kept};
 use crate::operation::record::Work;
@@ -246,38 +248,35 @@ fn checks(draft: &mut Draft<'_>, policy: &Policy, clients: &[Stopping<'_>], foun
         .data_checks()
         .map(|c| format!("{} (SQL): in the restored data, before and after", c.name))
         .collect();
-    let over_network = |checks: &[Check], how: &str| -> Vec<String> {
-        let line = |c: &Check| {
-            let kind = match &c.probe {
-                CheckProbe::Http { .. } => "HTTP",
-                CheckProbe::Tcp { .. } => "TCP",
-                CheckProbe::Sql { .. } | CheckProbe::Command { .. } => return None,
-            };
-            Some(format!("{} ({kind}): {how}", c.name))
-        };
-        checks.iter().filter_map(line).collect()
+    let how = |checks: &[Check], how: &str| -> Vec<String> {
+        named(checks).into_iter().map(|name| format!("{name}: {how}")).collect()
     };
-    let of_the_service = match &found.data {
-        Data::Command(_) => Some("of the data service, once the data is loaded"),
-        Data::Directory(_) => Some("of the data service, once it is up on the new files"),
-        Data::Postgres | Data::None => None,
+    let is_command = |check: &Check| matches!(check.probe, CheckProbe::Command { .. });
+    let of_the_service = policy.checks.iter().filter(|check| match &found.data {
+        Data::Command(_) | Data::Directory(_) => !matches!(check.probe, CheckProbe::Sql { .. }),
+        Data::Postgres => is_command(check),
+        Data::None => false,
+    });
+    let when = match &found.data {
+        Data::Command(_) => "of the data service, once the data is loaded",
+        Data::Directory(_) => "of the data service, once it is up on the new files",
+        Data::Postgres | Data::None => "of the data service, once the data is live",
     };
-    lines.extend(of_the_service.into_iter().flat_map(|when| over_network(&policy.checks, when)));
+    lines.extend(how(&of_the_service.cloned().collect::<Vec<_>>(), when));
     for client in clients {
         let name = client.service.name();
         let Some(policy) = draft.policy_of(name) else { continue };
-        lines.extend(over_network(&policy.checks, &format!("through {name}, after its return")));
+        lines.extend(how(&policy.checks, &format!("through {name}, after its return")));
     }
     let count = lines.len();
     draft.fact("Checks", lines);
     count
 }
 
-/// The client that tries the new data first: one with a check over the network.
+/// The client that tries the new data first: one with a check that a hidden task of it can be asked.
 fn canary(draft: &Draft<'_>, clients: &[Stopping<'_>]) -> Option<String> {
     let asked = |name: &str| {
-        let checks = draft.policy_of(name).map(|p| p.checks.as_slice()).unwrap_or_default();
-        checks.iter().any(|c| matches!(c.probe, CheckProbe::Http { .. } | CheckProbe::Tcp { .. }))
+        draft.policy_of(name).is_some_and(|policy| can_try(&policy.checks))
     };
     clients.iter().map(|c| c.service.name()).find(|name| asked(name)).map(str::to_owned)
 }

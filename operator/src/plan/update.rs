@@ -7,7 +7,7 @@ use super::explain::{Draft, what};
 use super::restart::{asks, before};
 use super::words::list;
 use crate::engines::Data;
-use crate::operation::canary::net_checks;
+use crate::operation::checks::named;
 use crate::operation::record::Work;
 use crate::operation::restart::{Order, order, untied};
 use crate::operation::restore::Way;
@@ -45,8 +45,8 @@ pub(super) fn update(draft: &mut Draft<'_>, work: &Work) {
         }],
     );
     let asked = before(draft, work, &[&name]);
-    let checks = net_checks(&policy.checks);
-    draft.fact("Checks", checks.iter().map(|c| c.name.clone()).collect());
+    let checks = named(&policy.checks);
+    draft.fact("Checks", checks.clone());
     let monitor = duration::show(monitor);
     draft.fact(
         "Red flags",

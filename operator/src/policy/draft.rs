@@ -130,6 +130,8 @@ pub(super) struct CheckDraft {
     pub(super) within: Option<Duration>,
     pub(super) expect: Option<Expect>,
     pub(super) phase: Option<Phase>,
+    pub(super) command: Option<String>,
+    pub(super) timeout: Option<Duration>,
 }
 
 // === impl Draft ===
@@ -267,8 +269,8 @@ impl CheckDraft {
     /// Exactly one kind, with the settings that belong to it.
     pub(super) fn build(self, name: &str) -> Option<(Phase, Check)> {
         let phase = self.phase?;
-        let probe = match (self.http, self.sql, self.tcp) {
-            (Some(url), None, None) => CheckProbe::Http {
+        let probe = match (self.http, self.sql, self.tcp, self.command) {
+            (Some(url), None, None, None) => CheckProbe::Http {
                 host: url.host,
                 port: url.port,
                 path: url.path,
@@ -276,8 +278,11 @@ impl CheckDraft {
                 within: self.within?,
                 body: self.body.map(|body| body.0),
             },
-            (None, Some(sql), None) => CheckProbe::Sql { sql, expect: self.expect? },
-            (None, None, Some(port)) => CheckProbe::Tcp { port, within: self.within? },
+            (None, Some(sql), None, None) => CheckProbe::Sql { sql, expect: self.expect? },
+            (None, None, Some(port), None) => CheckProbe::Tcp { port, within: self.within? },
+            (None, None, None, Some(command)) => {
+                CheckProbe::Command { command, expect: self.expect?, within: self.timeout? }
+            }
             _ => return None,
         };
         Some((phase, Check { name: name.to_owned(), probe }))

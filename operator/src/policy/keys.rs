@@ -263,13 +263,17 @@ pub static KEYS: &[KeySpec] = &[
         .into(|d, n, t| put(&mut d.check(n).within, t, duration::parse_positive)),
     key("skep.check.<name>.sql", Section::Check, Kind::Sql, "SELECT count(*) FROM users", "Runs one statement in the database, in a read-only transaction. The first column of the first row is compared. For `redis`, a command that reads one value: `DBSIZE`, `EXISTS key`, `GET key`, `STRLEN`, `TYPE`, `TTL`, `LLEN`, `LINDEX`, `HGET`, `HLEN`, `SCARD`, `SISMEMBER`, `ZCARD`, `ZSCORE`, `XLEN` and the like.")
         .into(|d, n, t| put(&mut d.check(n).sql, t, value::sql)),
-    key("skep.check.<name>.expect", Section::Check, Kind::Expect, "ge 1", "What an SQL check's value must be.")
+    key("skep.check.<name>.expect", Section::Check, Kind::Expect, "ge 1", "What an SQL check's value must be, or what a command prints (without blanks around it; no `matches`).")
         .default("any")
         .into(|d, n, t| put(&mut d.check(n).expect, t, probe::expect)),
     key("skep.check.<name>.phase", Section::Check, Kind::Choice("`before` or `after`"), "before", "When the check is asked: `after` an operation, of what it has done, or `before` a restart or an update of the service begins and of nothing else, for what must not be interrupted: open transactions, running jobs, users who are active. One that does not pass refuses, and nothing is changed; `--wait` waits until all of them pass, `--force` does not ask them.")
         .default("after")
         .into(|d, n, t| put(&mut d.check(n).phase, t, value::phase)),
-    key("skep.check.<name>.command", Section::Check, Kind::Command, "/app/selftest", "Runs a command in the service's image.").later(),
+    key("skep.check.<name>.command", Section::Check, Kind::Command, "/app/selftest --of $SKEP_HOST", "Runs a command (`/bin/sh -c`; in an image without a shell a program and plain words) that passes when it exits with 0 and prints what `.expect` says. It runs in a job of its own beside the service: in its image, as its user, with its environment, secrets, configs and networks, without its volumes, and not in its container, so it reaches the service as `$SKEP_HOST` (in a stack file `$$SKEP_HOST`) and not as `localhost`. It is run again until it passes or the time for checks is over, so it must change nothing that a second run would not. A hidden task that is tried before clients start (`skep.restore.canary`) is asked by those commands that hold `$SKEP_HOST`. When it does not pass, the end of what it says on standard error is told, the service's secrets taken out.")
+        .into(|d, n, t| put(&mut d.check(n).command, t, value::command)),
+    key("skep.check.<name>.timeout", Section::Check, Kind::Duration, "30s", "The longest time for one run of a command; then all that it began is killed, and it has not passed.")
+        .default("1m")
+        .into(|d, n, t| put(&mut d.check(n).timeout, t, duration::parse_positive)),
 ];
 
 // === impl KeySpec ===

@@ -317,6 +317,38 @@ fn what_needs_another_label_says_which() {
 }
 
 #[test]
+fn a_command_is_a_check_with_a_time_of_its_own() {
+    let parsed = enabled(&[
+        ("skep.check.self.command", "/app/selftest --of $SKEP_HOST"),
+        ("skep.check.self.expect", "eq ok"),
+        ("skep.check.idle.command", "/app/jobs"),
+        ("skep.check.idle.timeout", "5s"),
+        ("skep.check.idle.phase", "before"),
+    ]);
+    assert_eq!(parsed.problems, []);
+    let command = |command: &str, expect, seconds| CheckProbe::Command {
+        command: command.to_owned(),
+        expect,
+        within: Duration::from_secs(seconds),
+    };
+    let expect = Expect::Eq("ok".to_owned());
+    assert_eq!(parsed.policy.checks[0].probe, command("/app/selftest --of $SKEP_HOST", expect, 60));
+    assert_eq!(parsed.policy.before[0].probe, command("/app/jobs", Expect::Any, 5));
+    for (label, code) in [
+        (("skep.check.self.within", "5s"), Code::CheckSetting),
+        (("skep.check.self.expect", "matches ^ok"), Code::Conflict),
+        (("skep.check.self.tcp", "80"), Code::CheckKinds),
+        (("skep.check.self.timeout", "soon"), Code::BadDuration),
+    ] {
+        let parsed = enabled(&[("skep.check.self.command", "/app/selftest"), label]);
+        assert_eq!(codes(&parsed).iter().map(|(_, code)| *code).collect::<Vec<_>>(), [code], "{label:?}");
+    }
+    // It asks the live service, so it tells nothing of what is restored beside it.
+    let alone = database(&[("skep.restore.mode", "auto"), ("skep.check.a.command", "/app/selftest")]);
+    assert_eq!(codes(&alone), [("skep.restore.mode", Code::AutoWithoutCheck)]);
+}
+
+#[test]
 fn auto_without_a_data_check_is_refused() {
     let bare = database(&[("skep.restore.mode", "auto"), ("skep.check.up.tcp", "5432")]);
     assert_eq!(codes(&bare), [("skep.restore.mode", Code::AutoWithoutCheck)]);

@@ -12,11 +12,12 @@ use crate::swarm::object::ENABLE;
 /// Kinds of checks.
 const CHECK_KINDS: [&str; 4] = ["http", "sql", "tcp", "command"];
 /// Settings of checks, with the kinds that they belong to.
-const CHECK_SETTINGS: [(&str, &[&str]); 5] = [
+const CHECK_SETTINGS: [(&str, &[&str]); 6] = [
     ("status", &["http"]),
     ("body", &["http"]),
     ("within", &["http", "tcp"]),
     ("expect", &["sql", "command"]),
+    ("timeout", &["command"]),
     ("phase", &CHECK_KINDS),
 ];
 
@@ -398,6 +399,14 @@ fn check(read: &Read<'_>, name: &str) -> Vec<Problem> {
                 format!("no `.{setting}` here: it belongs to checks of kind `.{}`", belongs_to.join("`, `."));
             problems.push(Problem::new(Code::CheckSetting, Section::Check, key).got(*text).want(want));
         }
+    }
+    let expect = read.draft.checks.get(name).and_then(|check| check.expect.as_ref());
+    if let (&"command", Some(Expect::Matches(_))) = (kind, expect) {
+        let key = format!("skep.check.{name}.expect");
+        let want = "another comparison: what a command prints is compared without regular expressions";
+        let got = read.labels.get(key.as_str()).copied().unwrap_or_default();
+        let hint = "let the command itself look, as in `… | grep -qE '…'`".to_owned();
+        problems.push(Problem::new(Code::Conflict, Section::Check, key).got(got).want(want).hint(hint));
     }
     problems
 }

@@ -379,6 +379,8 @@ pub enum CheckProbe {
         command: String,
         /// What its output must be.
         expect: Expect,
+        /// The longest time for one run.
+        within: Duration,
     },
 }
 

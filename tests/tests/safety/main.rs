@@ -9,6 +9,7 @@
 
 mod alerts;
 mod before;
+mod checks;
 mod clients;
 mod commands;
 mod data;

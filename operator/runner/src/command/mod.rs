@@ -1,10 +1,11 @@
 //! Data that is in a running service and nowhere else: its own commands ([`shell`]), or a server that Skep knows how to
 //! ask, dump it into one artefact and load that.
 //!
-//! A drill loads it into a server of the job's own.
+//! A drill loads it into a server of the job's own. Commands can be checks as well ([`checks`]).
 //!
 //! Invariants: nothing is loaded from an artefact whose checksum is not the registered one.
 
+mod checks;
 mod shell;
 
 use crate::error::{Error, Result};
@@ -13,7 +14,7 @@ use crate::mongodb;
 use crate::rabbitmq;
 use crate::store::{self, Backup, Whole};
 use crate::task::{
-    CommandDrill, CommandDump, CommandExamine, CommandLoad, CommandSeal, Means, Reading, Report,
+    CommandChecks, CommandDrill, CommandDump, CommandExamine, CommandLoad, CommandSeal, Means, Reading, Report,
     ScratchServer, Stored,
 };
 
@@ -66,6 +67,11 @@ pub(crate) fn drill(job: &Job, task: &CommandDrill) -> Result<Report> {
         ScratchServer::Rabbitmq => rabbitmq::drill(job, &whole),
         ScratchServer::Mongodb => mongodb::drill(job, &whole),
     }
+}
+
+/// Runs commands as checks.
+pub(crate) fn checks(job: &Job, task: &CommandChecks) -> Result<Report> {
+    checks::run(job, task)
 }
 
 /// The dump of a backup that is no more than one.

@@ -13,7 +13,7 @@ use crate::tool::Tool;
 
 /// The only artefact.
 const FILE: &str = "data.dump";
-const SHELL: &str = "/bin/sh";
+pub(super) const SHELL: &str = "/bin/sh";
 /// What comes before a command of which nothing but its word is wanted: its output is told with its errors.
 const TO_STDERR: &str = "exec >&2\n";
 /// Where Swarm puts secrets that name no other place, and the largest that is looked for in messages, in bytes.
@@ -65,9 +65,14 @@ fn feed(job: &Job, command: &ShellCommand, what: &'static str, whole: &Whole) ->
 }
 
 /// A command with the environment of its service.
-fn shell(job: &Job, command: &ShellCommand, before: &str) -> Result<Command> {
+pub(super) fn shell(job: &Job, command: &ShellCommand, before: &str) -> Result<Command> {
     let mut shell = Command::new(SHELL);
     shell.arg("-c").arg(format!("{before}{}", command.text));
+    surrounded(job, command, shell)
+}
+
+/// A program with the environment of its service, whose secrets are kept back from now on.
+pub(super) fn surrounded(job: &Job, command: &ShellCommand, mut shell: Command) -> Result<Command> {
     if let Some(path) = &command.environment {
         let text = std::fs::read_to_string(path).map_err(Error::io(format!("cannot read {path}")))?;
         for entry in text.split('\0').filter(|entry| !entry.is_empty()) {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::psql::{Session, When};
 use super::quote::literal;
 use super::server::{Admin, Server};
+use crate::asking::until_passed;
 use crate::error::{Error, Result};
 use crate::expect;
 use crate::job::Job;
@@ -21,13 +22,15 @@ struct Answer {
     value: Option<String>,
 }
 
-/// Runs the checks one after another; the task succeeds also when checks fail.
+/// Runs the checks one after another, until they pass or their time is over; the task succeeds also when checks fail.
 pub(crate) fn run(job: &Job, task: &SqlChecks) -> Result<Report> {
-    let SqlChecks { connect, database, checks } = task;
-    drop(Admin::open(job, connect, &[])?);
-    let server = Server::new(job, connect)?;
-    let outcomes =
-        checks.iter().map(|check| outcome(&server, database, check)).collect::<Result<Vec<_>>>()?;
+    let SqlChecks { connect, database, checks, deadline_s } = task;
+    let names: Vec<&str> = checks.iter().map(|check| check.name.as_str()).collect();
+    let outcomes = until_passed(job, &names, *deadline_s, || {
+        drop(Admin::open(job, connect, &[])?);
+        let server = Server::new(job, connect)?;
+        checks.iter().map(|check| outcome(&server, database, check)).collect()
+    })?;
     Ok(Report::Checks { outcomes })
 }
 

@@ -1,8 +1,8 @@
-//! Checks: of a database by SQL, of an application over the network.
+//! Checks: of a database by SQL, of an application over the network, and whatever a command of the service says.
 
 use serde::{Deserialize, Serialize};
 
-use super::Connect;
+use super::{Connect, ShellCommand};
 
 /// See [`super::Task::SqlChecks`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,6 +13,9 @@ pub struct SqlChecks {
     pub database: String,
     /// The checks.
     pub checks: Vec<SqlCheck>,
+    /// How long to keep trying, in seconds; they are asked once without it.
+    #[serde(default)]
+    pub deadline_s: u64,
 }
 
 /// One SQL check: the first column of the first row is compared.
@@ -111,6 +114,28 @@ pub enum Probe {
         /// Text that the body must contain.
         body: Option<String>,
     },
+}
+
+/// See [`super::Task::CommandChecks`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CommandChecks {
+    /// The checks; all must pass.
+    pub checks: Vec<CommandCheck>,
+    /// How long to keep trying, in seconds; they are run once without it.
+    pub deadline_s: u64,
+}
+
+/// One command as a check: it passes with exit code 0, and where it prints what is wanted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CommandCheck {
+    /// Name, from the label.
+    pub name: String,
+    /// The command.
+    pub command: ShellCommand,
+    /// What it must print, without blanks around it; no [`Expect::Matches`].
+    pub expect: Expect,
+    /// Longest time for one run, in milliseconds.
+    pub within_ms: u64,
 }
 
 /// How one check went.

@@ -145,6 +145,9 @@ pub struct DataChecks {
     pub database: Option<String>,
     /// The checks.
     pub checks: Vec<SqlCheck>,
+    /// How long to keep trying, in seconds; they are asked once without it.
+    #[serde(default)]
+    pub deadline_s: u64,
 }
 
 /// What [`super::Task::DirInspect`] found.

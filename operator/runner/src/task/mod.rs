@@ -11,7 +11,7 @@ mod wal;
 use serde::{Deserialize, Serialize};
 
 pub use self::checks::{
-    CheckOutcome, Expect, NetCheck, NetChecks, Probe, REDIS_READING, SqlCheck, SqlChecks,
+    CheckOutcome, CommandCheck, CommandChecks, Expect, NetCheck, NetChecks, Probe, REDIS_READING, SqlCheck, SqlChecks,
 };
 pub use self::command::{
     CommandDrill, CommandDump, CommandExamine, CommandLoad, CommandSeal, Means, Reading, ScratchServer,
@@ -132,6 +132,8 @@ pub enum Task {
     CommandLoad(CommandLoad),
     /// Load a backup into a server of the job's own, which ends with the job, and compare; reaches nothing live.
     CommandDrill(CommandDrill),
+    /// Run checks that are commands of a service.
+    CommandChecks(CommandChecks),
     /// Remove an unfinished backup's directory (one without a manifest, unless `sealed`).
     Discard(Discard),
     /// Read a stored backup in full and say whether it is what was registered; changes nothing.
@@ -242,7 +244,7 @@ pub enum Report {
         /// Seconds that the restore took.
         seconds: f64,
     },
-    /// Of [`Task::SqlChecks`], [`Task::NetChecks`] and [`Task::DataChecks`]: the task succeeds also when checks fail.
+    /// Of [`Task::SqlChecks`], [`Task::NetChecks`], [`Task::DataChecks`] and [`Task::CommandChecks`]: the task succeeds also when checks fail.
     Checks {
         /// One entry a check.
         outcomes: Vec<CheckOutcome>,
@@ -333,7 +335,8 @@ impl Task {
             | Task::CommandSeal(_)
             | Task::CommandExamine(_)
             | Task::CommandLoad(_)
-            | Task::CommandDrill(_) => Binary::Services,
+            | Task::CommandDrill(_)
+            | Task::CommandChecks(_) => Binary::Services,
             Task::PgTakeBase(_)
             | Task::PgReceive(_)
             | Task::PgRecover(_)

@@ -20,7 +20,7 @@ fn ask(cluster: &Cluster, checks: &[(&str, Expect)]) -> Vec<CheckOutcome> {
         sql: (*sql).into(),
         expect: expect.clone(),
     });
-    let task = SqlChecks { connect: cluster.connect(), database: "app".into(), checks: checks.collect() };
+    let task = SqlChecks { connect: cluster.connect(), database: "app".into(), checks: checks.collect(), deadline_s: 0 };
     match run_with(cluster, Task::SqlChecks(task)).done() {
         Report::Checks { outcomes } => outcomes,
         other => panic!("{other:?}"),
@@ -102,6 +102,7 @@ fn a_server_that_is_away_is_a_fault_and_not_a_failed_check() {
         connect: Connect { port: 1, ..cluster.connect() },
         database: "app".into(),
         checks: vec![],
+        deadline_s: 0,
     };
     run_with(&cluster, Task::SqlChecks(task)).put_off();
 }

@@ -313,6 +313,7 @@ fn checks_read_and_do_nothing_else() {
         connect: mysql.connect(),
         database: Some("shop".into()),
         checks: checks.clone(),
+        deadline_s: 0,
     };
     let Report::Checks { outcomes } = mysql.bench.run(Task::DataChecks(task)).done() else {
         panic!("another report")
@@ -342,7 +343,7 @@ fn no_password_is_in_an_argument_and_a_wrong_one_is_told() {
     assert!(argv.contains("mariadb-dump --no-defaults") && !argv.contains("S3kret"), "{argv}");
     let task = || {
         let connect = mysql.connect();
-        Task::DataChecks(DataChecks { engine: DataEngine::Mysql, connect, database: None, checks: vec![] })
+        Task::DataChecks(DataChecks { engine: DataEngine::Mysql, connect, database: None, checks: vec![], deadline_s: 0 })
     };
     let wrong = task();
     fs::write(mysql.bench.dir.join("password"), "wrong-password-9\n").unwrap();

@@ -405,6 +405,7 @@ fn checks_read_and_do_nothing_else() {
         connect: redis.connect(),
         database: None,
         checks: checks.clone(),
+        deadline_s: 0,
     };
     let Report::Checks { outcomes } = redis.bench.run(Task::DataChecks(task)).done() else {
         panic!("another report")
@@ -417,6 +418,7 @@ fn checks_read_and_do_nothing_else() {
         connect: redis.connect(),
         database: Some("3".into()),
         checks: vec![check("keys", "DBSIZE", Expect::Eq("1".into()))],
+        deadline_s: 0,
     };
     let Report::Checks { outcomes: third } = redis.bench.run(Task::DataChecks(third)).done() else {
         panic!("another")
@@ -437,7 +439,7 @@ fn a_server_that_is_away_is_worth_another_attempt() {
     let mut redis = Redis::start(&["--appendonly", "no"]);
     redis.down();
     let task =
-        DataChecks { engine: DataEngine::Redis, connect: redis.connect(), database: None, checks: vec![] };
+        DataChecks { engine: DataEngine::Redis, connect: redis.connect(), database: None, checks: vec![], deadline_s: 0 };
     assert!(redis.bench.run(Task::DataChecks(task)).put_off().contains("cannot be reached"));
     let moves = DirMove { root: "relative".into(), side: "r1".into(), direction: Direction::Back };
     assert!(redis.bench.run(Task::DirMove(moves)).refused().contains("not an absolute path"));

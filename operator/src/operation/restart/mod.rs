@@ -20,9 +20,9 @@ use super::freeze::Seen;
 use super::frozen::{Client, Method, Plan, Target};
 use super::journal::Compensation;
 use super::record::{Operation, State, StepState, Work};
-use super::restore::{cut, trial};
+use super::restore::cut;
 use super::saga::{Cx, Fault, Progress, Saga, Unwound, Wait};
-use super::{backup, before, canary, claim, clients, freeze, frozen, point, sleeper, work};
+use super::{backup, before, checks, claim, clients, freeze, frozen, point, sleeper, work};
 use crate::swarm::object::Service;
 
 /// The saga.
@@ -330,7 +330,7 @@ async fn start(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if let Some(wait) = Wait::for_all(&waits) {
         return Ok(Progress::Wait(wait));
     }
-    let checks: usize = frozen.clients.iter().map(|c| canary::net_checks(&c.checks).len()).sum();
+    let checks: usize = frozen.clients.iter().map(|c| c.checks.len()).sum();
     Ok(Progress::Done(json!({ "checks": checks })))
 }
 
@@ -351,7 +351,7 @@ async fn start_one(
             return Ok(Some(Progress::Wait(wait)));
         }
     }
-    trial::check_client(cx, client, &format!("net{nth}")).await
+    checks::after(cx, client, nth).await
 }
 
 /// Everything that was stopped starts again. Where it was the start that failed, nothing waits for anything else: what does

@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Roll, is_forced};
-use crate::operation::clients;
-use crate::operation::restore::trial;
+use crate::operation::{checks, clients};
 use crate::operation::rollout::{has_lent, lent, patience, put, up};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::swarm::object::{Service, UpdateState, short_hash};
@@ -56,7 +55,7 @@ pub(super) async fn run(cx: &mut Cx<'_>, rolls: &[Roll]) -> Result<Progress, Fau
         if let Some(wait) = roll_one(cx, roll).await? {
             return Ok(Progress::Wait(wait));
         }
-        if let Some(progress) = trial::check_client(cx, &roll.client, &format!("net{nth}")).await? {
+        if let Some(progress) = checks::after(cx, &roll.client, nth).await? {
             return Ok(progress);
         }
     }

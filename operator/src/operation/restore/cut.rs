@@ -9,16 +9,17 @@ use skep_runner::{Report, Task};
 
 use super::preflight::{Preflight, inspected};
 use super::prepare::{Beside, Checked, check, done};
-use super::trial::{Tried, check_clients, run_net_checks};
+use super::trial::over_network;
 use crate::engines::Data;
 use crate::operation::catalogue::Shown;
+use crate::operation::checks::{self, Tried};
 use crate::operation::data::unexpected;
-use crate::operation::frozen::{self, Frozen, Kept, KeptForm, Target};
+use crate::operation::frozen::{self, Client, Frozen, Kept, KeptForm, Target};
 use crate::operation::record::Operation;
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::stores::{self, Hand};
 use crate::operation::work::{self, Access, Order, Outcome};
-use crate::operation::{canary, catalogue, clients};
+use crate::operation::{canary, catalogue, clients, freeze};
 
 /// Swaps the names. The clients must still be stopped: a deploy in the middle may have brought them back (S12).
 pub(super) async fn cut(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
@@ -135,7 +136,7 @@ async fn swap_names(cx: &mut Cx<'_>, frozen: &Frozen, swap: PgSwap, key: &str) -
 }
 
 /// Users wait while these steps run, so they are looked at often.
-pub(super) fn soon(mut wait: Wait) -> Wait {
+pub(in crate::operation) fn soon(mut wait: Wait) -> Wait {
     wait.again = wait.again.min(Duration::from_millis(50));
     wait
 }
@@ -174,7 +175,7 @@ pub(super) async fn replace(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         Checked::Failed(why) => return Err(Fault::failed(why)),
         Checked::Unable(fault) => return Err(Fault::failed(fault.message)),
     }
-    if let Some(progress) = probe(cx, &frozen, "net").await? {
+    if let Some(progress) = probe(cx, &frozen).await? {
         return Ok(progress);
     }
     Ok(Progress::Done(json!({ "backup": best })))
@@ -213,14 +214,16 @@ pub(super) async fn undo_replace(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     Ok(in_place(cx, &target, stored, "undo").await?.unwrap_or_else(Progress::done))
 }
 
-/// The data service, which ran on, passes its own checks over the network.
-async fn probe(cx: &mut Cx<'_>, frozen: &Frozen, key: &str) -> Result<Option<Progress>, Fault> {
+/// The data service, which ran on, passes its own checks over the network, and by its commands.
+async fn probe(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Option<Progress>, Fault> {
     let Some(server) = &frozen.runs_on else { return Ok(None) };
-    let checks = canary::checks_of(server);
-    if checks.is_empty() {
-        return Ok(None);
+    let net = canary::checks_of(server);
+    if !net.is_empty()
+        && let Some(progress) = over_network(cx, server, &frozen.target.spec, net, "net").await?
+    {
+        return Ok(Some(progress));
     }
-    run_net_checks(cx, server, &frozen.target.spec, checks, key).await
+    checks::commands_of(cx, server, &frozen.target.service(), "cmd").await
 }
 
 async fn in_place(
@@ -298,12 +301,20 @@ pub(super) async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         Checked::Failed(why) => return Err(Fault::failed(why)),
         Checked::Unable(fault) => return Err(Fault::failed(fault.message)),
     }
-    let of_clients = match check_clients(cx, &frozen.clients).await? {
+    // One that was replaced in place, or stopped, was asked before its clients started.
+    let is_beside = cx.op.journal.step("beside").is_some();
+    if let Some(server) = frozen.runs_on.as_ref().filter(|_| is_beside)
+        && let Some(progress) = checks::commands_of(cx, server, &frozen.target.service(), "cmd").await?
+    {
+        return Ok(progress);
+    }
+    let of_clients = match checks::after_all(cx, &frozen.clients).await? {
         Tried::Wait(progress) => return Ok(progress),
         Tried::Passed(count) => count,
     };
-    let server = frozen.runs_on.iter().chain(&frozen.holder);
-    let of_data = server.map(|server| canary::net_checks(&server.checks).len()).sum::<usize>();
+    // Those in the data are counted already.
+    let of_server = |server: &Client| server.checks.len() - freeze::sql_checks(&server.checks).len();
+    let of_data: usize = frozen.runs_on.iter().chain(&frozen.holder).map(of_server).sum();
     let checks = frozen.checks.len() + of_data + of_clients;
     if checks == 0 {
         cx.remark("no check is defined (skep.check.…): that the restored data is right was not verified beyond the restore itself");

@@ -1,5 +1,7 @@
 //! The part of a restore that touches nothing live, once preflight is content: safety backup, the new database beside.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use skep_runner::line::FaultKind;
 use skep_runner::task::{CheckOutcome, DataChecks, Named, PgDrop, PgRestore, SqlCheck, SqlChecks};
@@ -299,10 +301,11 @@ pub async fn check(cx: &mut Cx<'_>, frozen: &Frozen, database: &str, key: &str) 
     if frozen.checks.is_empty() {
         return Ok(Checked::Passed);
     }
-    check_all(cx, &frozen.target, database, frozen.checks.clone(), key).await
+    check_all(cx, &frozen.target, database, frozen.checks.clone(), Duration::ZERO, key).await
 }
 
-/// Runs these checks in a database, or in the server where the data is a directory.
+/// Runs these checks in a database, or in the server where the data is a directory; until they pass, where there is time for that,
+/// else once.
 ///
 /// # Errors
 /// What the engine says.
@@ -311,8 +314,10 @@ pub(in crate::operation) async fn check_all(
     target: &Target,
     name: &str,
     checks: Vec<SqlCheck>,
+    within: Duration,
     key: &str,
 ) -> Result<Checked, Fault> {
+    let deadline_s = within.as_secs();
     let connect = target.access.connect.clone();
     let task = match &target.data {
         Data::Directory(directory) => Task::DataChecks(DataChecks {
@@ -320,6 +325,7 @@ pub(in crate::operation) async fn check_all(
             connect,
             database: database(name),
             checks,
+            deadline_s,
         }),
         // The labels are refused before; whoever accepts their problems learns it here.
         Data::Command(_) => {
@@ -327,7 +333,7 @@ pub(in crate::operation) async fn check_all(
             return Ok(Checked::Unable(JobFault { kind: FaultKind::Final, message }));
         }
         Data::Postgres | Data::None => {
-            Task::SqlChecks(SqlChecks { connect, database: name.to_owned(), checks })
+            Task::SqlChecks(SqlChecks { connect, database: name.to_owned(), checks, deadline_s })
         }
     };
     let order = Order { key, target, task, store: None, data: false };
@@ -347,7 +353,7 @@ pub(super) fn database(name: &str) -> Option<String> {
 }
 
 /// The failed ones in one sentence.
-pub(super) fn failures(outcomes: &[CheckOutcome]) -> Option<String> {
+pub(in crate::operation) fn failures(outcomes: &[CheckOutcome]) -> Option<String> {
     let failed: Vec<String> =
         outcomes.iter().filter(|o| !o.passed).map(|o| format!("check `{}`: {}", o.name, o.detail)).collect();
     (!failed.is_empty()).then(|| failed.join("; "))

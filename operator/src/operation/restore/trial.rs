@@ -14,13 +14,16 @@ use skep_runner::{Report, Task};
 
 use super::cut::{hold, soon};
 use super::prepare::failures;
-use crate::operation::client_spec::{is_asleep, is_waker};
+use crate::engines::by_environment;
+use crate::operation::client_spec::is_waker;
 use crate::operation::clients::Base;
 use crate::operation::data::unexpected;
 use crate::operation::frozen::{self, Client, Target};
+use crate::operation::record::JobRecordState;
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Order, Outcome};
-use crate::operation::{canary, clients, sleeper};
+use crate::operation::{canary, checks, clients, sleeper};
+use crate::policy::Check;
 use crate::swarm::error::Error;
 use crate::swarm::object::{Kind, OP, ObjectRef, RegistryAuth};
 
@@ -39,8 +42,10 @@ struct Canaries {
 struct Trial<'a> {
     client: &'a Client,
     base: Base,
-    /// What the canary is asked.
+    /// What the canary is asked over the network.
     checks: Vec<NetCheck>,
+    /// The commands that ask it.
+    commands: Vec<Check>,
     /// Name of the canary.
     name: String,
 }
@@ -68,19 +73,29 @@ pub(in crate::operation) async fn canary_of(
     let Some(trial) = trial(cx, clients.iter().filter(|_| wanted), specs).await? else {
         return Ok(Progress::done());
     };
-    let Trial { client, base, checks, name } = trial;
-    let key = format!("check{}", base.number);
+    let Trial { client, base, checks, commands, name } = trial;
+    let keys = [format!("check{}", base.number), format!("cmd{}", base.number)];
+    let is_over = |cx: &mut Cx<'_>, key: &str| {
+        cx.record().jobs.get(key).is_some_and(|job| job.state == JobRecordState::Closed)
+    };
+    let asks_commands = checks.is_empty() || is_over(cx, &keys[0]);
+    let key = &keys[usize::from(asks_commands)];
     // A deploy in the middle makes another spec the client's: what a canary of the old one shows does not count.
     if let Some(wait) = remove_canaries_but(cx, &name).await? {
         return Ok(Progress::Wait(soon(wait)));
     }
-    if let Some(wait) = work::end_all_but(cx, &key).await? {
+    if let Some(wait) = work::end_all_but(cx, key).await? {
         return Ok(Progress::Wait(soon(wait)));
     }
-    if !cx.record().jobs.contains_key(&key) {
+    if !keys.iter().any(|key| cx.op.journal.step(cx.step).is_some_and(|r| r.jobs.contains_key(key))) {
         start_canary(cx, client, &base.spec, &name).await?;
     }
-    if let Some(progress) = run_net_checks(cx, client, &base.spec, checks, &key).await? {
+    if !checks.is_empty()
+        && let Some(progress) = over_network(cx, client, &base.spec, checks, &keys[0]).await?
+    {
+        return Ok(progress);
+    }
+    if let Some(progress) = by_command(cx, client, &base.spec, &commands, &name, &keys[1]).await? {
         return Ok(progress);
     }
     if let Some(wait) = remove_canaries_but(cx, "").await? {
@@ -95,7 +110,7 @@ async fn trial<'a>(
     clients: impl Iterator<Item = &'a Client>,
     specs: &BTreeMap<String, Value>,
 ) -> Result<Option<Trial<'a>>, Fault> {
-    for client in clients.filter(|c| !canary::net_checks(&c.checks).is_empty()) {
+    for client in clients.filter(|c| canary::can_try(&c.checks)) {
         // One that was removed has no spec.
         let Some(mut base) = clients::load_base(cx, client).await? else { continue };
         if let Some(spec) = specs.get(&client.name) {
@@ -108,11 +123,28 @@ async fn trial<'a>(
         }
         let name = canary::name(&cx.op.id, base.number);
         let checks = canary::checks(client, &base.spec, &name);
-        if !checks.is_empty() {
-            return Ok(Some(Trial { client, base, checks, name }));
+        let commands = checks::for_canary(&client.checks);
+        if !checks.is_empty() || !commands.is_empty() {
+            return Ok(Some(Trial { client, base, checks, commands, name }));
         }
     }
     Ok(None)
+}
+
+/// The client's commands, in a job with its spec, of the canary.
+async fn by_command(
+    cx: &mut Cx<'_>,
+    client: &Client,
+    spec: &Value,
+    commands: &[Check],
+    canary: &str,
+    key: &str,
+) -> Result<Option<Progress>, Fault> {
+    let access = by_environment(&client.name, spec);
+    let target = Target::without_data(&client.name, &client.id, spec);
+    let target = Target { has_image: client.nodes.clone(), access, ..target };
+    let within = cx.env.settings.check_deadline;
+    checks::by_command(cx, &target, commands, &format!("tasks.{canary}"), within, key).await
 }
 
 async fn start_canary(cx: &mut Cx<'_>, client: &Client, base: &Value, name: &str) -> Result<(), Fault> {
@@ -196,51 +228,11 @@ async fn remove_canaries_but(cx: &mut Cx<'_>, kept: &str) -> Result<Option<Wait>
     Ok(None)
 }
 
-/// How far the checks of clients are.
-pub(in crate::operation) enum Tried {
-    /// Not all have passed yet.
-    Wait(Progress),
-    /// So many are defined, and those of clients that run have passed.
-    Passed(usize),
-}
-
-/// Runs the network checks of clients on their own tasks, through the application.
-///
-/// # Errors
-/// When one does not pass, or what the engine says.
-pub(in crate::operation) async fn check_clients(cx: &mut Cx<'_>, clients: &[Client]) -> Result<Tried, Fault> {
-    for (i, client) in clients.iter().enumerate() {
-        if let Some(progress) = check_client(cx, client, &format!("net{i}")).await? {
-            return Ok(Tried::Wait(progress));
-        }
-    }
-    Ok(Tried::Passed(clients.iter().map(|c| canary::net_checks(&c.checks).len()).sum()))
-}
-
-/// As [`check_clients`], of one: `None` = all of its network checks have passed, or nothing of it runs.
-///
-/// # Errors
-/// When one does not pass, or what the engine says.
-pub(in crate::operation) async fn check_client(
-    cx: &mut Cx<'_>,
-    client: &Client,
-    key: &str,
-) -> Result<Option<Progress>, Fault> {
-    let checks = canary::checks_of(client);
-    if checks.is_empty() {
-        return Ok(None);
-    }
-    match clients::find(cx, client).await? {
-        // The checks of what sleeps behind a waker would wake it.
-        Some(service) if !is_asleep(&service.spec) => {
-            run_net_checks(cx, client, &service.spec, checks, key).await
-        }
-        Some(_) | None => Ok(None),
-    }
-}
-
 /// Runs a client's network checks by a job on its networks, until they pass or their time is over. `None` = all have passed.
-pub(super) async fn run_net_checks(
+///
+/// # Errors
+/// When one does not pass, or what the engine says.
+pub(in crate::operation) async fn over_network(
     cx: &mut Cx<'_>,
     client: &Client,
     spec: &Value,
@@ -251,7 +243,7 @@ pub(super) async fn run_net_checks(
     net_checks_within(cx, client, spec, NetChecks { checks, deadline_s: within.as_secs() }, key).await
 }
 
-/// As [`run_net_checks`], within a time of its own; without one they are asked once.
+/// As [`over_network`], within a time of its own; without one they are asked once.
 ///
 /// # Errors
 /// When one does not pass, or what the engine says.

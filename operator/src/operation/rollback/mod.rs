@@ -46,6 +46,7 @@ pub use foresee::foresee;
 pub use look::{now, point};
 pub(in crate::operation) use parts::failure;
 
+use super::checks::{self, Tried};
 use super::frozen::{self, Client, Method, Plan};
 use super::journal::Compensation;
 use super::point::{self as taking, not_held, rolling};
@@ -505,12 +506,12 @@ async fn check(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     for step in &frozen.moves {
         clients.extend(client(cx, step).await?);
     }
-    match trial::check_clients(cx, &clients).await? {
-        trial::Tried::Wait(progress) => Ok(progress),
-        trial::Tried::Passed(0) if !clients.is_empty() => {
+    match checks::after_all(cx, &clients).await? {
+        Tried::Wait(progress) => Ok(progress),
+        Tried::Passed(0) if !clients.is_empty() => {
             cx.remark("no check is defined (skep.check.…) of a service that changed: that it runs was seen, and no more");
             Ok(Progress::Done(json!({ "checks": 0 })))
         }
-        trial::Tried::Passed(count) => Ok(Progress::Done(json!({ "checks": count }))),
+        Tried::Passed(count) => Ok(Progress::Done(json!({ "checks": count }))),
     }
 }

@@ -33,9 +33,9 @@ use super::freeze::Seen;
 use super::frozen::{Client, Plan, Target};
 use super::journal::Compensation;
 use super::record::{Operation, State, Work};
-use super::restore::{prepare, trial};
+use super::restore::prepare;
 use super::saga::{Cx, Fault, Progress, Saga, Unwound};
-use super::{backup, before, canary, claim, desk, freeze, frozen, point, restart, sleeper, work};
+use super::{backup, before, checks, claim, desk, freeze, frozen, point, restart, sleeper, work};
 use crate::swarm::error::Error;
 use crate::swarm::object::Service;
 use crate::swarm::spec;
@@ -168,9 +168,9 @@ impl Saga for Update {
             Step::Apply => apply::run(cx, &load(cx).await?).await,
             Step::Check => {
                 let client = load(cx).await?.client;
-                match trial::check_client(cx, &client, "net0").await? {
+                match checks::after(cx, &client, 0).await? {
                     Some(progress) => Ok(progress),
-                    None => Ok(Progress::Done(json!({ "checks": canary::net_checks(&client.checks).len() }))),
+                    None => Ok(Progress::Done(json!({ "checks": client.checks.len() }))),
                 }
             }
             Step::Watch => watch::run(cx, &load(cx).await?).await,

@@ -8,8 +8,7 @@ use serde_json::json;
 use super::decide::{Exits, ROUNDS, Stands, red_flag, rounds_due};
 use super::flags::Looked;
 use super::{Frozen, apply, found};
-use crate::operation::claim;
-use crate::operation::restore::trial;
+use crate::operation::{checks, claim};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work;
 
@@ -61,7 +60,7 @@ pub(super) async fn run(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, Fa
     if due > watching.rounds {
         // A round that has begun is ended before the next one.
         let round = watching.rounds + 1;
-        if let Some(progress) = trial::check_client(cx, &frozen.client, &format!("net{round}")).await? {
+        if let Some(progress) = checks::after(cx, &frozen.client, round).await? {
             return Ok(match progress {
                 Progress::Wait(wait) => Progress::Wait(Wait { again: LOOK, ..wait }),
                 other => other,

@@ -188,8 +188,9 @@ fn ask(
     let sick = s.sick_elsewhere + 1;
     let share = s.managed >= 4 && sick * 100 > s.managed * s.settings.storm_percent;
     let checked = |probe: &CheckProbe| match probe {
-        CheckProbe::Sql { .. } | CheckProbe::Command { .. } => true,
-        CheckProbe::Http { .. } | CheckProbe::Tcp { .. } => false,
+        CheckProbe::Sql { .. } => true,
+        // A command asks the service, and not what is restored beside it.
+        CheckProbe::Http { .. } | CheckProbe::Tcp { .. } | CheckProbe::Command { .. } => false,
     };
     if sick > s.settings.storm_services || share {
         Some(Ask::Storm { sick, managed: s.managed })

@@ -1,9 +1,14 @@
-//! SQL and network checks, as the runner does them.
+//! SQL and network checks, and commands as checks, as the runner does them.
+//!
+//! Of commands it knows `true`, `false`, `rows TABLE` (prints how many there are in the database of the service), and whatever holds
+//! `$SKEP_HOST`: that asks the service's tasks as users do.
 
 use std::time::Duration;
 
-use skep_runner::Report;
-use skep_runner::task::{CheckOutcome, Expect, NetCheck, NetChecks, Probe, SqlCheck, SqlChecks};
+use skep_runner::task::{
+    CheckOutcome, CommandCheck, CommandChecks, Expect, NetCheck, NetChecks, Probe, SqlCheck, SqlChecks,
+};
+use skep_runner::{HOST_VARIABLE, Report};
 
 use super::World;
 use super::job::{Failure, Next, PgJob, Worked};
@@ -13,8 +18,49 @@ use crate::sim::workload::View;
 // === impl PgJob ===
 
 impl PgJob {
-    pub(super) fn sql_checks(&self, world: &mut World, view: &View<'_>, task: &SqlChecks) -> Worked {
-        let SqlChecks { connect, database, checks } = task;
+    pub(super) fn sql_checks(&mut self, world: &mut World, view: &View<'_>, task: &SqlChecks) -> Worked {
+        let asked = self.sql_outcomes(world, view, task);
+        self.until_passed(view, task.deadline_s, &task.checks, asked)
+    }
+
+    /// Asks again until all pass or the time is over; who is away until then has not passed.
+    pub(super) fn until_passed(
+        &mut self,
+        view: &View<'_>,
+        deadline_s: u64,
+        checks: &[SqlCheck],
+        asked: Result<Vec<CheckOutcome>, Failure>,
+    ) -> Worked {
+        let away = |check: &SqlCheck, detail: &str| CheckOutcome {
+            name: check.name.clone(),
+            passed: false,
+            detail: detail.to_owned(),
+        };
+        let outcomes = match asked {
+            Err(failure) if deadline_s > 0 && failure.is_passing() => {
+                checks.iter().map(|check| away(check, &failure.message)).collect()
+            }
+            asked => asked?,
+        };
+        self.judged(view, deadline_s, outcomes)
+    }
+
+    fn judged(&mut self, view: &View<'_>, deadline_s: u64, outcomes: Vec<CheckOutcome>) -> Worked {
+        let since = *self.since.get_or_insert(view.at);
+        let passed = outcomes.iter().all(|o| o.passed);
+        if passed || view.at.saturating_sub(since) >= Duration::from_secs(deadline_s) {
+            return Ok(Next::Done(Box::new(Report::Checks { outcomes })));
+        }
+        Ok(Next::Again(Duration::from_millis(500)))
+    }
+
+    fn sql_outcomes(
+        &self,
+        world: &mut World,
+        view: &View<'_>,
+        task: &SqlChecks,
+    ) -> Result<Vec<CheckOutcome>, Failure> {
+        let SqlChecks { connect, database, checks, .. } = task;
         let server = self.connect(world, view, connect)?;
         let found = server.databases.get(database);
         let found =
@@ -23,18 +69,44 @@ impl PgJob {
             let text = format!("database \"{database}\" is not currently accepting connections");
             return Err(Failure::refused(text));
         }
-        let outcomes = checks.iter().map(|check| sql_outcome(check, found.query(&check.sql))).collect();
-        Ok(Next::Done(Box::new(Report::Checks { outcomes })))
+        Ok(checks.iter().map(|check| sql_outcome(check, found.query(&check.sql))).collect())
+    }
+
+    /// Asks applications, which look at the data themselves, so nothing is locked meanwhile.
+    pub(super) fn command_checks(&mut self, view: &View<'_>, task: &CommandChecks) -> Worked {
+        let outcomes =
+            task.checks.iter().map(|c| self.command_outcome(view, c)).collect::<Result<_, Failure>>()?;
+        self.judged(view, task.deadline_s, outcomes)
+    }
+
+    fn command_outcome(&self, view: &View<'_>, check: &CommandCheck) -> Result<CheckOutcome, Failure> {
+        let CommandCheck { name, command, expect, .. } = check;
+        if let Some(path) = command.environment.as_ref().filter(|path| !self.container.files.contains_key(*path)) {
+            return Err(Failure::refused(format!("cannot read {path}")));
+        }
+        let peers = view.resolve(&self.container, &command.host);
+        let printed = match command.text.as_str() {
+            "true" => Ok(String::new()),
+            text if text.starts_with("rows ") => {
+                let table = text.trim_start_matches("rows ");
+                let world = self.data.lock();
+                let server = peers.first().and_then(|peer| world.servers.get(&peer.service));
+                let rows = server.and_then(|server| server.databases.values().next()?.content.get(table).copied());
+                rows.map(|rows| rows.to_string()).ok_or_else(|| format!("no {table} there"))
+            }
+            text if text.contains(HOST_VARIABLE) && !peers.is_empty() => {
+                let refused = peers.iter().find(|peer| !matches!(view.answer(peer), Answer::App(_)));
+                refused.map_or_else(|| Ok(String::new()), |peer| Err(format!("{} is not well", peer.task)))
+            }
+            _ => Err("exit status: 1".to_owned()),
+        };
+        let query = SqlCheck { name: name.clone(), sql: String::new(), expect: expect.clone() };
+        Ok(sql_outcome(&query, printed))
     }
 
     pub(super) fn net_checks(&mut self, view: &View<'_>, task: &NetChecks) -> Worked {
-        let since = *self.since.get_or_insert(view.at);
         let outcomes: Vec<CheckOutcome> = task.checks.iter().map(|c| self.net_outcome(view, c)).collect();
-        let passed = outcomes.iter().all(|o| o.passed);
-        if passed || view.at - since >= Duration::from_secs(task.deadline_s) {
-            return Ok(Next::Done(Box::new(Report::Checks { outcomes })));
-        }
-        Ok(Next::Again(Duration::from_millis(500)))
+        self.judged(view, task.deadline_s, outcomes)
     }
 
     pub(super) fn net_outcome(&self, view: &View<'_>, check: &NetCheck) -> CheckOutcome {

@@ -424,12 +424,14 @@ impl PgJob {
         Ok(Next::Done(Box::new(Report::Done)))
     }
 
-    pub(super) fn data_checks(&self, world: &World, view: &View<'_>, task: &DataChecks) -> Worked {
-        let service = self.server_of(view, &task.connect)?;
-        let files = world.files.get(&service).ok_or_else(|| Failure::unready("no server there"))?;
-        let outcomes: Vec<CheckOutcome> =
-            task.checks.iter().map(|check| sql_outcome(check, query(&files.live, &check.sql))).collect();
-        Ok(Next::Done(Box::new(Report::Checks { outcomes })))
+    pub(super) fn data_checks(&mut self, world: &World, view: &View<'_>, task: &DataChecks) -> Worked {
+        let files = self.server_of(view, &task.connect).and_then(|service| {
+            world.files.get(&service).ok_or_else(|| Failure::unready("no server there"))
+        });
+        let asked = files.map(|files| {
+            task.checks.iter().map(|check| sql_outcome(check, query(&files.live, &check.sql))).collect()
+        });
+        self.until_passed(view, task.deadline_s, &task.checks, asked)
     }
 }
 

@@ -61,6 +61,11 @@ impl Failure {
         Failure { kind: FaultKind::Circumstance, message: message.into() }
     }
 
+    /// Whether another attempt may help.
+    pub(super) fn is_passing(&self) -> bool {
+        self.kind == FaultKind::Transient
+    }
+
     pub(super) fn unready(message: impl Into<String>) -> Failure {
         Failure { kind: FaultKind::Transient, message: message.into() }
     }
@@ -93,6 +98,9 @@ impl PgJob {
         if let Task::NetChecks(task) = &self.ticket.task {
             // Asks applications, which look at the data themselves.
             return self.net_checks(view, &task.clone());
+        }
+        if let Task::CommandChecks(task) = &self.ticket.task {
+            return self.command_checks(view, &task.clone());
         }
         let data = self.data.clone();
         let world = &mut *data.lock();
@@ -155,7 +163,7 @@ impl PgJob {
             Task::PgRecover(task) => self.recover(world, view, &task),
             Task::PgDropSlot(task) => self.drop_slot(world, view, &task),
             Task::WalPrune(task) => self.prune_log(world, &task),
-            Task::NetChecks(_) => Err(Failure::refused("network checks need no data")),
+            Task::NetChecks(_) | Task::CommandChecks(_) => Err(Failure::refused("these checks need no data")),
             Task::RedisFlush(task) => {
                 let host = view.resolve(&self.container, &task.connect.host);
                 let host = host.first().ok_or_else(|| Failure::unready("the cache does not resolve"))?;

@@ -11,16 +11,16 @@ use skep_runner::{Fault as JobFault, Report, Task};
 use super::load::Beside;
 use super::preflight::directory;
 use crate::engines::{Directory, DirectoryEngine};
-use crate::operation::canary;
 use crate::operation::clients::{self, Start};
 use crate::operation::data::unexpected;
 use crate::operation::frozen::{self, Client, Frozen, HaltedBy, Kept, KeptForm};
 use crate::operation::restore::cut::{flush, hold, soon};
 use crate::operation::restore::part;
 use crate::operation::restore::prepare::{Checked, check_all, done};
-use crate::operation::restore::trial::run_net_checks;
+use crate::operation::restore::trial::over_network;
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work::{self, Order, Outcome};
+use crate::operation::{canary, checks};
 use crate::swarm::object::Service;
 
 /// What the move journals before it acts.
@@ -254,11 +254,13 @@ pub(super) async fn serve(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if let Some(progress) = answers(cx, &frozen).await? {
         return Ok(progress);
     }
-    let checks = canary::checks_of(holder);
-    if checks.is_empty() {
-        return Ok(Progress::done());
+    let net = canary::checks_of(holder);
+    if !net.is_empty()
+        && let Some(progress) = over_network(cx, holder, &service.spec, net, "net").await?
+    {
+        return Ok(progress);
     }
-    let checked = run_net_checks(cx, holder, &service.spec, checks, "net").await?;
+    let checked = checks::commands_of(cx, holder, &service, "cmd").await?;
     Ok(checked.unwrap_or_else(Progress::done))
 }
 
@@ -273,7 +275,7 @@ async fn answers(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Option<Progress>, F
     checks.extend(frozen.checks.clone());
     let mut serving: Serving = cx.scratch()?;
     let key = format!("ask{}", serving.asked);
-    match check_all(cx, &frozen.target, &frozen.target.database, checks, &key).await? {
+    match check_all(cx, &frozen.target, &frozen.target.database, checks, Duration::ZERO, &key).await? {
         Checked::Wait(progress) => Ok(Some(progress)),
         Checked::Passed => Ok(None),
         // A server that still starts cannot be asked.
