@@ -24,7 +24,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::cli::OperatorArgs;
+use crate::cli::{self, OperatorArgs};
 use crate::cli::settings::BadSettings;
 use crate::http::metrics::{Metrics, Reconciled};
 use crate::http::server::{self, Shared};
@@ -138,7 +138,8 @@ pub async fn run(args: OperatorArgs, endpoint: &str, stop: CancellationToken) ->
         settings: Arc::new(args.alerts.settings()),
         listening_since: clock::now(),
     };
-    let env = Env { engine: engine.with_fence(fence), settings, runners, clock: Arc::new(clock::now) };
+    let (clock, reports) = (Arc::new(clock::now), Arc::new(cli::written));
+    let env = Env { engine: engine.with_fence(fence), settings, runners, clock, reports };
     let rules = args.schedules.rules();
     let (asked, _) = broadcast::channel(ASKED);
     let parts = Arc::new(Parts {

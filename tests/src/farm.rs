@@ -111,6 +111,7 @@ impl Farm {
             settings: Arc::new(settings),
             runners: runners(),
             clock: Arc::new(move || sim.now()),
+            reports: Arc::new(skep::cli::written),
         };
         let rules = Rules { spread: Duration::ZERO, ..Rules::default() };
         Leader { env, rules, looks_every: Duration::from_secs(300), live: Vec::new(), looked: None }

@@ -317,6 +317,14 @@ impl Scene {
         Scene::ask(shop, Work::Expire).await
     }
 
+    /// A shop of which an operation has ended, whose report is to be written.
+    pub async fn report(options: ShopOptions) -> Scene {
+        let scene = Scene::restart(options, "shop_db", Manner::Rolling).await;
+        let env = scene.driver("before").await;
+        scene.drive(&env).await;
+        Scene::ask(scene.shop, Work::Report).await
+    }
+
     /// A shop with two backups, of which one was damaged since if that is wanted, to be verified.
     pub async fn verify(options: ShopOptions, damaged: bool) -> Scene {
         let shop = Scene::backed_up_twice(options).await;
@@ -819,6 +827,7 @@ impl Scene {
             Work::Backup
             | Work::Drill { .. }
             | Work::Maintenance { .. }
+            | Work::Report
             | Work::Verify { .. }
             | Work::Import { .. }
             | Work::Point { .. }
@@ -903,6 +912,7 @@ impl Scene {
             | Work::Drill { .. }
             | Work::Maintenance { .. }
             | Work::Expire
+            | Work::Report
             | Work::Point { .. }
             | Work::Sleep { .. }
             | Work::Wake
@@ -1147,6 +1157,7 @@ pub async fn env(shop: &Shop, name: &str) -> Env {
         settings: Arc::new(settings),
         runners: runners(),
         clock: Arc::new(move || sim.now()),
+        reports: Arc::new(skep::cli::written),
     }
 }
 

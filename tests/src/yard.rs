@@ -95,6 +95,7 @@ impl Yard {
             })
             .expect("`make runner` builds the runners"),
             clock: Arc::new(clock::now),
+            reports: Arc::new(skep::cli::written),
         }
     }
 

@@ -101,6 +101,10 @@ async fn five_services_restart_in_order_also_when_the_operator_dies() {
         println!("{short}: ended {} made {} up {}", seen.ended, seen.began, seen.up);
         all.push(seen);
     }
+    // Two of its data and one over the network, each asked before anything else started.
+    let started = ended.journal.step("start").unwrap();
+    assert_eq!(started.out["checks"], 3, "{:#?}", ended.journal);
+    assert!(started.jobs.keys().any(|key| key.starts_with("sql")), "{started:#?}");
     let [db, cache, app, worker, proxy] = all.try_into().ok().unwrap();
     for (client, below) in [(&app, &db), (&app, &cache), (&worker, &db)] {
         assert!(client.ended <= below.ended, "what needs it stops first");

@@ -269,6 +269,7 @@ async fn encrypted_backups_in_a_bucket_come_back_exactly_whatever_becomes_of_the
     assert_eq!(holds(&bucket, SENTINEL), Vec::<PathBuf>::new());
     assert_eq!(holds(&copies, SENTINEL), Vec::<PathBuf>::new());
 
+    reported(&place).await;
     away(&mut place).await;
     troubled(&mut place).await;
     lost(&place).await;
@@ -312,6 +313,32 @@ async fn mounted(place: &Place) {
     let op = place.yard.run(NOTES.service, RESTORE).await;
     assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
     assert_eq!(place.content(NOTES).await, good, "{}", told(&op));
+}
+
+/// What was done is written up beside the backups: in a bucket, and in a directory.
+async fn reported(place: &Place) {
+    let [db, files] = SERVICES;
+    let of = |files: &BTreeMap<PathBuf, Vec<u8>>, ending: &str| -> Vec<String> {
+        let is_meant = |path: &Path| {
+            path.parent().is_some_and(|dir| dir.ends_with("reports")) && path.extension().is_some_and(|e| e == ending)
+        };
+        let found = files.iter().filter(|(path, _)| is_meant(path));
+        found.map(|(_, bytes)| String::from_utf8(bytes.clone()).unwrap()).collect()
+    };
+    let op = place.yard.run(db.service, Work::Report).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+    let stored = place.bucket();
+    let [markdown] = of(&stored, "md").try_into().unwrap();
+    assert!(markdown.starts_with("# Restore of") && markdown.contains("## Steps (UTC)"), "{markdown}");
+    let [json] = of(&stored, "json").try_into().unwrap();
+    assert!(json.contains("\"kind\": \"restore\"") && json.contains("\"downtime_s\""), "{json}");
+    println!("report in the bucket:\n{markdown}");
+
+    let nearby = Settings { default_store: "nas".to_owned(), ..place.yard.settings.clone() };
+    let op = place.yard.run_under(nearby, files.service, Work::Report).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+    let [markdown] = of(&place.copies(), "md").try_into().unwrap();
+    assert!(markdown.contains(&place.yard.stack.service(files.service)), "{markdown}");
 }
 
 /// With the server away, no backup is made, those there are stay, and a restore takes the copy.

@@ -14,12 +14,13 @@ use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use skep::operation::catalogue::Purpose;
-use skep::operation::record::{Operation, State, Work};
+use skep::operation::record::{Manner, Operation, State, Work};
 use skep::operation::settings::{Settings, Store};
 use skep::runtime::clock;
 use skep::swarm::object::TaskState;
 use skep_tests::load::Totals;
 use skep_tests::prometheus::Prometheus;
+use skep_tests::saga::restart;
 use skep_tests::sandbox::{Sandbox, eventually, repository, unique, unique_port};
 use skep_tests::stage::Users;
 use skep_tests::yard::{Yard, told};
@@ -50,6 +51,10 @@ const DB: &str = r#"
         skep.check.work.sql: SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'
         skep.check.work.expect: eq 0
         skep.check.work.phase: before
+        skep.check.orders.sql: SELECT count(*) FROM orders
+        skep.check.orders.expect: ge 500
+        skep.check.login.command: PGPASSWORD="$$POSTGRES_PASSWORD" psql -XAtq -h "$$SKEP_HOST" -U shop -d shop -c 'SELECT max(id) FROM orders'
+        skep.check.login.expect: eq 500
 "#;
 
 /// The application says nothing of an order, so one is lent to it.
@@ -350,6 +355,11 @@ async fn of_a_database(scene: &Scene) {
     let op = yard.run("db", waits).await;
     assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
     println!("waited: {}", op.journal.step("preflight").unwrap().out);
+    // It was asked by SQL and by a command, which logs in with a password of the environment; at once, and while it was watched.
+    assert_eq!(op.journal.step("check").unwrap().out["checks"], 2, "{}", told(&op));
+    let watched: Vec<&String> = op.journal.step("watch").unwrap().jobs.keys().collect();
+    assert!(watched.iter().any(|key| *key == "sql4") && watched.iter().any(|key| *key == "cmd4"), "{watched:?}");
+    assert!(!format!("{:?}", op.journal).contains("correct-horse"), "{}", told(&op));
     let idle = yard.try_sh("db", busy).await.unwrap();
     assert_eq!(idle.trim(), "", "the work was done before it began");
     assert_eq!(scene.image("db").await, "skep-test/postgres:next");
@@ -361,6 +371,23 @@ async fn of_a_database(scene: &Scene) {
         op.journal.step("apply").unwrap().out["at"].as_str().unwrap().parse().unwrap();
     assert!(newest.entry.taken < written, "the backup is of before");
     println!("good: backup of {} before it was written at {written}", newest.entry.taken);
+
+    // A row that nobody has fails a restart, and leaves it up.
+    for (label, said) in [
+        ("skep.check.orders.expect=ge 501", "check `orders`: found 500, wanted ≥ 501"),
+        ("skep.check.login.expect=eq 501", "check `login`: printed 500, wanted = 501"),
+    ] {
+        let name = yard.stack.service("db");
+        yard.sandbox.docker(&["service", "update", "-d", "--label-add", label, &name]).await;
+        let op = yard.run("db", restart(false, Manner::Fitting)).await;
+        assert_eq!(op.journal.state, State::Failed, "{}", told(&op));
+        assert!(reason(&op, "start").contains(said), "{}", told(&op));
+        println!("restart: {}", reason(&op, "start"));
+        let (key, _) = label.split_once('=').unwrap();
+        let back = if key.contains("orders") { format!("{key}=ge 500") } else { format!("{key}=eq 500") };
+        yard.sandbox.docker(&["service", "update", "-d", "--label-add", &back, &name]).await;
+        scene.runs("db", 1).await;
+    }
 
     // It has run, so a person decides; unless the labels say that the image may go back.
     let before = scene.spec("db").await;

@@ -48,6 +48,7 @@ enum Kind {
     Command,
     Broker,
     Mongodb,
+    Report,
     Verify,
     Import,
     Layout,
@@ -87,7 +88,7 @@ impl Kind {
             Kind::Reduce | Kind::Enlarge => 3,
             Kind::WakerAgain => 5,
             Kind::Expire | Kind::Command | Kind::Staged => 3,
-            Kind::Verify | Kind::Import | Kind::Layout | Kind::Point | Kind::Rollback => 3,
+            Kind::Report | Kind::Verify | Kind::Import | Kind::Layout | Kind::Point | Kind::Rollback => 3,
             // Each is several operations in one, and has as many writes.
             Kind::DataRollback | Kind::FullUpdate => 13,
             Kind::FullBack => 29,
@@ -108,7 +109,7 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 53] = [
+const KINDS: [Kind; 54] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,
@@ -143,6 +144,7 @@ const KINDS: [Kind; 53] = [
     Kind::Command,
     Kind::Broker,
     Kind::Mongodb,
+    Kind::Report,
     Kind::Verify,
     Kind::Import,
     Kind::Layout,
@@ -261,6 +263,7 @@ async fn scene(kind: Kind) -> Scene {
         Kind::Command => Scene::restore(ShopOptions::files("command"), restore(true, None)).await,
         Kind::Broker => Scene::restore(ShopOptions::files("rabbitmq"), restore(true, None)).await,
         Kind::Mongodb => Scene::restore(ShopOptions::files("mongodb"), restore(true, None)).await,
+        Kind::Report => Scene::report(ShopOptions::default()).await,
         Kind::Verify => Scene::verify(ShopOptions::default(), false).await,
         Kind::Import => Scene::import(ShopOptions::default()).await,
         Kind::Layout => Scene::layout(ShopOptions::default()).await.0,
@@ -510,6 +513,10 @@ for_each_kind! {
     an_expiry_survives_death_after_every_write: Kind::Expire, dies_after;
     an_expiry_survives_every_write_twice: Kind::Expire, repeats;
     an_expiry_goes_back_when_any_write_fails: Kind::Expire, fails;
+    a_report_survives_death_before_every_write: Kind::Report, dies_before;
+    a_report_survives_death_after_every_write: Kind::Report, dies_after;
+    a_report_survives_every_write_twice: Kind::Report, repeats;
+    a_report_leaves_nothing_when_any_write_fails: Kind::Report, fails;
     a_verification_survives_death_before_every_write: Kind::Verify, dies_before;
     a_verification_survives_death_after_every_write: Kind::Verify, dies_after;
     a_verification_survives_every_write_twice: Kind::Verify, repeats;

@@ -90,7 +90,8 @@ pub(super) fn env(session: &Session, work: &WorkArgs) -> Result<Env, Failure> {
     let me = format!("cli-{}-{:08x}", std::process::id(), rand::random::<u32>());
     let settings = Arc::new(work.settings(&me)?);
     let runners = work.runners()?;
-    Ok(Env { engine: session.engine.clone(), settings, runners, clock: session.clock.clone() })
+    let (engine, clock) = (session.engine.clone(), session.clock.clone());
+    Ok(Env { engine, settings, runners, clock, reports: Arc::new(super::written) })
 }
 
 async fn drive(

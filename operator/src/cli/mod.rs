@@ -48,6 +48,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use failure::{Exit, Failure};
 pub use host::{HostArgs, HostError};
+pub use ops::written;
 pub use out::{Format, Out, OutArgs};
 pub use settings::{LogFormat, OperatorArgs, WorkArgs};
 pub use waker::WakerArgs;

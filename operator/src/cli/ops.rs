@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::drive::DriveArgs;
@@ -15,6 +16,7 @@ use super::table::{Cell, Table};
 use crate::http::view::OperationView;
 use crate::notify;
 use crate::operation::record::{Operation, State};
+use crate::operation::report::Written;
 use crate::operation::{clients, desk};
 use crate::plan::words::{ago, clock, exact};
 use crate::swarm::object::{Kind, Service};
@@ -205,6 +207,18 @@ async fn report(session: &Session, id: &str) -> Result<Exit, Failure> {
     }
     out.say(notify::report(&op, out.zone(), session.now())?);
     Ok(Exit::Fine)
+}
+
+/// An operation as `ops report` writes it up, for a store.
+///
+/// # Errors
+/// Why it cannot be written, in a sentence.
+pub fn written(op: &Operation) -> Result<Written, String> {
+    let downtime_s = clients::downtime(op).map(|away| away.as_secs_f64());
+    let json = serde_json::to_string_pretty(&Report { operation: view(op), downtime_s });
+    let ended = op.journal.ended.unwrap_or(op.intent.created);
+    let markdown = notify::report(op, &TimeZone::UTC, ended).map_err(|error| error.to_string())?;
+    Ok(Written { markdown: markdown + "\n", json: json.map_err(|error| error.to_string())? + "\n" })
 }
 
 async fn list(session: &Session, args: &ListArgs) -> Result<Exit, Failure> {

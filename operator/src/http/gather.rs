@@ -80,6 +80,7 @@ fn operation_view(s: &Sources<'_>, op: &Operation) -> OperationView {
         | Work::Restore { .. }
         | Work::Drill { .. }
         | Work::Expire
+        | Work::Report
         | Work::Sleep { .. }
         | Work::Wake => began.checked_add(limit).ok(),
         // One after the other, and a restore goes first: nobody can tell.

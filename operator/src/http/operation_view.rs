@@ -184,6 +184,7 @@ fn what(work: &Work) -> String {
             "Users see the maintenance page until told otherwise.".to_owned()
         }
         Work::Expire => "Data that earlier restores kept beside is dropped: its time is over.".to_owned(),
+        Work::Report => "Reports of operations that have ended are written into the store.".to_owned(),
         Work::Verify { backup: Some(id) } => format!("Backup `{id}` is read back in full."),
         Work::Verify { backup: None } => "Every backup is read back in full.".to_owned(),
         Work::Import { store, dry_run: true, .. } => {

@@ -30,6 +30,7 @@ const fn way(operation: &Operation) -> Option<(Option<bool>, Option<bool>, bool)
         | Work::Drill { .. }
         | Work::Maintenance { .. }
         | Work::Expire
+        | Work::Report
         | Work::Verify { .. }
         | Work::Import { .. }
         | Work::Point { .. }

@@ -327,6 +327,7 @@ mod tests {
         let works = [
             Work::Backup,
             Work::Expire,
+            Work::Report,
             Work::Verify { backup: None },
             Work::Import { store: "nas".to_owned(), from: None, quick: false, layout: None, dry_run: false },
             restore(),

@@ -53,7 +53,8 @@ pub fn due(operation: &Operation, routine: Routine, now: Timestamp) -> Vec<Phase
     let head = current(operation).filter(|_| operation.part_of().is_none());
     let Some(head) = head else { return Vec::new() };
     let since = occurred(operation, head);
-    let quiet = is_routine(operation) && routine == Routine::Failures && !is_failure(head);
+    let is_asked_for = routine != Routine::Failures && operation.intent.work != Work::Report;
+    let quiet = is_routine(operation) && !is_asked_for && !is_failure(head);
     if quiet || was_told(operation, head) || now < since + patience(operation, head) || now > since + STALE {
         return Vec::new();
     }
@@ -152,6 +153,7 @@ fn patience(operation: &Operation, phase: Phase) -> SignedDuration {
             Work::Backup
             | Work::Drill { .. }
             | Work::Expire
+            | Work::Report
             | Work::Verify { .. }
             | Work::Import { .. }
             | Work::Point { .. }

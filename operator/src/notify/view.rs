@@ -398,6 +398,7 @@ fn backup(work: &Work, zone: &TimeZone) -> Option<String> {
         | Work::Drill { .. }
         | Work::Maintenance { .. }
         | Work::Expire
+        | Work::Report
         | Work::Point { .. }
         | Work::Sleep { .. }
         | Work::Wake
@@ -414,6 +415,7 @@ const fn until(work: &Work) -> Option<Timestamp> {
         | Work::Restore { .. }
         | Work::Drill { .. }
         | Work::Expire
+        | Work::Report
         | Work::Verify { .. }
         | Work::Import { .. }
         | Work::Point { .. }

@@ -41,6 +41,7 @@ pub(super) fn title(work: &Work, service: &str) -> String {
         Work::Drill { .. } => "Drill",
         Work::Maintenance { .. } => "Maintenance",
         Work::Expire => "Clean-up",
+        Work::Report => "Reports",
         Work::Verify { .. } => "Backup verification",
         Work::Import { .. } => "Backup import",
         Work::Point { .. } => "Restore point",
@@ -85,6 +86,7 @@ pub(super) fn lead(work: &Work, phase: Phase, service: &str) -> String {
         Work::Drill { .. } => format!("the drill of {service}, which restores a backup on the side"),
         Work::Maintenance { .. } => format!("the maintenance of {service}"),
         Work::Expire => format!("the removal of expired data of {service}"),
+        Work::Report => format!("writing reports into the store of {service}"),
         Work::Verify { .. } => format!("the verification of backups of {service}"),
         Work::Import { .. } => format!("the import of backups of {service}"),
         Work::Point { .. } => format!("the restore point of stack {service}"),
@@ -141,6 +143,7 @@ fn begun(work: &Work, service: &str) -> String {
         }
         Work::Maintenance { .. } => format!("Maintenance of {service} has begun."),
         Work::Expire => format!("Data of {service} that was kept from earlier restores is being removed."),
+        Work::Report => format!("Reports of operations are being written into the store of {service}."),
         Work::Verify { .. } => format!("Backups of {service} are being read back in full."),
         Work::Import { .. } => format!("Backups of {service} that a store holds are being looked through."),
         Work::Point { .. } => format!("A restore point of stack {service} is being taken."),
@@ -165,6 +168,7 @@ fn ended_well(work: &Work, service: &str) -> String {
         }
         Work::Maintenance { .. } => format!("Maintenance of {service} is over."),
         Work::Expire => format!("Data of {service} that was kept from earlier restores was removed."),
+        Work::Report => format!("Reports of operations are in the store of {service}."),
         Work::Verify { .. } => format!("Backups of {service} were read back in full and are whole."),
         Work::Import { dry_run: true, .. } => {
             format!("What a store holds of {service} was listed; nothing was taken in.")
@@ -232,7 +236,7 @@ pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
         (Work::Expire, Phase::Finished) => {
             "None for users. What was removed can no longer be gone back to.".to_owned()
         }
-        (Work::Expire | Work::Verify { .. } | Work::Import { .. }, _) => "None for users.".to_owned(),
+        (Work::Expire | Work::Report | Work::Verify { .. } | Work::Import { .. }, _) => "None for users.".to_owned(),
         (Work::Sleep { .. }, _) => format!("{service} does not answer while it sleeps."),
         (Work::Restart { .. }, Phase::Finished) => format!("{service} answers users again."),
         (Work::Restart { manner: Manner::Rolling, .. }, _) => {
@@ -297,6 +301,7 @@ pub(super) fn next(operation: &Operation, phase: Phase) -> String {
             | Work::Restore { .. }
             | Work::Drill { .. }
             | Work::Expire
+            | Work::Report
             | Work::Verify { .. }
             | Work::Import { .. }
             | Work::Point { .. }
@@ -318,6 +323,7 @@ pub(super) fn next(operation: &Operation, phase: Phase) -> String {
             | Work::Drill { .. }
             | Work::Maintenance { .. }
             | Work::Expire
+            | Work::Report
             | Work::Verify { .. }
             | Work::Import { .. }
             | Work::Sleep { .. }
@@ -422,6 +428,8 @@ pub(crate) fn step(work: &Work, name: &str) -> String {
         (Work::Rollback { .. }, "configs") => "Make configs again that were removed",
         (Work::Rollback { .. }, "apply") => "Put the specs back, one service after the other",
         (Work::Rollback { .. }, "check") => "Run the checks of what was put back",
+        (Work::Report, "choose") => "List what the store has no report of",
+        (Work::Report, "write") => "Write the reports",
         (Work::Expire, "drop") => "Drop what was kept past its time",
         (Work::Expire, "forget") => "Forget it in the record",
         _ => return capital(&scrub::line(&name.replace(['-', '_'], " "), 60)),

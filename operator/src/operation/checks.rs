@@ -6,6 +6,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use skep_runner::task::{CheckOutcome, CommandCheck, CommandChecks, ShellCommand};
 use skep_runner::{HOST_VARIABLE, Report, Task};
 
@@ -21,7 +22,7 @@ use super::work::{self, Order, Outcome};
 use super::{canary, clients, freeze};
 use crate::policy::{Check, CheckProbe};
 use crate::runtime::scrub;
-use crate::swarm::object::Service;
+use crate::swarm::object::{Service, Task, TaskState};
 
 /// So much of what a command says is told.
 const TOLD: usize = 240;
@@ -171,6 +172,26 @@ fn commands(checks: &[Check], host: &str, environment: Option<&str>) -> Vec<Comm
         CheckProbe::Http { .. } | CheckProbe::Sql { .. } | CheckProbe::Tcp { .. } => None,
     };
     checks.iter().filter_map(command).collect()
+}
+
+/// Tells of tasks of a service that came up since a moment and have ended since: it is up, and its checks may all have passed.
+///
+/// # Errors
+/// What the engine says.
+pub async fn tell_ended(cx: &mut Cx<'_>, client: &Client, since: Timestamp) -> Result<(), Fault> {
+    let tasks = cx.engine().tasks(&[&client.id]).await?;
+    let has_ended = |task: &&Task| {
+        let by_itself = matches!(task.state, TaskState::Failed | TaskState::Rejected | TaskState::Complete);
+        by_itself && task.created >= since
+    };
+    let ended: Vec<&Task> = tasks.iter().filter(has_ended).collect();
+    if let Some(last) = ended.iter().max_by_key(|task| task.changed) {
+        let why = scrub::line(&last.error, TOLD);
+        let why = if why.is_empty() { "no error is known".to_owned() } else { why };
+        let (name, count) = (&client.name, ended.len());
+        cx.remark(format!("{name} is up, but {count} of its new task(s) ended before: {why}"));
+    }
+    Ok(())
 }
 
 /// The SQL checks of a service, in its own server.

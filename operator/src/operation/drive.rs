@@ -17,6 +17,7 @@ use super::journal::{Compensation, Next, Step, next};
 use super::maintenance::Maintenance;
 use super::point::Point;
 use super::record::{BEING_UNDONE, JobRecordState, OpId, Operation, State, StepState, Work};
+use super::report::Report;
 use super::restart::Restart;
 use super::restore::directory::RestoreDirectory;
 use super::restore::part::{self, Part};
@@ -150,6 +151,7 @@ async fn advance_kind(env: &Env, op: &mut Operation) -> Result<Again, Error> {
         Work::Drill { .. } => kind(env, op, Drill).await,
         Work::Maintenance { until } => kind(env, op, Maintenance { until }).await,
         Work::Expire => kind(env, op, Expire).await,
+        Work::Report => kind(env, op, Report).await,
         Work::Verify { .. } => kind(env, op, Verify).await,
         Work::Import { .. } => kind(env, op, Import).await,
         Work::Point { .. } => kind(env, op, Point).await,

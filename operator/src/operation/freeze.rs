@@ -335,6 +335,7 @@ fn is_destructive(work: &Work) -> bool {
         Work::Rollback { only, .. } => rollback::with_data(only),
         Work::Backup
         | Work::Drill { .. }
+        | Work::Report
         | Work::Verify { .. }
         | Work::Import { .. }
         | Work::Point { .. } => false,

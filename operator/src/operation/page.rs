@@ -51,6 +51,7 @@ async fn maintenance(
             | Work::Restore { .. }
             | Work::Drill { .. }
             | Work::Expire
+            | Work::Report
             | Work::Verify { .. }
             | Work::Import { .. }
             | Work::Point { .. }

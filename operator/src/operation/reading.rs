@@ -144,6 +144,7 @@ pub async fn give_way(cx: &mut Cx<'_>) -> Result<First, Fault> {
         | Work::Drill { .. }
         | Work::Maintenance { .. }
         | Work::Expire
+        | Work::Report
         | Work::Verify { .. }
         | Work::Point { .. }
         | Work::Sleep { .. }

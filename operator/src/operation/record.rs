@@ -93,6 +93,8 @@ pub enum Work {
     },
     /// Drop databases kept from earlier restores that have expired.
     Expire,
+    /// Write reports of operations that have ended into the store of the service.
+    Report,
     /// Read stored backups of the service in full, and note in the catalogue how each was found.
     Verify {
         /// This backup; all of the service where absent.
@@ -353,6 +355,7 @@ impl Work {
             Work::Drill { .. } => "drill",
             Work::Maintenance { .. } => "maintenance",
             Work::Expire => "expire",
+            Work::Report => "report",
             Work::Verify { .. } => "verify",
             Work::Import { .. } => "import",
             Work::Point { .. } => "point",
@@ -379,7 +382,7 @@ impl Work {
             | Work::Restart { .. }
             | Work::Update { .. }
             | Work::Rollback { .. } => true,
-            Work::Verify { .. } | Work::Import { .. } => false,
+            Work::Verify { .. } | Work::Import { .. } | Work::Report => false,
         }
     }
 
@@ -393,6 +396,7 @@ impl Work {
             | Work::Drill { .. }
             | Work::Maintenance { .. }
             | Work::Expire
+            | Work::Report
             | Work::Verify { .. }
             | Work::Import { .. }
             | Work::Sleep { .. }

@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use super::journal::Step;
 use super::record::{Operation, SERVICE, SERVICE_ID, State, StepRecord};
+use super::report::Written;
 use super::settings::Settings;
 use crate::swarm;
 use crate::swarm::engine::Engine;
@@ -32,6 +33,8 @@ pub struct Env {
     pub runners: Runners,
     /// The wall clock.
     pub clock: Clock,
+    /// Writes operations up that have ended.
+    pub reports: Writer,
 }
 
 /// The static runner binaries.
@@ -42,6 +45,9 @@ pub struct Runners {
     log: Arc<[u8]>,
     services: Arc<[u8]>,
 }
+
+/// Writes an operation up; an error says why it cannot.
+pub type Writer = Arc<dyn Fn(&Operation) -> Result<Written, String> + Send + Sync>;
 
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -146,6 +152,17 @@ impl Env {
     pub async fn own_task(&self) -> Result<Option<OwnTask>, swarm::error::Error> {
         let here = rustix::system::uname().nodename().to_string_lossy().into_owned();
         self.engine.task_of_container(&here).await
+    }
+
+    /// Skep's own image: as configured, else that of the task in whose container this runs; none where neither is known.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub async fn own_image(&self) -> Result<Option<String>, swarm::error::Error> {
+        match &self.settings.image {
+            Some(image) => Ok(Some(image.clone())),
+            None => Ok(self.own_task().await?.map(|own| own.image)),
+        }
     }
 }
 

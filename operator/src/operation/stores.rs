@@ -14,7 +14,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use skep_runner::line::FaultKind;
-use skep_runner::task::{Fetch, Place as StorePlace, S3Place, Ship, StoreScan, StoreTask, Verdict};
+use skep_runner::task::{
+    Fetch, Place as StorePlace, S3Place, Ship, StoreScan, StoreTask, TextFile, Verdict,
+};
 use skep_runner::{COPY_PATH, Fault as JobFault, Report, STORE_PATH};
 
 use super::backup::{Place, Sealed};
@@ -378,6 +380,23 @@ pub async fn scan(
     key: &str,
 ) -> Result<Outcome, Fault> {
     let task = StoreTask::Scan { from: bucket_of(&target.store, bucket), scan };
+    let stores = vec![(target.store.as_str(), STORE_PATH)];
+    work::run_own(cx, &OwnOrder { key, target, task, stores, identity: false }).await
+}
+
+/// Writes reports into the target's store, and removes those of the oldest beyond `most`.
+///
+/// # Errors
+/// What the engine says.
+pub async fn write_reports(
+    cx: &mut Cx<'_>,
+    target: &Target,
+    files: Vec<TextFile>,
+    most: usize,
+    key: &str,
+) -> Result<Outcome, Fault> {
+    let to = as_place(&cx.env.settings, &target.store, STORE_PATH)?;
+    let task = StoreTask::Reports { to, files, most };
     let stores = vec![(target.store.as_str(), STORE_PATH)];
     work::run_own(cx, &OwnOrder { key, target, task, stores, identity: false }).await
 }

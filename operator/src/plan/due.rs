@@ -37,15 +37,20 @@ fn next_attempt(own: &[&Operation], since: Timestamp) -> Option<Timestamp> {
     if own.iter().any(|o| !o.journal.state.is_terminal()) {
         return None;
     }
-    let failed: Vec<Timestamp> = own
+    let attempts: Vec<&Operation> = own.iter().copied().filter(|o| o.intent.work == Work::Expire).collect();
+    Some(after_failures(&attempts, since))
+}
+
+/// When the next attempt at something that was due then may begin, by the attempts that did not succeed.
+pub(super) fn after_failures(attempts: &[&Operation], since: Timestamp) -> Timestamp {
+    let failed: Vec<Timestamp> = attempts
         .iter()
-        .filter(|o| o.intent.work == Work::Expire && o.intent.created >= since)
-        .filter(|o| o.journal.state != State::Succeeded)
+        .filter(|o| o.intent.created >= since && o.journal.state != State::Succeeded)
         .map(|o| o.journal.ended.unwrap_or(o.intent.created))
         .collect();
-    let Some(last) = failed.iter().max() else { return Some(since) };
+    let Some(last) = failed.iter().max() else { return since };
     let doublings = u32::try_from(failed.len() - 1).unwrap_or(u32::MAX).min(5);
-    Some(*last + (FIRST_WAIT * 2_i32.pow(doublings)).min(LONGEST_WAIT))
+    *last + (FIRST_WAIT * 2_i32.pow(doublings)).min(LONGEST_WAIT)
 }
 
 fn intent(service: &str, service_id: &str, now: Timestamp) -> Intent {

@@ -5,6 +5,7 @@
 //! operations  ──▶ due                     kept data whose time is over
 //! labels, operations, catalogue ──▶ scheduled    backups that are to begin
 //! labels, operations, sleepers ──▶ sleepers   what is to fall asleep, to wake, or was brought back
+//! operations, labels ──▶ reports         what is to be written up in stores
 //! operations  ──▶ prune                   records that nobody needs any more
 //! objects     ──▶ sweep                   objects that no living operation owns
 //! ```
@@ -19,6 +20,7 @@ pub mod moment;
 mod point;
 pub mod prune;
 mod recovery;
+mod reports;
 mod restart;
 mod restore;
 mod retention;
@@ -40,6 +42,7 @@ pub mod world;
 pub use due::due;
 pub use explain::{Plan, explain};
 pub use prune::prune;
+pub use reports::reports;
 pub use scheduled::scheduled;
 pub use steps::{step_names, steps};
 pub use sweep::{Objects, Orphan, sweep};

@@ -8,6 +8,7 @@ use crate::operation::journal::{Compensation, Step as _};
 use crate::operation::maintenance::Maintenance;
 use crate::operation::point::Point;
 use crate::operation::record::{Operation, Work};
+use crate::operation::report::Report;
 use crate::operation::restart::Restart;
 use crate::operation::restore::directory::RestoreDirectory;
 use crate::operation::restore::part::Part;
@@ -31,6 +32,7 @@ pub fn steps(work: &Work, way: Way) -> Vec<(&'static str, Compensation)> {
         Work::Drill { .. } => of(&Drill),
         Work::Maintenance { until } => of(&Maintenance { until: *until }),
         Work::Expire => of(&Expire),
+        Work::Report => of(&Report),
         Work::Verify { .. } => of(&Verify),
         Work::Import { .. } => of(&Import),
         Work::Point { .. } => of(&Point),

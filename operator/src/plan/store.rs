@@ -46,6 +46,15 @@ pub(super) fn verify(draft: &mut Draft<'_>, work: &Work, wanted: Option<&str>) {
     });
 }
 
+pub(super) fn report(draft: &mut Draft<'_>, work: &Work) {
+    "nothing".clone_into(&mut draft.plan.users);
+    draft.steps(work, Way::Beside, |step| match step {
+        "choose" => ("list the operations of which the store has no report".to_owned(), ""),
+        "write" => ("write their reports into it, and remove the oldest".to_owned(), JOBS),
+        other => (other.to_owned(), ""),
+    });
+}
+
 pub(super) fn import(draft: &mut Draft<'_>, work: &Work) {
     let Work::Import { store, from, quick, layout, dry_run } = work else { return };
     let name = draft.service.name().to_owned();

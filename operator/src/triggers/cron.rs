@@ -1,5 +1,5 @@
-//! Asks for the operations that time itself asks for: scheduled backups, drills and restore points, sleeping and waking, and
-//! dropping what restores kept.
+//! Asks for the operations that time itself asks for: scheduled backups, drills and restore points, sleeping and waking,
+//! dropping what restores kept, and writing up what has ended.
 //!
 //! Everything is read anew, so the leader that does this needs to know nothing of what another one did before.
 
@@ -13,7 +13,7 @@ use crate::operation::saga::Env;
 use crate::operation::sleeper;
 use crate::plan::scheduled::{Rules, Seen};
 use crate::plan::sleepers::{self, sleepers};
-use crate::plan::{due, scheduled};
+use crate::plan::{due, reports, scheduled};
 use crate::swarm::error::Error;
 use crate::swarm::object::{ENABLE, Kind};
 use crate::triggers::idle::{self, Use};
@@ -27,6 +27,11 @@ pub async fn ask(env: &Env, rules: &Rules) -> Result<Vec<Operation>, Error> {
     let operations = desk::list(engine).await?;
     let services = engine.services(&[(ENABLE, Some("true"))]).await?;
     let mut wanted = due(&operations, &services, now);
+    let unwritten = reports(&operations, &services, now);
+    // They are written by jobs in Skep's own image: where that is not known, nobody could.
+    if !unwritten.is_empty() && env.own_image().await?.is_some() {
+        wanted.extend(unwritten);
+    }
     let mut seen = Seen { services: &services, operations: &operations, backups: &[], points: &[] };
     // The catalogue only ever says that nothing needs to be done, and it is long.
     if !scheduled(&seen, rules, now).is_empty() {

@@ -91,6 +91,9 @@ pub fn perform(task: &StoreTask, site: &Site, out: &Output) -> Result<Report> {
             crate::check(from, id, dir, manifest_sha256, site, out).map(Report::StoreVerify)
         }
         StoreTask::Scan { from, scan } => crate::scan(from, scan, site, out).map(Report::StoreScan),
+        StoreTask::Reports { to, files, most } => {
+            crate::reports(to, files, *most, site).map(|()| Report::Done)
+        }
         StoreTask::Remove { from, dir } => Shelf::open(from, site)?.clear(dir).map(|()| Report::Done),
         StoreTask::Clear { dirs } => {
             dirs.iter().try_for_each(|dir| discard(&site.stage, dir, true)).map(|()| Report::Done)

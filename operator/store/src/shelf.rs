@@ -138,6 +138,43 @@ impl Shelf {
         }
     }
 
+    /// Writes a small file, over one of the same name.
+    pub(crate) fn replace(&mut self, dir: &str, name: &str, bytes: &[u8]) -> Result<()> {
+        match self {
+            Shelf::Mount(root) => {
+                let folder = Folder::create(root, dir)?;
+                let part = format!("{name}{PART}");
+                folder.remove(&part)?;
+                let mut file = folder.write_new(&part)?;
+                file.write_all(bytes).map_err(Error::io(format!("cannot write {dir}/{part}")))?;
+                folder.publish(&file, &part, name)
+            }
+            Shelf::S3(bucket) => bucket.put(&format!("{dir}/{name}"), &Bytes::copy_from_slice(bytes)),
+        }
+    }
+
+    /// Names of the files in a directory.
+    pub(crate) fn names(&mut self, dir: &str) -> Result<Vec<String>> {
+        match self {
+            Shelf::Mount(root) => match Folder::open(root, dir)? {
+                Some(folder) => folder.names(),
+                None => Ok(Vec::new()),
+            },
+            Shelf::S3(bucket) => bucket.names(dir),
+        }
+    }
+
+    /// Removes a file; absent is fine.
+    pub(crate) fn remove(&mut self, dir: &str, name: &str) -> Result<()> {
+        match self {
+            Shelf::Mount(root) => match Folder::open(root, dir)? {
+                Some(folder) => folder.remove(name),
+                None => Ok(()),
+            },
+            Shelf::S3(bucket) => bucket.delete(&format!("{dir}/{name}")),
+        }
+    }
+
     /// Begins a file of about `hint` bytes.
     pub(crate) fn draft(&mut self, dir: &str, name: &str, hint: u64) -> Result<Draft> {
         match self {
@@ -166,17 +203,7 @@ impl Shelf {
 
     /// Writes the manifest, which makes the directory a backup.
     pub(crate) fn commit(&mut self, dir: &str, manifest: &[u8]) -> Result<()> {
-        match self {
-            Shelf::Mount(root) => {
-                let folder = Folder::create(root, dir)?;
-                let part = format!("{MANIFEST}{PART}");
-                folder.remove(&part)?;
-                let mut file = folder.write_new(&part)?;
-                file.write_all(manifest).map_err(Error::io(format!("cannot write {dir}/{part}")))?;
-                folder.publish(&file, &part, MANIFEST)
-            }
-            Shelf::S3(bucket) => bucket.put(&format!("{dir}/{MANIFEST}"), &Bytes::copy_from_slice(manifest)),
-        }
+        self.replace(dir, MANIFEST, manifest)
     }
 }
 

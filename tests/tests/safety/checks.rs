@@ -1,13 +1,15 @@
 //! Checks of what was done: by SQL and by commands they count after a restart, an update and a rollback as those over the network do.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use skep::operation::record::{Manner, Operation, State, StepState, Trigger, Work};
 use skep_runner::Task;
 use skep_tests::saga::{Scene, restart};
-use skep_tests::sim::postgres::Content;
+use skep_tests::sim::postgres::{Application, Content};
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
+use skep_tests::sim::{Answer, Container, Run, Serve, View, Workload};
 
 use super::jobs::SECRET;
 use super::{
@@ -71,6 +73,41 @@ async fn a_restart_of_a_database_that_lacks_rows_has_failed_and_leaves_nothing_s
     let scene = Scene::ask_for(scene.shop, "shop_db", restart(false, Manner::Rolling), person()).await;
     let op = driven(&scene).await;
     assert!(failed_with(&op, "shop_db: check `users`: found 3"), "{:#?}", op.journal);
+}
+
+/// The application, whose first task after a while ends once more before it stays.
+struct FallsOnce {
+    app: Application,
+    has_fallen: AtomicBool,
+}
+
+impl Workload for FallsOnce {
+    fn start(&self, container: &Container, view: &View<'_>) -> Run {
+        let exits = (!self.has_fallen.swap(true, Ordering::Relaxed)).then_some((Duration::from_secs(1), 3));
+        match exits {
+            Some(_) => Run::Serve(Serve { exits, stop: Duration::from_millis(100) }),
+            None => self.app.start(container, view),
+        }
+    }
+
+    fn healthy(&self, container: &Container, view: &View<'_>) -> bool {
+        self.app.healthy(container, view)
+    }
+
+    fn answer(&self, container: &Container, view: &View<'_>) -> Answer {
+        self.app.answer(container, view)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_ended_after_it_had_come_up_is_told_although_all_is_well_in_the_end() {
+    let scene = Scene::restart(at_zero(&[]), "shop_db", Manner::Fitting).await;
+    let falls = FallsOnce { app: scene.shop.application(), has_fallen: AtomicBool::new(false) };
+    scene.shop.sim.workload("shop-app:1", falls);
+    let op = driven(&scene).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
+    assert!(remarks(&op, "shop_app is up, but 1 of its new task(s) ended before"), "{:#?}", op.journal.remarks);
+    assert!(!remarks(&op, "shop_db is up, but"), "{:#?}", op.journal.remarks);
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,6 +24,7 @@ mod lost;
 mod moments;
 mod places;
 mod points;
+mod reports;
 mod rescue;
 mod restart;
 mod rollback;

@@ -26,7 +26,7 @@ pub use self::postgres::{
     DatabaseProperties, HeldRoles, KeptDatabase, Named, PgCreateRoles, PgDrop, PgDropRoles, PgDump, PgDumped,
     PgFence, PgInPlace, PgInspect, PgInspection, PgRestore, PgSeal, PgSession, PgSwap,
 };
-pub use self::ship::{Copied, Fetch, Place, S3Place, Ship, Shipped, StoreTask};
+pub use self::ship::{Copied, Fetch, Place, S3Place, Ship, Shipped, StoreTask, TextFile};
 pub use self::store::{
     ArchiveHead, FileForm, FoundDump, FoundFile, InnerHead, LayoutCopy, LayoutScan, LayoutScanned,
     ManifestHead, OtherFile, Packed, Scanned, StoreScan, StoreVerify, StoredFound, Verdict,

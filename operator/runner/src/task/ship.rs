@@ -51,6 +51,15 @@ pub enum StoreTask {
         /// What of it.
         scan: StoreScan,
     },
+    /// Write reports of operations into a store, and remove those of the oldest.
+    Reports {
+        /// To where.
+        to: Place,
+        /// The files.
+        files: Vec<TextFile>,
+        /// So many reports stay.
+        most: usize,
+    },
     /// Remove a backup from a store, its manifest first, and end its unfinished uploads.
     Remove {
         /// From where.
@@ -63,6 +72,15 @@ pub enum StoreTask {
         /// Relative to the staging volume; absent ones are fine.
         dirs: Vec<String>,
     },
+}
+
+/// A file and what stands in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextFile {
+    /// Its name.
+    pub name: String,
+    /// Its text.
+    pub text: String,
 }
 
 /// See [`StoreTask::Ship`].

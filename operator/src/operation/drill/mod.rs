@@ -216,7 +216,7 @@ async fn rival(cx: &Cx<'_>) -> Result<Option<Operation>, Fault> {
                 | Work::Update { .. }
                 | Work::Rollback { .. } => true,
                 // These hold no service.
-                Work::Verify { .. } | Work::Import { .. } => false,
+                Work::Verify { .. } | Work::Import { .. } | Work::Report => false,
             };
             if other.id != cx.op.id && is_earlier && claim::concerns(&other, service) {
                 return Ok(Some(other));

@@ -330,6 +330,10 @@ async fn start(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if let Some(wait) = Wait::for_all(&waits) {
         return Ok(Progress::Wait(wait));
     }
+    for client in &frozen.clients {
+        let since = clients::turn(cx, clients::Turn::Start, client).await?;
+        checks::tell_ended(cx, client, since).await?;
+    }
     let checks: usize = frozen.clients.iter().map(|c| c.checks.len()).sum();
     Ok(Progress::Done(json!({ "checks": checks })))
 }

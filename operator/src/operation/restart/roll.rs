@@ -60,6 +60,11 @@ pub(super) async fn run(cx: &mut Cx<'_>, rolls: &[Roll]) -> Result<Progress, Fau
         }
     }
     let rolling: Rolling = cx.scratch()?;
+    for roll in rolls {
+        if let Some(rolled) = rolling.services.get(&roll.client.name) {
+            checks::tell_ended(cx, &roll.client, rolled.at).await?;
+        }
+    }
     serde_json::to_value(&rolling)
         .map(Progress::Done)
         .map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })

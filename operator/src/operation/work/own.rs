@@ -123,9 +123,11 @@ fn is_read_only(task: &StoreTask, path: &str) -> bool {
     match task {
         StoreTask::Fetch(_) | StoreTask::Check { .. } | StoreTask::Scan { .. } => true,
         StoreTask::Copy { .. } => path == skep_runner::STORE_PATH,
-        StoreTask::Stage { .. } | StoreTask::Ship(_) | StoreTask::Remove { .. } | StoreTask::Clear { .. } => {
-            false
-        }
+        StoreTask::Stage { .. }
+        | StoreTask::Ship(_)
+        | StoreTask::Reports { .. }
+        | StoreTask::Remove { .. }
+        | StoreTask::Clear { .. } => false,
     }
 }
 
@@ -149,15 +151,10 @@ async fn network_id(cx: &Cx<'_>, name: &str, store: &str) -> Result<String, Faul
     }
 }
 
-/// Skep's own image: as configured, else that of the task in whose container this runs.
 async fn image(cx: &Cx<'_>) -> Result<String, Fault> {
-    if let Some(image) = &cx.env.settings.image {
-        return Ok(image.clone());
-    }
-    let own = cx.own_task().await?;
-    own.map(|own| own.image).ok_or_else(|| {
+    cx.env.own_image().await?.ok_or_else(|| {
         Fault::failed(
-            "Skep's own image is not known here, which is needed for stores on S3, encryption and copies: name it in \
+            "Skep's own image is not known here, which is needed for stores on S3, encryption, copies and reports: name it in \
              the setting SKEP_IMAGE",
         )
     })

@@ -68,6 +68,7 @@ fn disturbing(s: &Situation) -> impl Iterator<Item = &Operation> {
         Work::Backup
         | Work::Drill { .. }
         | Work::Expire
+        | Work::Report
         | Work::Verify { .. }
         | Work::Import { .. }
         | Work::Point { .. } => false,

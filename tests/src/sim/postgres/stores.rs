@@ -3,6 +3,7 @@
 use skep_runner::manifest::{MANIFEST, Manifest};
 use skep_runner::task::{Copied, Fetch, Place, Ship, Shipped, StoreTask, Verdict};
 use skep_runner::{Report, STAGE_PATH};
+use skep_store::REPORTS;
 use skep_store::code::Layer;
 use skep_store::sealed::{Coded, Found, Sealed};
 
@@ -28,6 +29,11 @@ impl PgJob {
             StoreTask::Fetch(task) => self.fetch(world, task),
             StoreTask::Copy { from, to, dir, manifest_sha256 } => {
                 self.copy(world, from, to, dir, manifest_sha256)
+            }
+            StoreTask::Reports { to, files, .. } => {
+                let shelf = self.shelf(world, to)?;
+                files.iter().for_each(|f| shelf.write(REPORTS, &f.name, f.text.clone().into_bytes()));
+                done
             }
             StoreTask::Remove { from, dir } => {
                 self.shelf(world, from)?.discard(dir, true)?;
