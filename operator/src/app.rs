@@ -24,8 +24,8 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::cli::{self, OperatorArgs};
 use crate::cli::settings::BadSettings;
+use crate::cli::{self, OperatorArgs};
 use crate::http::metrics::{Metrics, Reconciled};
 use crate::http::server::{self, Shared};
 use crate::http::token::{self, Tokens};

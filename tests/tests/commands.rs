@@ -130,7 +130,7 @@ impl Desk {
             settings: Arc::new(settings),
             runners: runners(),
             clock: Arc::new(move || sim.now()),
-            reports: Arc::new(skep::cli::written),
+            reports: Arc::new(cli::written),
         };
         Operator(tokio::spawn(async move {
             loop {

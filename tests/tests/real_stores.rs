@@ -320,7 +320,8 @@ async fn reported(place: &Place) {
     let [db, files] = SERVICES;
     let of = |files: &BTreeMap<PathBuf, Vec<u8>>, ending: &str| -> Vec<String> {
         let is_meant = |path: &Path| {
-            path.parent().is_some_and(|dir| dir.ends_with("reports")) && path.extension().is_some_and(|e| e == ending)
+            path.parent().is_some_and(|dir| dir.ends_with("reports"))
+                && path.extension().is_some_and(|e| e == ending)
         };
         let found = files.iter().filter(|(path, _)| is_meant(path));
         found.map(|(_, bytes)| String::from_utf8(bytes.clone()).unwrap()).collect()

@@ -358,7 +358,10 @@ async fn of_a_database(scene: &Scene) {
     // It was asked by SQL and by a command, which logs in with a password of the environment; at once, and while it was watched.
     assert_eq!(op.journal.step("check").unwrap().out["checks"], 2, "{}", told(&op));
     let watched: Vec<&String> = op.journal.step("watch").unwrap().jobs.keys().collect();
-    assert!(watched.iter().any(|key| *key == "sql4") && watched.iter().any(|key| *key == "cmd4"), "{watched:?}");
+    assert!(
+        watched.iter().any(|key| *key == "sql4") && watched.iter().any(|key| *key == "cmd4"),
+        "{watched:?}"
+    );
     assert!(!format!("{:?}", op.journal).contains("correct-horse"), "{}", told(&op));
     let idle = yard.try_sh("db", busy).await.unwrap();
     assert_eq!(idle.trim(), "", "the work was done before it began");

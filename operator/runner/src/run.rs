@@ -16,8 +16,8 @@ use crate::job::Job;
 use crate::line::FaultKind;
 use crate::output::Output;
 use crate::task::{
-    CommandChecks, CommandDrill, CommandDump, CommandExamine, CommandLoad, CommandSeal, DataChecks, DirDump, DirExamine,
-    DirInspect, DirLoad, DirMove, DirRemove, DirSeal, Discard, LayoutCopy, LayoutScan, NetChecks,
+    CommandChecks, CommandDrill, CommandDump, CommandExamine, CommandLoad, CommandSeal, DataChecks, DirDump,
+    DirExamine, DirInspect, DirLoad, DirMove, DirRemove, DirSeal, Discard, LayoutCopy, LayoutScan, NetChecks,
     PgCreateRoles, PgDrop, PgDropRoles, PgDropSlot, PgDump, PgFence, PgInPlace, PgInspect, PgReceive,
     PgRecover, PgRestore, PgSeal, PgSwap, PgTakeBase, RedisFlush, Report, SqlChecks, StoreScan, StoreVerify,
     Stored, Ticket, WalPrune,

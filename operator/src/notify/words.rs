@@ -236,7 +236,9 @@ pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
         (Work::Expire, Phase::Finished) => {
             "None for users. What was removed can no longer be gone back to.".to_owned()
         }
-        (Work::Expire | Work::Report | Work::Verify { .. } | Work::Import { .. }, _) => "None for users.".to_owned(),
+        (Work::Expire | Work::Report | Work::Verify { .. } | Work::Import { .. }, _) => {
+            "None for users.".to_owned()
+        }
         (Work::Sleep { .. }, _) => format!("{service} does not answer while it sleeps."),
         (Work::Restart { .. }, Phase::Finished) => format!("{service} answers users again."),
         (Work::Restart { manner: Manner::Rolling, .. }, _) => {

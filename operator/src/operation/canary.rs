@@ -81,7 +81,7 @@ pub fn net_checks(checks: &[Check]) -> Vec<NetCheck> {
                 (host.clone(), *port, probe, *within)
             }
             CheckProbe::Tcp { port, within } => (String::new(), *port, Probe::Tcp, *within),
-            CheckProbe::Sql { .. } | CheckProbe::Command { .. } => return None,
+            CheckProbe::Sql { .. } | CheckProbe::Command { .. } | CheckProbe::Log { .. } => return None,
         };
         let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
         Some(NetCheck { name: check.name.clone(), host, port, probe, within_ms })

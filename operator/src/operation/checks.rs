@@ -22,7 +22,7 @@ use super::work::{self, Order, Outcome};
 use super::{canary, clients, freeze};
 use crate::policy::{Check, CheckProbe};
 use crate::runtime::scrub;
-use crate::swarm::object::{Service, Task, TaskState};
+use crate::swarm::object::{self, Service, TaskState};
 
 /// So much of what a command says is told.
 const TOLD: usize = 240;
@@ -36,8 +36,13 @@ pub enum Tried {
 }
 
 /// The names of these checks, with what they ask.
-pub fn named(checks: &[Check]) -> Vec<String> {
-    checks.iter().map(|check| format!("{} ({})", check.name, kind(&check.probe))).collect()
+pub fn named<'a>(checks: impl IntoIterator<Item = &'a Check>) -> Vec<String> {
+    checks.into_iter().map(|check| format!("{} ({})", check.name, kind(&check.probe))).collect()
+}
+
+/// Those among these checks that are asked of a service; the others are counted in its log.
+pub fn asked(checks: &[Check]) -> impl Iterator<Item = &Check> {
+    checks.iter().filter(|check| !matches!(check.probe, CheckProbe::Log { .. }))
 }
 
 /// What a check asks, for people.
@@ -47,6 +52,7 @@ pub const fn kind(probe: &CheckProbe) -> &'static str {
         CheckProbe::Sql { .. } => "SQL",
         CheckProbe::Tcp { .. } => "TCP",
         CheckProbe::Command { .. } => "command",
+        CheckProbe::Log { .. } => "log",
     }
 }
 
@@ -60,7 +66,7 @@ pub async fn after_all(cx: &mut Cx<'_>, clients: &[Client]) -> Result<Tried, Fau
             return Ok(Tried::Wait(progress));
         }
     }
-    Ok(Tried::Passed(clients.iter().map(|client| client.checks.len()).sum()))
+    Ok(Tried::Passed(clients.iter().map(|client| asked(&client.checks).count()).sum()))
 }
 
 /// Asks the checks of one service; `nth` tells its jobs from others of the step. None = all of them have passed, or nothing of the
@@ -68,11 +74,7 @@ pub async fn after_all(cx: &mut Cx<'_>, clients: &[Client]) -> Result<Tried, Fau
 ///
 /// # Errors
 /// When one does not pass, or what the engine says.
-pub async fn after(
-    cx: &mut Cx<'_>,
-    client: &Client,
-    nth: impl Display,
-) -> Result<Option<Progress>, Fault> {
+pub async fn after(cx: &mut Cx<'_>, client: &Client, nth: impl Display) -> Result<Option<Progress>, Fault> {
     if client.checks.is_empty() {
         return Ok(None);
     }
@@ -151,7 +153,10 @@ pub async fn by_command(
 pub fn for_canary(checks: &[Check]) -> Vec<Check> {
     let asks_host = |check: &&Check| match &check.probe {
         CheckProbe::Command { command, .. } => command.contains(HOST_VARIABLE),
-        CheckProbe::Http { .. } | CheckProbe::Sql { .. } | CheckProbe::Tcp { .. } => false,
+        CheckProbe::Http { .. }
+        | CheckProbe::Sql { .. }
+        | CheckProbe::Tcp { .. }
+        | CheckProbe::Log { .. } => false,
     };
     checks.iter().filter(asks_host).cloned().collect()
 }
@@ -169,7 +174,10 @@ fn commands(checks: &[Check], host: &str, environment: Option<&str>) -> Vec<Comm
             expect: expect.clone(),
             within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
         }),
-        CheckProbe::Http { .. } | CheckProbe::Sql { .. } | CheckProbe::Tcp { .. } => None,
+        CheckProbe::Http { .. }
+        | CheckProbe::Sql { .. }
+        | CheckProbe::Tcp { .. }
+        | CheckProbe::Log { .. } => None,
     };
     checks.iter().filter_map(command).collect()
 }
@@ -180,11 +188,11 @@ fn commands(checks: &[Check], host: &str, environment: Option<&str>) -> Vec<Comm
 /// What the engine says.
 pub async fn tell_ended(cx: &mut Cx<'_>, client: &Client, since: Timestamp) -> Result<(), Fault> {
     let tasks = cx.engine().tasks(&[&client.id]).await?;
-    let has_ended = |task: &&Task| {
+    let has_ended = |task: &&object::Task| {
         let by_itself = matches!(task.state, TaskState::Failed | TaskState::Rejected | TaskState::Complete);
         by_itself && task.created >= since
     };
-    let ended: Vec<&Task> = tasks.iter().filter(has_ended).collect();
+    let ended: Vec<&object::Task> = tasks.iter().filter(has_ended).collect();
     if let Some(last) = ended.iter().max_by_key(|task| task.changed) {
         let why = scrub::line(&last.error, TOLD);
         let why = if why.is_empty() { "no error is known".to_owned() } else { why };
@@ -209,7 +217,9 @@ async fn in_data(
     let Some(target) = freeze::server_of(cx, service, &client.nodes).await? else {
         let checks: Vec<String> = sql.iter().map(|check| format!("`{}`", check.name)).collect();
         let checks = checks.join(", ");
-        cx.remark(format!("check {checks} of {name} was not asked: its labels name no server to ask (skep.data)"));
+        cx.remark(format!(
+            "check {checks} of {name} was not asked: its labels name no server to ask (skep.data)"
+        ));
         return Ok(None);
     };
     let within = cx.env.settings.check_deadline;
@@ -255,7 +265,8 @@ mod tests {
 
     #[test]
     fn only_commands_that_ask_for_the_host_are_put_to_a_canary() {
-        let tcp = Check { name: "port".to_owned(), probe: CheckProbe::Tcp { port: 80, within: Duration::ZERO } };
+        let tcp =
+            Check { name: "port".to_owned(), probe: CheckProbe::Tcp { port: 80, within: Duration::ZERO } };
         let checks = [command("own", "curl -f http://$SKEP_HOST/"), command("other", "/app/selftest"), tcp];
         let names: Vec<String> = for_canary(&checks).into_iter().map(|check| check.name).collect();
         assert_eq!(names, ["own"]);
@@ -264,7 +275,9 @@ mod tests {
 
     #[test]
     fn a_command_keeps_what_its_labels_say() {
-        let [check] = commands(&[command("own", "x $SKEP_HOST")], "tasks.shop_app", Some("/secret")).try_into().unwrap();
+        let [check] = commands(&[command("own", "x $SKEP_HOST")], "tasks.shop_app", Some("/secret"))
+            .try_into()
+            .unwrap();
         assert_eq!((check.within_ms, check.expect), (1500, Expect::Eq("3".to_owned())));
         let ShellCommand { text, host, environment } = check.command;
         assert_eq!(

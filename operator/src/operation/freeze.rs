@@ -526,7 +526,10 @@ pub fn sql_checks(checks: &[Check]) -> Vec<skep_runner::task::SqlCheck> {
                 sql: sql.clone(),
                 expect: expect.clone(),
             }),
-            CheckProbe::Http { .. } | CheckProbe::Tcp { .. } | CheckProbe::Command { .. } => None,
+            CheckProbe::Http { .. }
+            | CheckProbe::Tcp { .. }
+            | CheckProbe::Command { .. }
+            | CheckProbe::Log { .. } => None,
         })
         .collect()
 }

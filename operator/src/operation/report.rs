@@ -277,7 +277,11 @@ mod tests {
 
     fn shop() -> Vec<Service> {
         let data = [("skep.data", "postgres")];
-        vec![with_labels("shop_app", &[]), with_labels("shop_db", &data), with_labels("shop_cache", &[("skep.data", "redis")])]
+        vec![
+            with_labels("shop_app", &[]),
+            with_labels("shop_db", &data),
+            with_labels("shop_cache", &[("skep.data", "redis")]),
+        ]
     }
 
     fn restart(whole: bool) -> Work {

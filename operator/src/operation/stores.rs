@@ -14,9 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use skep_runner::line::FaultKind;
-use skep_runner::task::{
-    Fetch, Place as StorePlace, S3Place, Ship, StoreScan, StoreTask, TextFile, Verdict,
-};
+use skep_runner::task::{Fetch, Place as StorePlace, S3Place, Ship, StoreScan, StoreTask, TextFile, Verdict};
 use skep_runner::{COPY_PATH, Fault as JobFault, Report, STORE_PATH};
 
 use super::backup::{Place, Sealed};

@@ -10,7 +10,7 @@ use crate::engines::found::Found;
 use crate::engines::{By, Data};
 use crate::operation::canary::can_try;
 use crate::operation::catalogue::{Backup, Entry, MOST_CANDIDATES, candidates, unusable};
-use crate::operation::checks::named;
+use crate::operation::checks::{asked, named};
 use crate::operation::freeze::{kept_by, names_in, unflushed};
 use crate::operation::frozen::{Client, Kept};
 use crate::operation::record::Work;
@@ -249,7 +249,7 @@ fn checks(draft: &mut Draft<'_>, policy: &Policy, clients: &[Stopping<'_>], foun
         .map(|c| format!("{} (SQL): in the restored data, before and after", c.name))
         .collect();
     let how = |checks: &[Check], how: &str| -> Vec<String> {
-        named(checks).into_iter().map(|name| format!("{name}: {how}")).collect()
+        named(asked(checks)).into_iter().map(|name| format!("{name}: {how}")).collect()
     };
     let is_command = |check: &Check| matches!(check.probe, CheckProbe::Command { .. });
     let of_the_service = policy.checks.iter().filter(|check| match &found.data {
@@ -275,9 +275,7 @@ fn checks(draft: &mut Draft<'_>, policy: &Policy, clients: &[Stopping<'_>], foun
 
 /// The client that tries the new data first: one with a check that a hidden task of it can be asked.
 fn canary(draft: &Draft<'_>, clients: &[Stopping<'_>]) -> Option<String> {
-    let asked = |name: &str| {
-        draft.policy_of(name).is_some_and(|policy| can_try(&policy.checks))
-    };
+    let asked = |name: &str| draft.policy_of(name).is_some_and(|policy| can_try(&policy.checks));
     clients.iter().map(|c| c.service.name()).find(|name| asked(name)).map(str::to_owned)
 }
 

@@ -132,6 +132,7 @@ pub(super) struct CheckDraft {
     pub(super) phase: Option<Phase>,
     pub(super) command: Option<String>,
     pub(super) timeout: Option<Duration>,
+    pub(super) log: Option<String>,
 }
 
 // === impl Draft ===
@@ -269,8 +270,8 @@ impl CheckDraft {
     /// Exactly one kind, with the settings that belong to it.
     pub(super) fn build(self, name: &str) -> Option<(Phase, Check)> {
         let phase = self.phase?;
-        let probe = match (self.http, self.sql, self.tcp, self.command) {
-            (Some(url), None, None, None) => CheckProbe::Http {
+        let probe = match (self.http, self.sql, self.tcp, self.command, self.log) {
+            (Some(url), None, None, None, None) => CheckProbe::Http {
                 host: url.host,
                 port: url.port,
                 path: url.path,
@@ -278,9 +279,10 @@ impl CheckDraft {
                 within: self.within?,
                 body: self.body.map(|body| body.0),
             },
-            (None, Some(sql), None, None) => CheckProbe::Sql { sql, expect: self.expect? },
-            (None, None, Some(port), None) => CheckProbe::Tcp { port, within: self.within? },
-            (None, None, None, Some(command)) => {
+            (None, Some(sql), None, None, None) => CheckProbe::Sql { sql, expect: self.expect? },
+            (None, None, Some(port), None, None) => CheckProbe::Tcp { port, within: self.within? },
+            (None, None, None, None, Some(log)) => CheckProbe::Log { log, expect: self.expect? },
+            (None, None, None, Some(command), None) => {
                 CheckProbe::Command { command, expect: self.expect?, within: self.timeout? }
             }
             _ => return None,

@@ -263,7 +263,7 @@ pub static KEYS: &[KeySpec] = &[
         .into(|d, n, t| put(&mut d.check(n).within, t, duration::parse_positive)),
     key("skep.check.<name>.sql", Section::Check, Kind::Sql, "SELECT count(*) FROM users", "Runs one statement in the database, in a read-only transaction. The first column of the first row is compared. For `redis`, a command that reads one value: `DBSIZE`, `EXISTS key`, `GET key`, `STRLEN`, `TYPE`, `TTL`, `LLEN`, `LINDEX`, `HGET`, `HLEN`, `SCARD`, `SISMEMBER`, `ZCARD`, `ZSCORE`, `XLEN` and the like.")
         .into(|d, n, t| put(&mut d.check(n).sql, t, value::sql)),
-    key("skep.check.<name>.expect", Section::Check, Kind::Expect, "ge 1", "What an SQL check's value must be, or what a command prints (without blanks around it; no `matches`).")
+    key("skep.check.<name>.expect", Section::Check, Kind::Expect, "ge 1", "What an SQL check's value must be, or what a command prints (without blanks around it; no `matches`), or how many lines of a log there are a minute (no `matches`).")
         .default("any")
         .into(|d, n, t| put(&mut d.check(n).expect, t, probe::expect)),
     key("skep.check.<name>.phase", Section::Check, Kind::Choice("`before` or `after`"), "before", "When the check is asked: `after` an operation, of what it has done, or `before` a restart or an update of the service begins and of nothing else, for what must not be interrupted: open transactions, running jobs, users who are active. One that does not pass refuses, and nothing is changed; `--wait` waits until all of them pass, `--force` does not ask them.")
@@ -274,6 +274,8 @@ pub static KEYS: &[KeySpec] = &[
     key("skep.check.<name>.timeout", Section::Check, Kind::Duration, "30s", "The longest time for one run of a command; then all that it began is killed, and it has not passed.")
         .default("1m")
         .into(|d, n, t| put(&mut d.check(n).timeout, t, duration::parse_positive)),
+    key("skep.check.<name>.log", Section::Check, Kind::Regex, "ERROR|FATAL", "Counts the lines that match in what the service's tasks have printed since a restart, an update or a rollback began; `.expect` says how many a minute there may be, as in `le 5`, and where absent there may be none. Counted when everything else has passed, after an update also four times while it is watched; a time shorter than a minute counts as one. Of each task at most the newest 20,000 lines are read. Not of the phase `before`, and not asked in a restore.")
+        .into(|d, n, t| put(&mut d.check(n).log, t, value::line_regex)),
 ];
 
 // === impl KeySpec ===

@@ -349,6 +349,24 @@ fn a_command_is_a_check_with_a_time_of_its_own() {
 }
 
 #[test]
+fn lines_of_a_log_are_counted_afterwards_and_compared_by_number() {
+    let parsed = enabled(&[("skep.check.errors.log", "ERROR|FATAL"), ("skep.check.errors.expect", "le 5")]);
+    assert_eq!(parsed.problems, []);
+    let probe = CheckProbe::Log { log: "ERROR|FATAL".to_owned(), expect: Expect::Le(5.0) };
+    assert_eq!(parsed.policy.checks[0].probe, probe);
+    for (label, code) in [
+        (("skep.check.errors.expect", "matches x"), Code::Conflict),
+        (("skep.check.errors.phase", "before"), Code::Conflict),
+        (("skep.check.errors.timeout", "5s"), Code::CheckSetting),
+    ] {
+        let parsed = enabled(&[("skep.check.errors.log", "ERROR"), label]);
+        assert_eq!(codes(&parsed), [(label.0, code)]);
+    }
+    let any = enabled(&[("skep.check.errors.log", ".*")]);
+    assert_eq!(codes(&any), [("skep.check.errors.log", Code::BadRegex)]);
+}
+
+#[test]
 fn auto_without_a_data_check_is_refused() {
     let bare = database(&[("skep.restore.mode", "auto"), ("skep.check.up.tcp", "5432")]);
     assert_eq!(codes(&bare), [("skep.restore.mode", Code::AutoWithoutCheck)]);

@@ -10,13 +10,13 @@ use super::types::{Engine, GoBack, MaintenanceMode, Phase, RestoreMode, Strategy
 use crate::swarm::object::ENABLE;
 
 /// Kinds of checks.
-const CHECK_KINDS: [&str; 4] = ["http", "sql", "tcp", "command"];
+const CHECK_KINDS: [&str; 5] = ["http", "sql", "tcp", "command", "log"];
 /// Settings of checks, with the kinds that they belong to.
 const CHECK_SETTINGS: [(&str, &[&str]); 6] = [
     ("status", &["http"]),
     ("body", &["http"]),
     ("within", &["http", "tcp"]),
-    ("expect", &["sql", "command"]),
+    ("expect", &["sql", "command", "log"]),
     ("timeout", &["command"]),
     ("phase", &CHECK_KINDS),
 ];
@@ -377,12 +377,37 @@ fn checks(read: &Read<'_>) -> Vec<Problem> {
     read.check_names().into_iter().flat_map(|name| check(read, name)).collect()
 }
 
+/// What a kind of check cannot be told.
+fn unfit_check(read: &Read<'_>, name: &str, kind: &str) -> Option<Problem> {
+    let draft = read.draft.checks.get(name)?;
+    let (setting, want, hint) = match (kind, &draft.expect, draft.phase) {
+        ("command", Some(Expect::Matches(_)), _) => (
+            "expect",
+            "another comparison: what a command prints is compared without regular expressions",
+            "let the command itself look, as in `… | grep -qE '…'`",
+        ),
+        ("log", Some(Expect::Matches(_)), _) => {
+            ("expect", "a comparison of how many lines there are a minute", "as in `le 5`")
+        }
+        ("log", _, Some(Phase::Before)) => (
+            "phase",
+            "`after`, or no such label: lines are counted from the beginning of an operation on",
+            "",
+        ),
+        _ => return None,
+    };
+    let key = format!("skep.check.{name}.{setting}");
+    let got = read.labels.get(key.as_str()).copied().unwrap_or_default();
+    let hint = (!hint.is_empty()).then(|| hint.to_owned());
+    Some(Problem::new(Code::Conflict, Section::Check, key).got(got).want(want).hint(hint))
+}
+
 fn check(read: &Read<'_>, name: &str) -> Vec<Problem> {
     let kinds: Vec<&str> =
         CHECK_KINDS.into_iter().filter(|kind| read.has(&format!("skep.check.{name}.{kind}"))).collect();
     let [kind] = kinds.as_slice() else {
         let got = kinds.iter().map(|kind| format!(".{kind}")).collect::<Vec<_>>().join(" and ");
-        let want = "exactly one of `.http`, `.sql`, `.tcp` and `.command` for each name";
+        let want = "exactly one of `.http`, `.sql`, `.tcp`, `.command` and `.log` for each name";
         let hint = (!kinds.is_empty()).then(|| "give each check a name of its own".to_owned());
         return vec![
             Problem::new(Code::CheckKinds, Section::Check, format!("skep.check.{name}"))
@@ -400,13 +425,6 @@ fn check(read: &Read<'_>, name: &str) -> Vec<Problem> {
             problems.push(Problem::new(Code::CheckSetting, Section::Check, key).got(*text).want(want));
         }
     }
-    let expect = read.draft.checks.get(name).and_then(|check| check.expect.as_ref());
-    if let (&"command", Some(Expect::Matches(_))) = (kind, expect) {
-        let key = format!("skep.check.{name}.expect");
-        let want = "another comparison: what a command prints is compared without regular expressions";
-        let got = read.labels.get(key.as_str()).copied().unwrap_or_default();
-        let hint = "let the command itself look, as in `… | grep -qE '…'`".to_owned();
-        problems.push(Problem::new(Code::Conflict, Section::Check, key).got(got).want(want).hint(hint));
-    }
+    problems.extend(unfit_check(read, name, kind));
     problems
 }

@@ -382,6 +382,13 @@ pub enum CheckProbe {
         /// The longest time for one run.
         within: Duration,
     },
+    /// `skep.check.<name>.log`.
+    Log {
+        /// A regular expression for lines.
+        log: String,
+        /// How many of them a minute; none where any will do.
+        expect: Expect,
+    },
 }
 
 // === impl Policy ===

@@ -9,12 +9,10 @@ use skep_runner::Task;
 use skep_tests::saga::{Scene, restart};
 use skep_tests::sim::postgres::{Application, Content};
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
-use skep_tests::sim::{Answer, Container, Run, Serve, View, Workload};
+use skep_tests::sim::{Answer, Container, Process, Run, Serve, Step, Then, View, Workload};
 
 use super::jobs::SECRET;
-use super::{
-    app_runs, beside, driven, exists, failed_with, once, remarks, spec, step, update, with_labels,
-};
+use super::{app_runs, beside, driven, exists, failed_with, once, remarks, spec, step, update, with_labels};
 
 /// There are three users, unless a test says otherwise.
 const MANY: (&str, &str) = ("skep.check.users.expect", "ge 10");
@@ -106,8 +104,68 @@ async fn a_task_that_ended_after_it_had_come_up_is_told_although_all_is_well_in_
     scene.shop.sim.workload("shop-app:1", falls);
     let op = driven(&scene).await;
     assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
-    assert!(remarks(&op, "shop_app is up, but 1 of its new task(s) ended before"), "{:#?}", op.journal.remarks);
+    assert!(
+        remarks(&op, "shop_app is up, but 1 of its new task(s) ended before"),
+        "{:#?}",
+        op.journal.remarks
+    );
     assert!(!remarks(&op, "shop_db is up, but"), "{:#?}", op.journal.remarks);
+}
+
+/// The application, of which each task complains twice as soon as it runs.
+struct Complains(Application);
+
+struct Complaint {
+    left: u32,
+}
+
+impl Workload for Complains {
+    fn start(&self, container: &Container, view: &View<'_>) -> Run {
+        self.0.start(container, view);
+        Run::Process(Box::new(Complaint { left: 2 }))
+    }
+
+    fn healthy(&self, container: &Container, view: &View<'_>) -> bool {
+        self.0.healthy(container, view)
+    }
+
+    fn answer(&self, container: &Container, view: &View<'_>) -> Answer {
+        self.0.answer(container, view)
+    }
+}
+
+impl Process for Complaint {
+    fn step(&mut self, _view: &View<'_>) -> Step {
+        let says = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        let lines = if says { vec!["ERROR no luck, password=hunter2".to_owned()] } else { Vec::new() };
+        Step { lines, then: Then::Next(Duration::from_millis(100)) }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_in_the_log_of_new_tasks_are_counted_after_a_restart_and_an_update() {
+    let labels = |most| [("skep.check.errors.log", "^ERROR"), ("skep.check.errors.expect", most)];
+    // Two replicas, and none of what the tasks before said counts.
+    for (most, state) in [("le 3", State::Failed), ("le 4", State::Succeeded)] {
+        let shop = Shop::start(with_labels(&[], &labels(most))).await;
+        shop.sim.workload("shop-app:1", Complains(shop.application()));
+        let scene = Scene::ask_for(shop, "shop_app", restart(false, Manner::Rolling), person()).await;
+        let op = driven(&scene).await;
+        assert_eq!(op.journal.state, state, "{:#?}", op.journal);
+        if state == State::Failed {
+            assert!(failed_with(&op, "shop_app: check `errors`: 4 line(s)"), "{:#?}", op.journal);
+            assert!(!format!("{:?}", op.journal).contains("hunter2"));
+        }
+    }
+    let shop = Shop::start(with_labels(&[], &labels("le 3"))).await;
+    let before = spec(&shop, "shop_app");
+    shop.sim.workload("shop-app:2", Complains(shop.application()));
+    let scene = updated(shop, "shop_app", "shop-app:2", 10).await;
+    let op = driven(&scene).await;
+    assert_eq!(op.journal.state, State::RolledBack, "{:#?}", op.journal);
+    assert!(reason(&op, "check").contains("check `errors`: 4 line(s)"), "{:#?}", op.journal);
+    assert_eq!(spec(&scene.shop, "shop_app"), before);
 }
 
 #[tokio::test(start_paused = true)]
@@ -272,7 +330,11 @@ async fn s15_what_a_command_needs_of_the_environment_is_a_temporary_secret() {
     assert!(!seen.is_empty(), "no job was seen");
     for job in &seen {
         assert!(!job.to_string().contains(SECRET), "{job}");
-        assert_eq!(job["TaskTemplate"]["ContainerSpec"]["Secrets"].as_array().map(Vec::len), Some(1), "{job}");
+        assert_eq!(
+            job["TaskTemplate"]["ContainerSpec"]["Secrets"].as_array().map(Vec::len),
+            Some(1),
+            "{job}"
+        );
     }
     assert!(!format!("{:?}", op.journal).contains(SECRET));
     scene.check("no secret is left").await;

@@ -46,8 +46,12 @@ async fn the_report_of_a_restart_is_in_the_store_of_its_stack_and_is_written_onc
     let op = driven(&scene).await;
     assert_eq!(op.journal.state, State::Succeeded, "{:#?}", op.journal);
     let markdown = stored(&scene.shop, &restart, "md").unwrap();
-    assert!(markdown.starts_with("# Restart of shop_app") && markdown.contains("## Steps (UTC)"), "{markdown}");
-    let json: serde_json::Value = serde_json::from_str(&stored(&scene.shop, &restart, "json").unwrap()).unwrap();
+    assert!(
+        markdown.starts_with("# Restart of shop_app") && markdown.contains("## Steps (UTC)"),
+        "{markdown}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&stored(&scene.shop, &restart, "json").unwrap()).unwrap();
     assert_eq!((&json["id"], &json["state"]), (&restart.id.as_str().into(), &"succeeded".into()));
     assert!(due_after(&leader, 7200).await.is_empty(), "it is written again, or of itself");
 }

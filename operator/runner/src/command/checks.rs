@@ -104,7 +104,9 @@ fn judge(job: &Job, expect: &Expect, printed: &str) -> Result<(bool, String)> {
         return Ok((true, "exit code 0".to_owned()));
     }
     let mut no_regex = |_: &str, _: &str| {
-        Err(Error::refused("what a command prints is compared without regular expressions; `grep` knows them"))
+        Err(Error::refused(
+            "what a command prints is compared without regular expressions; `grep` knows them",
+        ))
     };
     let (passed, wanted) = expect::compare(expect, printed.trim(), &mut no_regex)?;
     let told = expect::shortened(&job.out.redact(printed.trim()));
@@ -199,7 +201,10 @@ mod tests {
         let program_of = |text: &str| program(&job, &command(text), nowhere);
         let found = program_of("/shop healthcheck --fast").unwrap();
         let words: Vec<_> = found.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
-        assert_eq!((found.get_program().to_str(), words.as_slice()), (Some("/shop"), ["healthcheck".to_owned(), "--fast".to_owned()].as_slice()));
+        assert_eq!(
+            (found.get_program().to_str(), words.as_slice()),
+            (Some("/shop"), ["healthcheck".to_owned(), "--fast".to_owned()].as_slice())
+        );
         for text in ["/shop check && true", "/shop \"a b\"", "/shop $SKEP_HOST", ""] {
             assert!(program_of(text).is_err(), "{text}");
         }

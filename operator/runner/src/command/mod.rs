@@ -14,8 +14,8 @@ use crate::mongodb;
 use crate::rabbitmq;
 use crate::store::{self, Backup, Whole};
 use crate::task::{
-    CommandChecks, CommandDrill, CommandDump, CommandExamine, CommandLoad, CommandSeal, Means, Reading, Report,
-    ScratchServer, Stored,
+    CommandChecks, CommandDrill, CommandDump, CommandExamine, CommandLoad, CommandSeal, Means, Reading,
+    Report, ScratchServer, Stored,
 };
 
 /// Dumps; what an earlier attempt left in an unsealed directory is replaced.

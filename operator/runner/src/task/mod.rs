@@ -11,7 +11,8 @@ mod wal;
 use serde::{Deserialize, Serialize};
 
 pub use self::checks::{
-    CheckOutcome, CommandCheck, CommandChecks, Expect, NetCheck, NetChecks, Probe, REDIS_READING, SqlCheck, SqlChecks,
+    CheckOutcome, CommandCheck, CommandChecks, Expect, NetCheck, NetChecks, Probe, REDIS_READING, SqlCheck,
+    SqlChecks,
 };
 pub use self::command::{
     CommandDrill, CommandDump, CommandExamine, CommandLoad, CommandSeal, Means, Reading, ScratchServer,

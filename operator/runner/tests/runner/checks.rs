@@ -20,7 +20,12 @@ fn ask(cluster: &Cluster, checks: &[(&str, Expect)]) -> Vec<CheckOutcome> {
         sql: (*sql).into(),
         expect: expect.clone(),
     });
-    let task = SqlChecks { connect: cluster.connect(), database: "app".into(), checks: checks.collect(), deadline_s: 0 };
+    let task = SqlChecks {
+        connect: cluster.connect(),
+        database: "app".into(),
+        checks: checks.collect(),
+        deadline_s: 0,
+    };
     match run_with(cluster, Task::SqlChecks(task)).done() {
         Report::Checks { outcomes } => outcomes,
         other => panic!("{other:?}"),
@@ -105,6 +110,27 @@ fn a_server_that_is_away_is_a_fault_and_not_a_failed_check() {
         deadline_s: 0,
     };
     run_with(&cluster, Task::SqlChecks(task)).put_off();
+}
+
+#[test]
+fn checks_are_asked_again_until_they_pass_or_their_time_is_over() {
+    let cluster = shop();
+    let asked = |connect: Connect, sql: String, deadline_s: u64| {
+        let checks = vec![SqlCheck { name: "late".into(), sql, expect: Expect::Eq("1".into()) }];
+        let task = SqlChecks { connect, database: "app".into(), checks, deadline_s };
+        match run_with(&cluster, Task::SqlChecks(task)).done() {
+            Report::Checks { outcomes } => outcomes[0].clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let soon = cluster.sql("app", "SELECT clock_timestamp() + interval '1 second'");
+    let late =
+        format!("SELECT CASE WHEN clock_timestamp() > timestamptz '{}' THEN 1 ELSE 0 END", soon.trim());
+    assert!(!asked(cluster.connect(), late.clone(), 0).passed, "it was late already");
+    let outcome = asked(cluster.connect(), late, 30);
+    assert!(outcome.passed, "{}", outcome.detail);
+    let away = asked(Connect { port: 1, ..cluster.connect() }, "SELECT 1".into(), 1);
+    assert!(!away.passed && !away.detail.is_empty(), "{away:?}");
 }
 
 /// Answers each connection with what `answer` gives for its number; returns the port and what was received.

@@ -343,7 +343,13 @@ fn no_password_is_in_an_argument_and_a_wrong_one_is_told() {
     assert!(argv.contains("mariadb-dump --no-defaults") && !argv.contains("S3kret"), "{argv}");
     let task = || {
         let connect = mysql.connect();
-        Task::DataChecks(DataChecks { engine: DataEngine::Mysql, connect, database: None, checks: vec![], deadline_s: 0 })
+        Task::DataChecks(DataChecks {
+            engine: DataEngine::Mysql,
+            connect,
+            database: None,
+            checks: vec![],
+            deadline_s: 0,
+        })
     };
     let wrong = task();
     fs::write(mysql.bench.dir.join("password"), "wrong-password-9\n").unwrap();

@@ -438,8 +438,13 @@ fn checks_read_and_do_nothing_else() {
 fn a_server_that_is_away_is_worth_another_attempt() {
     let mut redis = Redis::start(&["--appendonly", "no"]);
     redis.down();
-    let task =
-        DataChecks { engine: DataEngine::Redis, connect: redis.connect(), database: None, checks: vec![], deadline_s: 0 };
+    let task = DataChecks {
+        engine: DataEngine::Redis,
+        connect: redis.connect(),
+        database: None,
+        checks: vec![],
+        deadline_s: 0,
+    };
     assert!(redis.bench.run(Task::DataChecks(task)).put_off().contains("cannot be reached"));
     let moves = DirMove { root: "relative".into(), side: "r1".into(), direction: Direction::Back };
     assert!(redis.bench.run(Task::DirMove(moves)).refused().contains("not an absolute path"));

@@ -22,7 +22,7 @@ use super::journal::Compensation;
 use super::record::{Operation, State, StepState, Work};
 use super::restore::cut;
 use super::saga::{Cx, Fault, Progress, Saga, Unwound, Wait};
-use super::{backup, before, checks, claim, clients, freeze, frozen, point, sleeper, work};
+use super::{backup, before, checks, claim, clients, freeze, frozen, lines, point, sleeper, work};
 use crate::swarm::object::Service;
 
 /// The saga.
@@ -330,6 +330,7 @@ async fn start(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     if let Some(wait) = Wait::for_all(&waits) {
         return Ok(Progress::Wait(wait));
     }
+    lines::count(cx, &frozen.clients).await?;
     for client in &frozen.clients {
         let since = clients::turn(cx, clients::Turn::Start, client).await?;
         checks::tell_ended(cx, client, since).await?;

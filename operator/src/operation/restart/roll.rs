@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Roll, is_forced};
-use crate::operation::{checks, clients};
 use crate::operation::rollout::{has_lent, lent, patience, put, up};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
+use crate::operation::{checks, clients, lines};
 use crate::swarm::object::{Service, UpdateState, short_hash};
 use crate::swarm::spec;
 
@@ -61,6 +61,7 @@ pub(super) async fn run(cx: &mut Cx<'_>, rolls: &[Roll]) -> Result<Progress, Fau
     }
     let rolling: Rolling = cx.scratch()?;
     for roll in rolls {
+        lines::count(cx, std::slice::from_ref(&roll.client)).await?;
         if let Some(rolled) = rolling.services.get(&roll.client.name) {
             checks::tell_ended(cx, &roll.client, rolled.at).await?;
         }

@@ -313,7 +313,8 @@ pub(super) async fn verify(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
         Tried::Passed(count) => count,
     };
     // Those in the data are counted already.
-    let of_server = |server: &Client| server.checks.len() - freeze::sql_checks(&server.checks).len();
+    let of_server =
+        |server: &Client| checks::asked(&server.checks).count() - freeze::sql_checks(&server.checks).len();
     let of_data: usize = frozen.runs_on.iter().chain(&frozen.holder).map(of_server).sum();
     let checks = frozen.checks.len() + of_data + of_clients;
     if checks == 0 {

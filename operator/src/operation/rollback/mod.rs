@@ -54,7 +54,7 @@ use super::points::{self, Copied, OF_POINT, Part as Stored};
 use super::record::{OpId, Work};
 use super::restore::{part, trial};
 use super::saga::{Cx, Fault, Progress, Saga};
-use super::{backup, claim, clients, freeze, update, work};
+use super::{backup, claim, clients, freeze, lines, update, work};
 use crate::policy;
 use crate::swarm::error::Error;
 use crate::swarm::object::{Kind, Service, TaskState, short_hash};
@@ -508,10 +508,13 @@ async fn check(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
     }
     match checks::after_all(cx, &clients).await? {
         Tried::Wait(progress) => Ok(progress),
-        Tried::Passed(0) if !clients.is_empty() => {
-            cx.remark("no check is defined (skep.check.…) of a service that changed: that it runs was seen, and no more");
-            Ok(Progress::Done(json!({ "checks": 0 })))
+        Tried::Passed(_) => {
+            lines::count(cx, &clients).await?;
+            let count: usize = clients.iter().map(|client| client.checks.len()).sum();
+            if count == 0 && !clients.is_empty() {
+                cx.remark("no check is defined (skep.check.…) of a service that changed: that it runs was seen, and no more");
+            }
+            Ok(Progress::Done(json!({ "checks": count })))
         }
-        Tried::Passed(count) => Ok(Progress::Done(json!({ "checks": count }))),
     }
 }

@@ -35,7 +35,7 @@ use super::journal::Compensation;
 use super::record::{Operation, State, Work};
 use super::restore::prepare;
 use super::saga::{Cx, Fault, Progress, Saga, Unwound};
-use super::{backup, before, checks, claim, desk, freeze, frozen, point, restart, sleeper, work};
+use super::{backup, before, checks, claim, desk, freeze, frozen, lines, point, restart, sleeper, work};
 use crate::swarm::error::Error;
 use crate::swarm::object::Service;
 use crate::swarm::spec;
@@ -170,7 +170,10 @@ impl Saga for Update {
                 let client = load(cx).await?.client;
                 match checks::after(cx, &client, 0).await? {
                     Some(progress) => Ok(progress),
-                    None => Ok(Progress::Done(json!({ "checks": client.checks.len() }))),
+                    None => {
+                        lines::count(cx, std::slice::from_ref(&client)).await?;
+                        Ok(Progress::Done(json!({ "checks": client.checks.len() })))
+                    }
                 }
             }
             Step::Watch => watch::run(cx, &load(cx).await?).await,

@@ -8,9 +8,9 @@ use serde_json::json;
 use super::decide::{Exits, ROUNDS, Stands, red_flag, rounds_due};
 use super::flags::Looked;
 use super::{Frozen, apply, found};
-use crate::operation::{checks, claim};
 use crate::operation::saga::{Cx, Fault, Progress, Wait};
 use crate::operation::work;
+use crate::operation::{checks, claim, lines};
 
 /// It is looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -66,6 +66,7 @@ pub(super) async fn run(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, Fa
                 other => other,
             });
         }
+        lines::count(cx, std::slice::from_ref(&frozen.client)).await?;
         watching.rounds = round;
         cx.keep(&watching).await?;
     }

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::policy::policies::{Tasks, nothing_to_scale};
 use crate::policy::problem::{Code, Problem, Section};
-use crate::policy::types::{Backup, Maintenance, MaintenanceMode, Period, Policy};
+use crate::policy::types::{Backup, Check, CheckProbe, Maintenance, MaintenanceMode, Period, Policy};
 use crate::policy::value;
 
 /// What surrounds the labels of a service.
@@ -53,6 +53,7 @@ pub(super) fn advice(policy: &Policy, around: &Surroundings) -> Vec<Problem> {
     }
     warnings.extend(nothing_to_scale(policy, around.tasks));
     warnings.extend(unread_log(policy, around));
+    warnings.extend(uncounted(policy, around));
     warnings.extend(alerts(policy, around));
     warnings.extend(policy.backup.as_ref().and_then(|b| lone(b).or_else(|| thin_today(b))));
     warnings.extend(policy.backup.as_ref().and_then(log_without_backup));
@@ -117,6 +118,25 @@ fn unread_log(policy: &Policy, around: &Surroundings) -> Option<Problem> {
                 .to_owned(),
         );
     Some(problem)
+}
+
+/// As [`unread_log`], of checks.
+fn uncounted(policy: &Policy, around: &Surroundings) -> Vec<Problem> {
+    let Some(driver) = &around.unread_log else { return Vec::new() };
+    let log = |check: &Check| match &check.probe {
+        CheckProbe::Log { log, .. } => Some((check.name.clone(), log.clone())),
+        _ => None,
+    };
+    let problem = |(name, log): (String, String)| {
+        Problem::new(Code::UnreadLog, Section::Check, format!("skep.check.{name}.log"))
+            .got(log)
+            .want(format!("a log that can be read: the log driver of the service (`{driver}`) keeps nothing"))
+            .hint(
+                "use the driver `local` or `json-file`, or take the label away: until then it never passes"
+                    .to_owned(),
+            )
+    };
+    policy.checks.iter().filter_map(log).map(problem).collect()
 }
 
 fn alerts(policy: &Policy, around: &Surroundings) -> Option<Problem> {

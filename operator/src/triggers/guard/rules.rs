@@ -191,7 +191,10 @@ fn ask(
     let checked = |probe: &CheckProbe| match probe {
         CheckProbe::Sql { .. } => true,
         // A command asks the service, and not what is restored beside it.
-        CheckProbe::Http { .. } | CheckProbe::Tcp { .. } | CheckProbe::Command { .. } => false,
+        CheckProbe::Http { .. }
+        | CheckProbe::Tcp { .. }
+        | CheckProbe::Command { .. }
+        | CheckProbe::Log { .. } => false,
     };
     if sick > s.settings.storm_services || share {
         Some(Ask::Storm { sick, managed: s.managed })

@@ -81,7 +81,9 @@ impl PgJob {
 
     fn command_outcome(&self, view: &View<'_>, check: &CommandCheck) -> Result<CheckOutcome, Failure> {
         let CommandCheck { name, command, expect, .. } = check;
-        if let Some(path) = command.environment.as_ref().filter(|path| !self.container.files.contains_key(*path)) {
+        if let Some(path) =
+            command.environment.as_ref().filter(|path| !self.container.files.contains_key(*path))
+        {
             return Err(Failure::refused(format!("cannot read {path}")));
         }
         let peers = view.resolve(&self.container, &command.host);
@@ -91,7 +93,8 @@ impl PgJob {
                 let table = text.trim_start_matches("rows ");
                 let world = self.data.lock();
                 let server = peers.first().and_then(|peer| world.servers.get(&peer.service));
-                let rows = server.and_then(|server| server.databases.values().next()?.content.get(table).copied());
+                let rows =
+                    server.and_then(|server| server.databases.values().next()?.content.get(table).copied());
                 rows.map(|rows| rows.to_string()).ok_or_else(|| format!("no {table} there"))
             }
             text if text.contains(HOST_VARIABLE) && !peers.is_empty() => {

@@ -11,9 +11,9 @@ use std::time::Duration;
 use skep_runner::Report;
 use skep_runner::manifest::{Artefact, Manifest};
 use skep_runner::task::{
-    CheckOutcome, Connect, Contents, DataChecks, DataEngine, DirDump, DirDumped, DirExamine, DirInspect,
-    DirInspection, DirLoad, DirLoaded, DirMove, DirMoved, DirRemove, DirSeal, Direction, MysqlSettings,
-    PgSeal, ServerSettings, SideFound, SideState, Stored,
+    Connect, Contents, DataChecks, DataEngine, DirDump, DirDumped, DirExamine, DirInspect, DirInspection,
+    DirLoad, DirLoaded, DirMove, DirMoved, DirRemove, DirSeal, Direction, MysqlSettings, PgSeal,
+    ServerSettings, SideFound, SideState, Stored,
 };
 
 use super::checks::sql_outcome;
@@ -425,9 +425,9 @@ impl PgJob {
     }
 
     pub(super) fn data_checks(&mut self, world: &World, view: &View<'_>, task: &DataChecks) -> Worked {
-        let files = self.server_of(view, &task.connect).and_then(|service| {
-            world.files.get(&service).ok_or_else(|| Failure::unready("no server there"))
-        });
+        let files = self
+            .server_of(view, &task.connect)
+            .and_then(|service| world.files.get(&service).ok_or_else(|| Failure::unready("no server there")));
         let asked = files.map(|files| {
             task.checks.iter().map(|check| sql_outcome(check, query(&files.live, &check.sql))).collect()
         });
