@@ -22,7 +22,7 @@ use skep::operation::frozen::{Kept, KeptForm, StandIn};
 use skep::operation::points::{self, Head, Point};
 use skep::operation::receiver;
 use skep::operation::record::{
-    Above, Intent, Manner, OpId, Operation, SCHEMA, State, StepState, Trigger, Work, of_stack,
+    Above, Also, Intent, Manner, OpId, Operation, SCHEMA, State, StepState, Trigger, Work, of_stack,
 };
 use skep::operation::rollback::{Component, with_data};
 use skep::operation::saga::{Env, Runners};
@@ -30,14 +30,14 @@ use skep::operation::settings::Settings;
 use skep::operation::sleeper;
 use skep::swarm::engine::Engine;
 use skep::swarm::error::Error;
-use skep::swarm::object::Kind;
+use skep::swarm::object::{Kind, TaskState};
 use skep::swarm::transport::Endpoint;
 use skep_runner::task::{Binary, SideState};
 
-use crate::sim::build::{on_network, service_spec};
+use crate::sim::build::{health, on_network, service_spec};
 use crate::sim::postgres::{Content, Spoils};
 use crate::sim::shop::{DATABASE, PAGE_IMAGE, SKEP_IMAGE, SKEP_NETWORK, Shop, ShopOptions, USER};
-use crate::sim::{Answer, Sim};
+use crate::sim::{Answer, Sim, Unhealthy};
 
 /// Longest simulated time that an operation may take to come to rest.
 const REST: Duration = Duration::from_secs(1800);
@@ -270,6 +270,45 @@ impl Scene {
         scene.back = specs(&scene.shop);
         let spec = scene.back.get_mut(service).expect("the shop has that service");
         spec["TaskTemplate"]["ContainerSpec"]["Image"] = json!(image);
+        scene
+    }
+
+    /// A shop with a worker, which uses the database as the application does.
+    pub async fn with_worker(options: ShopOptions) -> Shop {
+        let shop = Shop::start(options).await;
+        let labels = [
+            ("com.docker.stack.namespace", "shop"),
+            ("skep.enable", "true"),
+            ("skep.depends-on", "db,cache"),
+        ];
+        let worker = service_spec("shop_worker", WORKER_IMAGE, &labels);
+        let worker = on_network(health(worker, Duration::from_millis(500), 3), &shop.network, &["worker"]);
+        let reply = shop.raw.call("POST", "/services/create", Some(&worker)).await;
+        assert_eq!(reply.expect("the simulated engine answers").status, 201, "the worker");
+        shop.sim
+            .until(Duration::from_secs(60), "the worker runs", |sim| running(sim, "shop_worker") == 1)
+            .await;
+        shop
+    }
+
+    /// The application and the worker get new images as one.
+    pub async fn update_together(options: ShopOptions) -> Scene {
+        let shop = Scene::with_worker(options).await;
+        shop.sim.workload("shop-app:2", shop.application());
+        let work = together(&shop, "shop-app:2", &[("shop_worker", NEW_WORKER)], 10).await;
+        let mut scene = Scene::ask_for(shop, "shop_app", work, person()).await;
+        scene.back = specs(&scene.shop);
+        for (service, image) in [("shop_app", "shop-app:2"), ("shop_worker", NEW_WORKER)] {
+            let spec = scene.back.get_mut(service).expect("the shop has that service");
+            spec["TaskTemplate"]["ContainerSpec"]["Image"] = json!(image);
+        }
+        scene
+    }
+
+    /// The same; the worker, which gets its image last, is never healthy.
+    pub async fn update_together_that_fails(options: ShopOptions) -> Scene {
+        let scene = Scene::update_together(options).await;
+        scene.shop.sim.workload(NEW_WORKER, Unhealthy);
         scene
     }
 
@@ -775,6 +814,11 @@ impl Scene {
     fn unchanged(&self, op: &Operation) -> BTreeMap<String, Value> {
         let mut specs = self.specs.clone();
         let is_left = op.journal.step("apply").is_some_and(|r| r.out["left"] == true);
+        let others = op.journal.step("apply").and_then(|r| r.out["others"].as_array());
+        assert!(
+            others.is_none_or(|o| o.iter().all(|r| r["left"] != true)),
+            "one of several was left: {op:#?}"
+        );
         let left = is_left.then(|| op.intent.service.clone());
         for name in replaced(op).into_iter().chain(left) {
             specs.extend(self.back.get_key_value(&name).map(|(name, spec)| (name.clone(), spec.clone())));
@@ -1091,8 +1135,39 @@ pub fn restart(whole: bool, manner: Manner) -> Work {
 
 /// An update that is watched for ten seconds.
 pub fn update_to(image: &str) -> Work {
-    Work::Update { image: image.to_owned(), monitor_s: Some(10), force: false, wait_s: None }
+    Work::Update {
+        image: image.to_owned(),
+        monitor_s: Some(10),
+        force: false,
+        wait_s: None,
+        also: Vec::new(),
+    }
 }
+
+/// An update of several as one.
+///
+/// # Panics
+/// When one of them is not there.
+pub async fn together(shop: &Shop, image: &str, others: &[(&str, &str)], monitor_s: u64) -> Work {
+    let engine = connect(shop, "asker").await;
+    let mut also = Vec::new();
+    for (service, image) in others {
+        let service_id = engine.service(service).await.expect("the shop has that service").id;
+        also.push(Also { service: (*service).to_owned(), service_id, image: (*image).to_owned() });
+    }
+    let monitor_s = Some(monitor_s);
+    Work::Update { image: image.to_owned(), monitor_s, force: false, wait_s: None, also }
+}
+
+/// Tasks of a service that run, and are healthy.
+pub fn running(sim: &Sim, service: &str) -> usize {
+    sim.tasks(service).iter().filter(|task| task.state == TaskState::Running).count()
+}
+
+/// The image of the worker of [`Scene::with_worker`].
+pub const WORKER_IMAGE: &str = "shop-worker:1";
+/// The image that it gets in [`Scene::update_together`].
+pub const NEW_WORKER: &str = "shop-worker:2";
 
 /// The services that a restart had replaced before it failed.
 fn replaced(op: &Operation) -> Vec<String> {

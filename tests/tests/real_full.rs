@@ -68,7 +68,13 @@ const WAITS: &str = "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done";
 const MIGRATES: &str = "psql -XAtqc 'ALTER TABLE notes DROP COLUMN title' -c 'DROP TABLE tags'";
 
 fn update(image: &str, force: bool) -> Work {
-    Work::Update { image: format!("skep-test/{image}"), monitor_s: None, force, wait_s: None }
+    Work::Update {
+        image: format!("skep-test/{image}"),
+        monitor_s: None,
+        force,
+        wait_s: None,
+        also: Vec::new(),
+    }
 }
 
 async fn set() -> (Yard, String) {

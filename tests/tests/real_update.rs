@@ -109,7 +109,7 @@ struct Scene {
 }
 
 fn update(image: &str, monitor_s: Option<u64>) -> Work {
-    Work::Update { image: format!("skep-test/{image}"), monitor_s, force: false, wait_s: None }
+    Work::Update { image: format!("skep-test/{image}"), monitor_s, force: false, wait_s: None, also: Vec::new() }
 }
 
 fn reason(op: &Operation, step: &str) -> String {
@@ -220,6 +220,7 @@ impl Scene {
             monitor_s: Some(3),
             force: true,
             wait_s: None,
+            also: Vec::new(),
         };
         for (url, said) in [
             (prometheus.url(), "before the update already"),
@@ -316,6 +317,7 @@ async fn of_an_application(scene: &Scene) {
         monitor_s: None,
         force: true,
         wait_s: None,
+        also: Vec::new(),
     };
     let goes_back =
         |op: &Operation| op.journal.step("apply").is_some_and(|step| step.out["back"].is_string());
@@ -351,7 +353,7 @@ async fn of_a_database(scene: &Scene) {
     println!("before: {}", reason(&op, "preflight"));
     assert_eq!((scene.spec("db").await, yard.backups("db").await.len()), (before, 1), "nothing was changed");
     let image = "skep-test/postgres:next".to_owned();
-    let waits = Work::Update { image, monitor_s: Some(4), force: false, wait_s: Some(120) };
+    let waits = Work::Update { image, monitor_s: Some(4), force: false, wait_s: Some(120), also: Vec::new() };
     let op = yard.run("db", waits).await;
     assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
     println!("waited: {}", op.journal.step("preflight").unwrap().out);
@@ -412,6 +414,7 @@ async fn of_a_database(scene: &Scene) {
         monitor_s: None,
         force: true,
         wait_s: None,
+        also: Vec::new(),
     };
     let op = yard.run("db", force).await;
     scene.is_back(&op, "db", &before, "apply", EXIT).await;

@@ -33,6 +33,8 @@ enum Kind {
     Update,
     DataUpdate,
     UpdateBack,
+    Together,
+    TogetherBack,
     FullUpdate,
     FullBack,
     WakerSleep,
@@ -73,7 +75,11 @@ enum Kind {
 impl Kind {
     /// How it ends where nothing disturbs it.
     fn end(self) -> State {
-        if matches!(self, Kind::UpdateBack | Kind::FullBack) { State::RolledBack } else { State::Succeeded }
+        if matches!(self, Kind::UpdateBack | Kind::TogetherBack | Kind::FullBack) {
+            State::RolledBack
+        } else {
+            State::Succeeded
+        }
     }
 
     fn stride(self) -> usize {
@@ -83,7 +89,7 @@ impl Kind {
         match self {
             Kind::Backup | Kind::Beside | Kind::Drill | Kind::FilesDrill | Kind::Files => 3,
             Kind::Restart | Kind::RestartWhole | Kind::Rolling | Kind::Update | Kind::UpdateBack => 3,
-            Kind::DataUpdate => 5,
+            Kind::DataUpdate | Kind::Together | Kind::TogetherBack => 5,
             Kind::Maintenance | Kind::Sleep | Kind::Wake | Kind::WakerSleep | Kind::WakerWake => 3,
             Kind::Reduce | Kind::Enlarge => 3,
             Kind::WakerAgain => 5,
@@ -130,6 +136,7 @@ const KINDS: [Kind; 54] = [
     Kind::Rolling,
     Kind::Update,
     Kind::DataUpdate,
+    Kind::Together,
     Kind::FullUpdate,
     Kind::WakerSleep,
     Kind::WakerAgain,
@@ -248,6 +255,8 @@ async fn scene(kind: Kind) -> Scene {
             scene.shop.sim.workload("shop-app:2", Unhealthy);
             scene
         }
+        Kind::Together => Scene::update_together(ShopOptions::default()).await,
+        Kind::TogetherBack => Scene::update_together_that_fails(ShopOptions::default()).await,
         Kind::FullUpdate => Scene::update_with_data(ShopOptions::default()).await,
         Kind::FullBack => Scene::update_that_spoils(ShopOptions::default()).await,
         Kind::WakerSleep => Scene::sleep(waker()).await,
@@ -464,6 +473,13 @@ for_each_kind! {
     an_update_that_goes_back_survives_death_before_every_write: Kind::UpdateBack, dies_before;
     an_update_that_goes_back_survives_death_after_every_write: Kind::UpdateBack, dies_after;
     an_update_that_goes_back_survives_every_write_twice: Kind::UpdateBack, repeats;
+    an_update_of_two_as_one_survives_death_before_every_write: Kind::Together, dies_before;
+    an_update_of_two_as_one_survives_death_after_every_write: Kind::Together, dies_after;
+    an_update_of_two_as_one_survives_every_write_twice: Kind::Together, repeats;
+    an_update_of_two_as_one_goes_back_when_any_write_fails: Kind::Together, fails;
+    an_update_of_two_of_which_one_fails_survives_death_before_every_write: Kind::TogetherBack, dies_before;
+    an_update_of_two_of_which_one_fails_survives_death_after_every_write: Kind::TogetherBack, dies_after;
+    an_update_of_two_of_which_one_fails_survives_every_write_twice: Kind::TogetherBack, repeats;
     an_update_with_data_survives_death_before_every_write: Kind::FullUpdate, dies_before;
     an_update_with_data_survives_death_after_every_write: Kind::FullUpdate, dies_after;
     an_update_with_data_goes_back_when_any_write_fails: Kind::FullUpdate, fails;
@@ -564,9 +580,11 @@ async fn two_drivers_at_once_end_as_one_would() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_drivers_at_once_take_an_update_back_with_its_data_as_one_would() {
-    let scene = scene(Kind::FullBack).await;
-    let (one, two) = (scene.driver("one").await, scene.driver("two").await);
-    tokio::join!(scene.drive(&one), scene.drive(&two));
-    assert_eq!(scene.check("back by two").await, State::RolledBack);
+async fn two_drivers_at_once_take_an_update_back_as_one_would() {
+    for kind in [Kind::FullBack, Kind::TogetherBack] {
+        let scene = scene(kind).await;
+        let (one, two) = (scene.driver("one").await, scene.driver("two").await);
+        tokio::join!(scene.drive(&one), scene.drive(&two));
+        assert_eq!(scene.check(&format!("{kind:?} by two")).await, State::RolledBack);
+    }
 }

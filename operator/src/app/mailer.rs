@@ -68,6 +68,17 @@ impl Mailer {
         found.map(|s| policy::parse(&s.labels()).policy.notify).unwrap_or_default()
     }
 
+    /// Everybody whom one of these services names, each once.
+    fn audience_of<'a>(&self, services: impl Iterator<Item = &'a str>) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        for name in services.flat_map(|service| self.audience(service)) {
+            if !all.contains(&name) {
+                all.push(name);
+            }
+        }
+        all
+    }
+
     /// Everybody whom a service of the stack names.
     fn audience_of_stack(&self, stack: &str) -> Vec<String> {
         let Some(world) = self.snapshots.latest() else { return Vec::new() };
@@ -83,7 +94,7 @@ impl Mailer {
         };
         let label = match op.intent.work.is_of_stack() {
             true => self.audience_of_stack(&op.intent.service),
-            false => self.audience(&op.intent.service),
+            false => self.audience_of(op.intent.services().map(|(name, _)| name)),
         };
         let why = self.why_asked(&op).await?;
         let known: Vec<Operation> = match self.snapshots.latest() {

@@ -15,7 +15,7 @@ use super::rollback::RollbackWhat;
 use super::scale::PlanScale;
 use super::session::Session;
 use super::settings::positive;
-use super::update::UpdateWhat;
+use super::update::{self, UpdateWhat};
 use crate::operation::desk;
 use crate::operation::record::{Intent, OpId, SCHEMA, Trigger, Work, of_stack};
 use crate::plan::{Plan, World, explain, moment};
@@ -159,7 +159,7 @@ pub enum PlanCommand {
     Restore(RestoreWhat),
     /// What restarting a service or a stack would do.
     Restart(RestartWhat),
-    /// What giving a service another image would do.
+    /// What giving a service another image would do, or several theirs.
     Update(UpdateWhat),
     /// What putting a stack back to a restore point would do.
     Rollback(RollbackWhat),
@@ -233,7 +233,7 @@ pub(super) async fn plan(session: &Session, command: &PlanCommand) -> Result<Exi
         PlanCommand::Point(what) => what.wish(),
         PlanCommand::Restore(what) => what.wish(session)?,
         PlanCommand::Restart(what) => what.wish(),
-        PlanCommand::Update(what) => what.wish(),
+        PlanCommand::Update(what) => what.wish()?,
         PlanCommand::Rollback(what) => what.wish(session).await?,
         PlanCommand::Drill(what) => what.wish(),
         PlanCommand::Scale(command) => command.wish(),
@@ -333,7 +333,7 @@ fn planned(session: &Session, world: &World, wish: &Wish) -> Result<Planned, Fai
         let (service, service_id) = (stack.to_owned(), of_stack(stack));
         return Ok(Planned { service, service_id, work, plan });
     }
-    let service = session.meant(world, &wish.service)?;
+    let service = update::meant(session, world, &wish.service, &mut work)?;
     if let Work::Restore { in_place: in_place @ None, .. } = &mut work {
         let restore = policy::parse(&service.labels()).policy.restore;
         // A moment is always restored beside.

@@ -233,7 +233,8 @@ async fn list(session: &Session, args: &ListArgs) -> Result<Exit, Failure> {
     operations.sort_by(|a, b| a.id.cmp(&b.id));
     if let Some(service) = &args.service {
         let end = format!("_{service}");
-        operations.retain(|op| op.intent.service == *service || op.intent.service.ends_with(&end));
+        let is_meant = |name: &str| name == service || name.ends_with(&end);
+        operations.retain(|op| op.intent.services().any(|(name, _)| is_meant(name)));
     }
     let hidden = if args.all { 0 } else { trim(&mut operations) };
     let views: Vec<OperationView> = operations.iter().map(view).collect();

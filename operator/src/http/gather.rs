@@ -138,7 +138,7 @@ fn holder<'a>(operations: &'a [Operation], service: &str) -> Option<&'a Operatio
     let live = |op: &&Operation| matches!(op.journal.state, State::Running | State::Stuck);
     let live = operations.iter().filter(live);
     live.clone()
-        .find(|op| op.intent.work.holds() && !op.intent.work.is_of_stack() && op.intent.service == service)
+        .find(|op| op.intent.work.holds() && !op.intent.work.is_of_stack() && op.intent.is_about(service))
         .or_else(|| live.clone().find(claims))
 }
 

@@ -22,7 +22,7 @@ pub struct OperationView {
     pub id: OpId,
     /// `backup`, `restore`, …
     pub kind: &'static str,
-    /// Full name of the service.
+    /// Full name of the service; of an update of several all of them.
     pub service: String,
     /// State.
     pub state: State,
@@ -101,7 +101,7 @@ impl OperationView {
         OperationView {
             id: op.id.clone(),
             kind: op.intent.work.kind(),
-            service: scrub::line(&op.intent.service, LONGEST_NAME),
+            service: scrub::line(&op.intent.about(), LONGEST_NAME),
             state: journal.state,
             what: what(&op.intent.work),
             asked_by: asked_by(&op.intent.trigger),
@@ -214,6 +214,9 @@ fn what(work: &Work) -> String {
         }
         Work::Restart { whole: false, .. } => {
             "The service restarts; what needs it stops before, and starts again once it is up.".to_owned()
+        }
+        Work::Update { also, .. } if !also.is_empty() => {
+            "The services get their new images as one and are watched for a while; what all of them had before is put back where one does not do.".to_owned()
         }
         Work::Update { image, .. } => format!(
             "The service gets image `{image}` and is watched for a while; what it had before is put back where that does not do."

@@ -21,7 +21,7 @@ use thiserror::Error;
 use super::outbox::Audience;
 use super::phase::{Phase, current, occurred};
 use super::settings::Mail;
-use super::view::{Reader, View};
+use super::view::{LONGEST_NAMES, Reader, View};
 use super::words;
 use crate::operation::record::{Operation, Work};
 use crate::runtime::scrub;
@@ -98,16 +98,16 @@ pub fn render(
 ) -> Result<Letter, Error> {
     let phase = phases.last().copied().unwrap_or(Phase::Started);
     let view = View::of(operation, phases, Reader::of(mail), audience, now);
-    let service = scrub::line(&operation.intent.service, 80);
+    let about = scrub::line(&operation.intent.about(), LONGEST_NAMES);
     let envelope = Envelope {
-        title: words::title(&operation.intent.work, &service),
+        title: words::title(&operation.intent.work, &about),
         stem: stem(operation, phase),
         root: format!("{}.root", operation.id),
         urgent: is_urgent(operation, phase),
         marks: vec![
             ("X-Skep-Operation", operation.id.to_string()),
             ("X-Skep-Phase", phase.as_str().to_owned()),
-            ("X-Skep-Service", service),
+            ("X-Skep-Service", scrub::line(&operation.intent.service, 80)),
         ],
     };
     Letter::write(&view, mail, envelope)

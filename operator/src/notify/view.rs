@@ -120,6 +120,8 @@ impl<'a> Reader<'a> {
 
 /// Longest text of one field.
 const LONGEST: usize = 400;
+/// So much of the names of what an operation is about.
+pub(super) const LONGEST_NAMES: usize = 160;
 
 // === impl View ===
 
@@ -133,7 +135,7 @@ impl View {
         now: Timestamp,
     ) -> View {
         let head = phases.last().copied().unwrap_or(Phase::Started);
-        let service = scrub::line(&operation.intent.service, 80);
+        let service = scrub::line(&operation.intent.about(), LONGEST_NAMES);
         let work = &operation.intent.work;
         View {
             title: words::title(work, &service),
@@ -328,7 +330,7 @@ fn facts(
     now: Timestamp,
 ) -> Vec<Fact> {
     let (intent, journal) = (&operation.intent, &operation.journal);
-    let service = scrub::line(&intent.service, 80);
+    let service = scrub::line(&intent.about(), LONGEST_NAMES);
     let fact = |name, value| Fact { name, value };
     let mut facts = vec![
         fact("Why", why(&intent.trigger, zone)),

@@ -1,7 +1,7 @@
 //! What a message says in words, by kind of work and phase. Pure; claims nothing that the record does not prove.
 
 use super::phase::Phase;
-use crate::operation::record::{Manner, Operation, Work};
+use crate::operation::record::{Also, Manner, Operation, Work};
 use crate::operation::restore::part;
 use crate::operation::rollback::with_data;
 use crate::runtime::scrub;
@@ -93,7 +93,7 @@ pub(super) fn lead(work: &Work, phase: Phase, service: &str) -> String {
         Work::Sleep { .. } => format!("scaling {service} to zero"),
         Work::Wake => format!("waking {service}"),
         Work::Restart { .. } => format!("the restart of {service}"),
-        Work::Update { image, .. } => format!("the update of {service} to {}", scrub::line(image, 120)),
+        Work::Update { image, also, .. } => format!("the update of {service} to {}", images(image, also)),
         Work::Rollback { .. } => format!("the rollback of stack {service} to a restore point"),
     };
     match phase {
@@ -150,7 +150,9 @@ fn begun(work: &Work, service: &str) -> String {
         Work::Sleep { .. } => format!("{service} is being scaled to zero."),
         Work::Wake => format!("{service} is being brought back."),
         Work::Restart { .. } => format!("{service} is being restarted."),
-        Work::Update { image, .. } => format!("{service} is being updated to {}.", scrub::line(image, 120)),
+        Work::Update { image, also, .. } => {
+            format!("{service} {} being updated to {}.", are(also, "is", "are"), images(image, also))
+        }
         Work::Rollback { .. } => format!("Stack {service} is being put back to a restore point."),
     }
 }
@@ -187,7 +189,12 @@ fn ended_well(work: &Work, service: &str) -> String {
         Work::Sleep { .. } => format!("{service} sleeps: it has no tasks until it is woken."),
         Work::Wake => format!("{service} is awake and up."),
         Work::Restart { .. } => format!("{service} was restarted, and is up."),
-        Work::Update { image, .. } => format!("{service} runs {}, and was watched.", scrub::line(image, 120)),
+        Work::Update { image, also, .. } => format!(
+            "{service} {} {}, and {} watched.",
+            are(also, "runs", "run"),
+            images(image, also),
+            are(also, "was", "were")
+        ),
         Work::Point { without_data: true } => {
             format!("A restore point of stack {service} was taken, without data.")
         }
@@ -209,12 +216,16 @@ pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
         (Work::Restart { .. }, Phase::Failed) => {
             format!("{service}, or something that needs it, may not answer: please look at its tasks.")
         }
+        (Work::Update { also, .. }, Phase::Failed) if !also.is_empty() => format!(
+            "{service} have the images that the notes below name, else those that they had: please look at their tasks."
+        ),
         (Work::Update { .. }, Phase::Failed) => format!(
             "{service} has the image that the notes below name, else the one that it had: please look at its tasks."
         ),
         (_, Phase::Failed) => "None: nothing was changed.".to_owned(),
-        (Work::Update { .. }, Phase::RolledBack | Phase::Cancelled) => format!(
-            "None any more: {service} is as it was before. Where its data went back as well, the notes below say to when: what was written since is not in it, and is kept."
+        (Work::Update { also, .. }, Phase::RolledBack | Phase::Cancelled) => format!(
+            "None any more: {service} {} as it was before. Where data went back as well, the notes below say to when: what was written since is not in it, and is kept.",
+            are(also, "is", "are, each")
         ),
         (_, Phase::RolledBack | Phase::Cancelled) => {
             "None any more: everything is as it was before.".to_owned()
@@ -244,10 +255,13 @@ pub(super) fn impact(work: &Work, phase: Phase, service: &str) -> String {
         (Work::Restart { manner: Manner::Rolling, .. }, _) => {
             format!("{service} answers, save for a moment where a task must stop before the next one starts.")
         }
-        (Work::Update { .. }, Phase::Finished) => format!("None any more: {service} answers users."),
-        (Work::Update { .. }, _) => {
-            format!("{service} answers, save for a moment where a task must stop before the next one starts.")
+        (Work::Update { also, .. }, Phase::Finished) => {
+            format!("None any more: {service} {} users.", are(also, "answers", "answer"))
         }
+        (Work::Update { also, .. }, _) => format!(
+            "{service} {}, save for a moment where a task must stop before the next one starts.",
+            are(also, "answers", "answer")
+        ),
         (Work::Restart { .. }, _) => format!(
             "{service}, and what needs it, may not answer, or shows the maintenance page, until it is up again."
         ),
@@ -437,6 +451,19 @@ pub(crate) fn step(work: &Work, name: &str) -> String {
         _ => return capital(&scrub::line(&name.replace(['-', '_'], " "), 60)),
     };
     text.to_owned()
+}
+
+/// The image of an update, where all of its services get the same.
+fn images(image: &str, also: &[Also]) -> String {
+    match also.iter().all(|other| other.image == image) {
+        true => scrub::line(image, 120),
+        false => "their new images".to_owned(),
+    }
+}
+
+/// A verb for one service or for several.
+const fn are(also: &[Also], one: &'static str, several: &'static str) -> &'static str {
+    if also.is_empty() { one } else { several }
 }
 
 fn capital(text: &str) -> String {

@@ -64,7 +64,7 @@ async fn lends(cx: &Cx<'_>, holder: &str) -> Result<bool, Fault> {
 pub fn concerns(op: &Operation, service: &str) -> bool {
     let claimed = op.journal.step("claim").map(|r| &r.out["services"]);
     let listed = claimed.and_then(|c| c.as_array()).into_iter().flatten();
-    op.intent.work.holds() && !op.intent.work.is_of_stack() && op.intent.service == service
+    op.intent.work.holds() && !op.intent.work.is_of_stack() && op.intent.is_about(service)
         || listed.filter_map(|s| s.as_str()).any(|s| s == service)
 }
 

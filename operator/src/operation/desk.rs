@@ -41,6 +41,7 @@ const TRIES: u32 = 10;
 /// What the engine says.
 pub async fn create(engine: &Engine, id: &OpId, intent: Intent) -> Result<(Operation, bool), Refusal> {
     let state = if intent.approval { State::AwaitingApproval } else { State::Pending };
+    let intent = Intent { schema: intent.work.schema(), ..intent };
     let data = serde_json::to_vec(&intent).expect("an intent has only JSON-able fields");
     let new =
         Operation { id: id.clone(), config: String::new(), version: 0, intent, journal: Journal::new(state) };

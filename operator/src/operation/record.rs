@@ -22,8 +22,8 @@ use super::rollback::Component;
 pub use codec::{STATE, Unreadable};
 pub use step::{BEING_UNDONE, JobRecord, JobRecordState, StepRecord, StepState};
 
-/// Version of the intent and journal format.
-pub const SCHEMA: u32 = 1;
+/// The newest version of the intent and journal format that is read; [`Work::schema`] is the one that is written.
+pub const SCHEMA: u32 = 2;
 
 /// Identifies an operation and sorts by time: `20261121t013420` and six characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -152,7 +152,7 @@ pub enum Work {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         wait_s: Option<u64>,
     },
-    /// Give a service another image, watch it for a while, and put back what was there on a red flag.
+    /// Give a service another image, or several theirs as one, watch them for a while, and put back what was there on a red flag.
     Update {
         /// The image, as it was asked for.
         image: String,
@@ -166,6 +166,9 @@ pub enum Work {
         /// How long the checks that are asked before are waited for where they do not pass, seconds; none where they refuse.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         wait_s: Option<u64>,
+        /// Services that get theirs with it: all of them do, or none.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        also: Vec<Also>,
     },
     /// Put a stack back to a restore point: the intent's service is the stack.
     Rollback {
@@ -175,6 +178,17 @@ pub enum Work {
         #[serde(default)]
         only: Vec<Component>,
     },
+}
+
+/// A service that is updated together with the one that the intent names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Also {
+    /// Full name.
+    pub service: String,
+    /// Its id.
+    pub service_id: String,
+    /// The image that it gets, as it was asked for.
+    pub image: String,
 }
 
 /// What becomes of the services that need one which is to fall asleep, directly, and that are awake.
@@ -367,6 +381,20 @@ impl Work {
         }
     }
 
+    /// The oldest format that says all of it: a version that knows no newer one carries it on as well.
+    pub const fn schema(&self) -> u32 {
+        // An update of several that is read as one of the first would be half of what was asked for.
+        if self.also().is_empty() { 1 } else { 2 }
+    }
+
+    /// What is updated together with the service that the intent names.
+    pub const fn also(&self) -> &[Also] {
+        match self {
+            Work::Update { also, .. } => also.as_slice(),
+            _ => &[],
+        }
+    }
+
     /// Whether it holds the service, so that others wait for it. What only reads the store and writes the catalogue does
     /// not: nothing has to wait for it, and a restore goes before it.
     pub const fn holds(&self) -> bool {
@@ -409,6 +437,30 @@ impl Work {
 /// What stands in an intent for the id of a service, where the work is about a stack: the id of no service.
 pub fn of_stack(stack: &str) -> String {
     format!("stack:{stack}")
+}
+
+// === impl Intent ===
+
+impl Intent {
+    /// The services that it is about, by name and id. Of what is about a stack the name of that, which is no service's.
+    pub fn services(&self) -> impl Iterator<Item = (&str, &str)> {
+        let also = self.work.also().iter().map(|also| (also.service.as_str(), also.service_id.as_str()));
+        std::iter::once((self.service.as_str(), self.service_id.as_str())).chain(also)
+    }
+
+    /// Whether it is about a service of this name.
+    pub fn is_about(&self, service: &str) -> bool {
+        self.services().any(|(name, _)| name == service)
+    }
+
+    /// What it is about, for people: `shop_app`, or `shop_app, shop_web and shop_worker`.
+    pub fn about(&self) -> String {
+        let names: Vec<&str> = self.services().map(|(name, _)| name).collect();
+        match names.as_slice() {
+            [names @ .., last] if !names.is_empty() => format!("{} and {last}", names.join(", ")),
+            _ => self.service.clone(),
+        }
+    }
 }
 
 // === impl State ===
@@ -461,7 +513,7 @@ impl State {
 impl Operation {
     /// `restore of shop_db`.
     pub fn title(&self) -> String {
-        format!("{} of {}", self.intent.work.kind(), self.intent.service)
+        format!("{} of {}", self.intent.work.kind(), self.intent.about())
     }
 
     /// The operation of which this one is a part: that one holds the services, and decides in the end. A restore is one of a

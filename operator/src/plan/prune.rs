@@ -27,7 +27,8 @@ pub fn prune(
     let beyond = ended.len().saturating_sub(keep);
     let needed = |op: &Operation| {
         // An image that did not do is not forgotten as long as its service is there.
-        let keeps = there.contains(op.intent.service_id.as_str()) && (kept_by(op).is_some() || is_bad(op));
+        let is_there = op.intent.services().any(|(_, id)| there.contains(id));
+        let keeps = is_there && (kept_by(op).is_some() || is_bad(op));
         keeps || named.contains(&op.id)
     };
     let old = |op: &Operation| now.duration_since(op.journal.ended.unwrap_or(op.intent.created)) > LEAST_AGE;

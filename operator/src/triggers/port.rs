@@ -44,7 +44,7 @@ impl Port for AlertPort {
         };
         let neighbours = neighbours(&services, service);
         let (mine, others): (Vec<Operation>, Vec<Operation>) =
-            operations.into_iter().partition(|o| o.intent.service == service);
+            operations.into_iter().partition(|o| o.intent.is_about(service));
         let situation = Situation {
             target: found.map(target),
             history,
@@ -53,7 +53,7 @@ impl Port for AlertPort {
                 .into_iter()
                 .filter(|o| match o.intent.work.is_of_stack() {
                     true => concerns(o, service),
-                    false => neighbours.contains(&o.intent.service),
+                    false => neighbours.iter().any(|name| o.intent.is_about(name)),
                 })
                 .collect(),
             sick_elsewhere: self.sick_elsewhere(&guards, service),

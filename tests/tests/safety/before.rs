@@ -38,7 +38,13 @@ fn db_restart(wait_s: Option<u64>, force: bool) -> Work {
 }
 
 fn db_update(wait_s: Option<u64>) -> Work {
-    Work::Update { image: "postgres:17.1".to_owned(), monitor_s: Some(10), force: false, wait_s }
+    Work::Update {
+        image: "postgres:17.1".to_owned(),
+        monitor_s: Some(10),
+        force: false,
+        wait_s,
+        also: Vec::new(),
+    }
 }
 
 fn specs(shop: &Shop) -> BTreeMap<&'static str, Value> {

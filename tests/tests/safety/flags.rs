@@ -98,7 +98,8 @@ async fn talking(
     shop.sim.workload(NEW, Talks { app: shop.application(), when });
     change(&shop);
     let monitor_s = Some(monitor_s);
-    let work = Work::Update { image: NEW.to_owned(), monitor_s, force: false, wait_s: None };
+    let work =
+        Work::Update { image: NEW.to_owned(), monitor_s, force: false, wait_s: None, also: Vec::new() };
     (Scene::ask_for(shop, "shop_app", work, person()).await, before)
 }
 

@@ -48,7 +48,13 @@ fn later(app: Application) -> SpoilsLater {
 /// The application gets an image that spoils the data, and is watched for two minutes.
 async fn watched(shop: Shop) -> Scene {
     shop.sim.workload(NEW, later(shop.application()));
-    let work = Work::Update { image: NEW.to_owned(), monitor_s: Some(120), force: false, wait_s: None };
+    let work = Work::Update {
+        image: NEW.to_owned(),
+        monitor_s: Some(120),
+        force: false,
+        wait_s: None,
+        also: Vec::new(),
+    };
     Scene::ask_for(shop, "shop_app", work, person()).await
 }
 
@@ -290,7 +296,13 @@ async fn s5_what_would_be_left_behind_needs_a_person_before_data_goes_back() {
 async fn what_may_have_to_go_back_is_held_and_a_restore_does_not_wait_for_it() {
     let shop = Scene::back_up(Shop::start(full()).await).await;
     shop.sim.workload(NEW, shop.application());
-    let work = Work::Update { image: NEW.to_owned(), monitor_s: Some(1500), force: false, wait_s: None };
+    let work = Work::Update {
+        image: NEW.to_owned(),
+        monitor_s: Some(1500),
+        force: false,
+        wait_s: None,
+        also: Vec::new(),
+    };
     let scene = Scene::ask_for(shop, "shop_app", work, person()).await;
     let env = scene.driver("driver").await;
     let meanwhile = async {

@@ -33,6 +33,7 @@ mod sleep;
 mod store;
 mod stores;
 mod suspended;
+mod together;
 mod undo;
 mod update;
 mod wakers;

@@ -69,7 +69,13 @@ async fn fading(how: Fading, after: Duration) -> (Scene, Value, Operation) {
     let shop = Shop::start(ShopOptions::default()).await;
     let before = spec(&shop, "shop_app");
     shop.sim.workload(NEW, Fades { app: shop.application(), after, how });
-    let work = Work::Update { image: NEW.to_owned(), monitor_s: Some(120), force: false, wait_s: None };
+    let work = Work::Update {
+        image: NEW.to_owned(),
+        monitor_s: Some(120),
+        force: false,
+        wait_s: None,
+        also: Vec::new(),
+    };
     let scene = Scene::ask_for(shop, "shop_app", work, person()).await;
     let op = driven(&scene).await;
     (scene, before, op)
@@ -154,7 +160,13 @@ async fn a_check_that_fails_while_it_is_watched_puts_the_exact_spec_back() {
 async fn s12_what_somebody_deploys_while_it_is_watched_stays_and_that_is_told() {
     let shop = Shop::start(ShopOptions::default()).await;
     shop.sim.workload(NEW, shop.application());
-    let work = Work::Update { image: NEW.to_owned(), monitor_s: Some(600), force: false, wait_s: None };
+    let work = Work::Update {
+        image: NEW.to_owned(),
+        monitor_s: Some(600),
+        force: false,
+        wait_s: None,
+        also: Vec::new(),
+    };
     let scene = Scene::ask_for(shop, "shop_app", work, person()).await;
     let env = scene.driver("driver").await;
     let meddle = async {
@@ -181,7 +193,13 @@ async fn an_image_that_went_back_is_not_deployed_again_unless_that_is_said() {
     assert!(said.contains(op.id.as_str()), "{:#?}", again.journal);
     assert_eq!((step(&again, "apply"), spec(&scene.shop, "shop_app")), (None, before));
     scene.shop.sim.workload(NEW, scene.shop.application());
-    let work = Work::Update { image: NEW.to_owned(), monitor_s: Some(10), force: true, wait_s: None };
+    let work = Work::Update {
+        image: NEW.to_owned(),
+        monitor_s: Some(10),
+        force: true,
+        wait_s: None,
+        also: Vec::new(),
+    };
     let scene = Scene::ask_for(scene.shop, "shop_app", work, person()).await;
     assert_eq!(driven(&scene).await.journal.state, State::Succeeded);
 }
@@ -195,8 +213,13 @@ async fn nothing_goes_back_to_an_image_that_went_back_itself() {
     let app = scene.shop.application();
     let fades = Fades { app, after: Duration::from_secs(20), how: Fading::Sick };
     scene.shop.sim.workload("shop-app:3", fades);
-    let work =
-        Work::Update { image: "shop-app:3".to_owned(), monitor_s: Some(120), force: false, wait_s: None };
+    let work = Work::Update {
+        image: "shop-app:3".to_owned(),
+        monitor_s: Some(120),
+        force: false,
+        wait_s: None,
+        also: Vec::new(),
+    };
     let scene = Scene::ask_for(scene.shop, "shop_app", work, person()).await;
     let op = driven(&scene).await;
     assert_eq!(op.journal.state, State::Failed, "{:#?}", op.journal);
@@ -218,8 +241,13 @@ async fn sick_db(options: ShopOptions) -> (Scene, Value, Operation) {
     let shop = Shop::start(options).await;
     let before = spec(&shop, "shop_db");
     shop.sim.workload("postgres:18", SickLater);
-    let work =
-        Work::Update { image: "postgres:18".to_owned(), monitor_s: Some(60), force: false, wait_s: None };
+    let work = Work::Update {
+        image: "postgres:18".to_owned(),
+        monitor_s: Some(60),
+        force: false,
+        wait_s: None,
+        also: Vec::new(),
+    };
     let scene = Scene::ask_for(shop, "shop_db", work, person()).await;
     let op = driven(&scene).await;
     (scene, before, op)
@@ -271,8 +299,13 @@ async fn nothing_is_written_before_the_data_is_backed_up() {
 #[tokio::test(start_paused = true)]
 async fn a_restore_does_not_wait_for_the_end_of_the_watch() {
     let shop = Scene::back_up(Shop::start(ShopOptions::default()).await).await;
-    let work =
-        Work::Update { image: "postgres:17.1".to_owned(), monitor_s: Some(1500), force: false, wait_s: None };
+    let work = Work::Update {
+        image: "postgres:17.1".to_owned(),
+        monitor_s: Some(1500),
+        force: false,
+        wait_s: None,
+        also: Vec::new(),
+    };
     let scene = Scene::ask_for(shop, "shop_db", work, person()).await;
     let env = scene.driver("driver").await;
     let restoring = async {

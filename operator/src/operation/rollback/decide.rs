@@ -113,9 +113,9 @@ const SPECS: [Component; 3] = [Component::Specs, Component::Configs, Component::
 // === impl Now ===
 
 impl Now {
-    /// Takes it that the specs of all services but this one are meant as they are.
-    pub fn only_spec_of(&mut self, service: &str) {
-        for other in self.services.iter().filter(|s| s.name() != service) {
+    /// Takes it that the specs of all services but these are meant as they are.
+    pub fn only_specs_of(&mut self, is_meant: impl Fn(&str) -> bool) {
+        for other in self.services.iter().filter(|s| !is_meant(s.name())) {
             if let Some(then) = self.then.get_mut(other.name()) {
                 then.clone_from(&other.spec);
             }

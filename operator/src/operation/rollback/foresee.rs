@@ -1,4 +1,4 @@
-//! What a rollback to a point of now would be, once a service has got another image: whatever would stand in the way then is
+//! What a rollback to a point of now would be, once services have got other images: whatever would stand in the way then is
 //! told before. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,15 +13,17 @@ use crate::operation::record::OpId;
 use crate::swarm::object::Service;
 use crate::swarm::spec::{self, FileKind};
 
-/// Foresees how this service goes back from this image, with the data of these services of its stack. All services of the
-/// Swarm are given.
-pub fn foresee(services: &[Service], service: &Service, image: &str, data: &[String]) -> Decision {
-    let stack = service.stack().unwrap_or_default();
-    let mut updated = service.clone();
-    spec::set_image(&mut updated.spec, image);
-    let as_then = |s: &Service| if s.id == service.id { updated.clone() } else { s.clone() };
-    let swarm: Vec<Service> = services.iter().map(as_then).collect();
-    let is_member = |s: &&Service| s.id == service.id || data.iter().any(|name| name == s.name());
+/// Foresees how services of a stack go back from these images, each named by its id, with the data of those. All services of
+/// the Swarm are given.
+pub fn foresee(services: &[Service], stack: &str, images: &[(&str, &str)], data: &[String]) -> Decision {
+    let image = |s: &Service| images.iter().find(|(id, _)| *id == s.id).map(|(_, image)| *image);
+    let mut swarm = services.to_vec();
+    for service in &mut swarm {
+        if let Some(image) = image(service) {
+            spec::set_image(&mut service.spec, image);
+        }
+    }
+    let is_member = |s: &&Service| image(s).is_some() || data.iter().any(|name| name == s.name());
     let members: Vec<&Service> = services.iter().filter(is_member).collect();
     let head = Head {
         schema: Head::VERSION,

@@ -318,7 +318,7 @@ async fn plan(cx: &mut Cx<'_>) -> Result<Progress, Fault> {
             if let Some(why) = whole.is_changed(&now.services) {
                 return Err(Fault::failed(why));
             }
-            now.only_spec_of(&whole.service);
+            now.only_specs_of(|name| whole.updates(name));
             update::lent(cx).await?
         }
         None => None,

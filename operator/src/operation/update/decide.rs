@@ -9,7 +9,7 @@ use crate::operation::record::{Operation, State, Work};
 use crate::operation::restart::{Order, left_alone};
 use crate::operation::rollout::{has_lent, is_of, lent, put};
 use crate::operation::update::scope::takes_back;
-use crate::operation::update::{apply, flags};
+use crate::operation::update::{apply, flags, together};
 use crate::policy::{GoBack, Policy, Update as Labels};
 use crate::swarm::object::{Service, Task, TaskState};
 use crate::swarm::spec;
@@ -166,10 +166,7 @@ pub fn refusals(
 
 /// The update that showed that an image does not do for a service, if the last one with that image did.
 pub fn known_bad<'a>(operations: &'a [Operation], service_id: &str, image: &str) -> Option<&'a Operation> {
-    let is_of_image = |op: &&Operation| {
-        matches!(&op.intent.work, Work::Update { image: other, .. } if other == image)
-            && op.intent.service_id == service_id
-    };
+    let is_of_image = |op: &&Operation| together::asked(&op.intent).contains(&(service_id, image));
     let told = |op: &&Operation| is_bad(op) || op.journal.state == State::Succeeded;
     let last = operations.iter().filter(is_of_image).filter(told).max_by(|a, b| a.id.cmp(&b.id));
     last.filter(|op| is_bad(op))

@@ -138,7 +138,13 @@ fn checks_are_asked_at_equal_distances() {
 }
 
 fn updated(image: &str, at: &str, state: State, apply: Value) -> Operation {
-    let work = Work::Update { image: image.to_owned(), monitor_s: None, force: false, wait_s: None };
+    let work = Work::Update {
+        image: image.to_owned(),
+        monitor_s: None,
+        force: false,
+        wait_s: None,
+        also: Vec::new(),
+    };
     let mut op = op("shop_app", work, at, state);
     let now = op.intent.created;
     let record = op.journal.step_mut("apply", now);

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use super::Frozen;
+use super::Unit;
 use super::decide::has_run;
 use crate::operation::prometheus;
 use crate::operation::saga::{Cx, Fault};
@@ -162,12 +162,13 @@ impl Looked {
     pub(super) async fn look(
         &mut self,
         cx: &Cx<'_>,
-        frozen: &Frozen,
+        unit: &Unit,
+        monitor_s: u64,
         tasks: &[Task],
         end: Timestamp,
     ) -> Result<Option<String>, Fault> {
-        let (asked, now) = (&frozen.flags, cx.now());
-        let pause = if now < end || self.unread.is_empty() { every(frozen.monitor_s) } else { every(0) };
+        let (asked, now) = (&unit.flags, cx.now());
+        let pause = if now < end || self.unread.is_empty() { every(monitor_s) } else { every(0) };
         let is_due = self.at.is_none_or(|at| cx.since(at) >= pause || (at < end && now >= end));
         if asked.is_none() || !is_due {
             return Ok(None);
@@ -176,7 +177,7 @@ impl Looked {
             Some(log) => {
                 let log =
                     Regex::new(log).map_err(|e| Fault::failed(format!("skep.update.red-flag.log: {e}")))?;
-                self.read(cx, frozen, tasks, &log).await
+                self.read(cx, unit, tasks, &log).await
             }
             None => None,
         };
@@ -191,14 +192,14 @@ impl Looked {
     }
 
     /// Whether the last look is still to be made, or to be made again.
-    pub(super) fn is_open(&self, frozen: &Frozen, end: Timestamp, now: Timestamp) -> bool {
+    pub(super) fn is_open(&self, unit: &Unit, end: Timestamp, now: Timestamp) -> bool {
         let late = now.duration_since(end).unsigned_abs() >= GRACE && now > end;
-        !frozen.flags.is_none() && !late && (self.at.is_none_or(|at| at < end) || !self.unread.is_empty())
+        !unit.flags.is_none() && !late && (self.at.is_none_or(|at| at < end) || !self.unread.is_empty())
     }
 
     /// What is to be said of them once the window is over, where no flag was red.
-    pub(super) fn remarks(&self, frozen: &Frozen) -> Vec<String> {
-        let name = &frozen.client.name;
+    pub(super) fn remarks(&self, unit: &Unit) -> Vec<String> {
+        let name = &unit.client.name;
         let mut remarks = Vec::new();
         if !self.unread.is_empty() {
             remarks
@@ -209,14 +210,14 @@ impl Looked {
                 "not all of the log of {name} was looked at for red flags: more than {LINES} lines came at once"
             ));
         }
-        if frozen.flags.query.is_some() {
+        if unit.flags.query.is_some() {
             remarks.extend(self.answers.remark(name));
         }
         remarks
     }
 
-    async fn read(&mut self, cx: &Cx<'_>, frozen: &Frozen, tasks: &[Task], log: &Regex) -> Option<String> {
-        let terminal = spec::has_terminal(&frozen.change.base);
+    async fn read(&mut self, cx: &Cx<'_>, unit: &Unit, tasks: &[Task], log: &Regex) -> Option<String> {
+        let terminal = spec::has_terminal(&unit.change.base);
         let engine = cx.engine();
         let tasks: Vec<&Task> = tasks.iter().filter(|task| has_run(task)).collect();
         let parts: Vec<(String, LogPart)> = tasks

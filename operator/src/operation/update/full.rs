@@ -16,14 +16,14 @@ use serde_json::json;
 
 use super::decide::{Change, Stands};
 use super::scope::{Scope, scope};
+use super::together::{self, Wanted};
 use super::{Frozen, found};
 use crate::operation::desk::{self, Refusal};
-use crate::operation::freeze::{self, Seen};
+use crate::operation::freeze::Seen;
 use crate::operation::frozen;
 use crate::operation::record::{Intent, OpId, Operation, SCHEMA, State, Trigger, Work, of_stack};
 use crate::operation::rollback::{everything, failure, point};
 use crate::operation::saga::{Cx, Fault, Progress};
-use crate::policy::GoBack;
 use crate::swarm::object::Service;
 
 /// What the backup step journals where there is a scope.
@@ -42,9 +42,8 @@ struct Held {
 
 /// The update of which an operation is a part.
 pub struct Whole {
-    /// Full name of the service that got another image.
-    pub service: String,
-    change: Change,
+    /// What gets another image, by full name.
+    updated: Vec<(String, Change)>,
     scope: Scope,
 }
 
@@ -53,12 +52,17 @@ pub struct Whole {
 impl Whole {
     /// Whether a service goes back, or its data does.
     pub fn concerns(&self, name: &str) -> bool {
-        name == self.service || self.uses(name)
+        self.updates(name) || self.uses(name)
     }
 
-    /// Whether the data of a service goes back, and it is another one than that which is updated.
+    /// Whether a service gets another image.
+    pub fn updates(&self, name: &str) -> bool {
+        self.updated.iter().any(|(updated, _)| updated == name)
+    }
+
+    /// Whether the data of a service goes back, and it is another one than those that are updated.
     pub fn uses(&self, name: &str) -> bool {
-        name != self.service && self.scope.data.iter().any(|data| data == name)
+        !self.updates(name) && self.scope.data.iter().any(|data| data == name)
     }
 
     /// A service whose data goes back and that is not among these.
@@ -67,18 +71,33 @@ impl Whole {
         self.scope.data.iter().find(|name| !there.contains(&name.as_str())).cloned()
     }
 
-    /// Why the service is not put back, where it is not as the update wrote it (S12).
+    /// Why they are not put back, where one is not as the update found or wrote it, or nothing is as it wrote it (S12).
     pub fn is_changed(&self, services: &[Service]) -> Option<String> {
-        let found = services.iter().find(|s| s.name() == self.service);
-        let stands = found.map(|found| self.change.stands(&found.spec));
-        match stands {
-            Some(Stands::Written | Stands::Settled) => None,
-            Some(Stands::Base | Stands::Returning | Stands::Otherwise) => {
-                Some(super::apply::changed(&self.service))
-            }
-            None => Some(format!("{} was removed meanwhile", self.service)),
+        let of = |name: &str| services.iter().find(|s| s.name() == name);
+        let stands: Vec<(&String, Option<Stands>)> = self
+            .updated
+            .iter()
+            .map(|(name, change)| (name, of(name).map(|found| change.stands(&found.spec))))
+            .collect();
+        if let Some((name, stands)) = stands.iter().find(|(_, stands)| is_theirs(*stands)) {
+            return Some(match stands {
+                Some(_) => super::apply::changed(name),
+                None => format!("{name} was removed meanwhile"),
+            });
         }
+        let (first, _) = stands.first()?;
+        (!stands.iter().any(|(_, stands)| is_written(*stands))).then(|| super::apply::changed(first))
     }
+}
+
+/// Whether a service is somebody else's by now, or gone.
+const fn is_theirs(stands: Option<Stands>) -> bool {
+    matches!(stands, Some(Stands::Returning | Stands::Otherwise) | None)
+}
+
+/// Whether a service stands as the update wrote it.
+const fn is_written(stands: Option<Stands>) -> bool {
+    matches!(stands, Some(Stands::Written | Stands::Settled))
 }
 
 /// What an update lends to this operation, where it is a part of one: everything that it holds.
@@ -106,8 +125,10 @@ pub async fn whole(cx: &Cx<'_>) -> Result<Option<Whole>, Fault> {
     let frozen = frozen::find::<Frozen>(cx.engine(), id).await?;
     let frozen =
         frozen.ok_or_else(|| Fault::failed(format!("operation {id}, of which this is a part, has ended")))?;
-    let scope = frozen.full.ok_or_else(|| Fault::failed(format!("operation {id} leaves data as it is")))?;
-    Ok(Some(Whole { service: frozen.client.name, change: frozen.change, scope }))
+    let scope = frozen.scope().cloned();
+    let scope = scope.ok_or_else(|| Fault::failed(format!("operation {id} leaves data as it is")))?;
+    let updated = frozen.units.iter().map(|unit| (unit.client.name.clone(), unit.change.clone())).collect();
+    Ok(Some(Whole { updated, scope }))
 }
 
 /// The operations that are parts of this one, where it is an update.
@@ -122,29 +143,43 @@ pub fn parts(op: &Operation) -> Vec<OpId> {
     [named("backup", "point"), named("apply", "full")].into_iter().flatten().collect()
 }
 
-/// What an update has to hold: the service, and where its data goes back with it, everything that this concerns.
+/// What an update has to hold: the services, and where data goes back with them, everything that this concerns.
 pub(super) async fn held(cx: &Cx<'_>) -> Result<Vec<String>, Fault> {
     // All operations take theirs in the order of names, and a list that grew on the way would break that order.
     let held: Held = cx.scratch()?;
     if !held.services.is_empty() {
         return Ok(held.services);
     }
-    let service = freeze::service(cx).await?;
-    let name = service.name().to_owned();
+    let services = super::services(cx).await?;
+    let wanted = super::wanted(&cx.op.intent, &services);
+    let seen = Seen::load(cx).await?;
+    let names = wanted.iter().map(|one| one.service.name());
+    let accept = cx.op.intent.accept_problems;
     // What stands against it is told when the plan is made.
-    Ok(match wanted(cx, &Seen::load(cx).await?, &service) {
-        Some(Ok(scope)) => scope.held(&name),
-        Some(Err(_)) | None => vec![name],
-    })
+    let full = scope(seen.services(), seen.policies(), &wanted, accept).and_then(Result::ok);
+    let point = together::point(&wanted, seen.policies()).ok().flatten();
+    Ok(super::held(names, full.or(point).as_ref()))
 }
 
-/// The scope of the operation's service, where its labels want one.
-pub(super) fn wanted(cx: &Cx<'_>, seen: &Seen, service: &Service) -> Option<Result<Scope, Vec<String>>> {
-    let Work::Update { image, .. } = &cx.op.intent.work else { return None };
-    let labels = seen.policies().get(service.name())?.policy.update.as_ref()?;
+/// What data goes back with these, or is backed up as one, where it is that of several and does not.
+pub(super) fn scopes(
+    cx: &Cx<'_>,
+    seen: &Seen,
+    wanted: &[Wanted<'_>],
+) -> Result<(Option<Scope>, Option<Scope>), Fault> {
     let accept = cx.op.intent.accept_problems;
-    (labels.rollback == Some(GoBack::Full))
-        .then(|| scope(seen.services(), seen.policies(), service, image, accept))
+    let full = scope(seen.services(), seen.policies(), wanted, accept).transpose();
+    let full = full.map_err(|refused| Fault::failed(refused.join("; ")))?;
+    let point = match full {
+        Some(_) => None,
+        None => together::point(wanted, seen.policies()).map_err(Fault::failed)?,
+    };
+    let claimed: serde_json::Value = cx.out("claim")?;
+    let names = wanted.iter().map(|one| one.service.name());
+    if claimed["services"] != json!(super::held(names, full.as_ref().or(point.as_ref()))) {
+        return Err(Fault::failed("labels changed while the operation began: ask for it again"));
+    }
+    Ok((full, point))
 }
 
 /// Takes the point, before anything is written.
@@ -253,10 +288,17 @@ pub(super) fn without_data(cx: &Cx<'_>, scope: &Scope) -> Result<String, Fault> 
     ))
 }
 
-/// Whether the service stands as this update wrote it, so that a rollback may be made of it.
+/// Whether they stand as this update found or wrote them, so that a rollback may be made of it.
 pub(super) async fn is_ours(cx: &Cx<'_>, frozen: &Frozen) -> Result<bool, Fault> {
-    let stands = found(cx, frozen).await?.map(|service| frozen.change.stands(&service.spec));
-    Ok(matches!(stands, Some(Stands::Written | Stands::Settled)))
+    let mut any = false;
+    for unit in frozen.units.iter() {
+        let stands = found(cx, unit).await?.map(|service| unit.change.stands(&service.spec));
+        if is_theirs(stands) {
+            return Ok(false);
+        }
+        any |= is_written(stands);
+    }
+    Ok(any)
 }
 
 async fn part(cx: &Cx<'_>, id: &OpId, scope: &Scope, work: Work) -> Result<Operation, Fault> {

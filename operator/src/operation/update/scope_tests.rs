@@ -32,7 +32,14 @@ fn shop() -> Vec<Service> {
 
 fn of(services: &[Service], name: &str) -> Result<Scope, Vec<String>> {
     let service = services.iter().find(|s| s.name() == name).unwrap();
-    scope(services, &Policies::of(services), service, "image:2", false)
+    let wanted = [Wanted { service, image: "image:2" }];
+    scope_of(services, &Policies::of(services), &wanted, &[name], false)
+}
+
+fn together(services: &[Service], names: &[&str]) -> Option<Result<Scope, Vec<String>>> {
+    let found = |name: &&str| services.iter().find(|s| s.name() == *name).unwrap();
+    let wanted = names.iter().map(|name| Wanted { service: found(name), image: "image:2" });
+    scope(services, &Policies::of(services), &wanted.collect::<Vec<_>>(), false)
 }
 
 fn set(services: &mut [Service], name: &str, key: &str, value: &str) {
@@ -49,7 +56,7 @@ fn the_data_that_it_uses_goes_back_and_no_other_and_whoever_uses_that_stops() {
     let scope = of(&shop(), "shop_app").unwrap();
     assert_eq!((scope.stack.as_str(), scope.data.as_slice()), ("shop", ["shop_db".to_owned()].as_slice()));
     assert_eq!(scope.clients, ["shop_worker", "shop_app"]);
-    assert_eq!(scope.held("shop_app"), ["shop_app", "shop_db", "shop_worker"]);
+    assert_eq!(scope.held(["shop_app"]), ["shop_app", "shop_db", "shop_worker"]);
 }
 
 #[test]
@@ -92,9 +99,28 @@ fn what_the_rollback_would_refuse_refuses_the_update() {
     let mut services = shop();
     set(&mut services, "shop_worker", "skep.maintenance", "maybe");
     assert!(refused(&services).contains("labels of shop_worker"), "{}", refused(&services));
-    let service = &services[1];
-    assert!(scope(&services, &Policies::of(&services), service, "image:2", true).is_ok());
+    let wanted = [Wanted { service: &services[1], image: "image:2" }];
+    assert!(scope(&services, &Policies::of(&services), &wanted, true).unwrap().is_ok());
     let mut services = shop();
     services[1].spec["Labels"].as_object_mut().unwrap().remove("com.docker.stack.namespace");
     assert!(refused(&services).contains("in no stack"), "{}", refused(&services));
+}
+
+#[test]
+fn of_several_the_data_goes_back_where_the_labels_of_one_say_so() {
+    assert_eq!(together(&shop(), &["shop_worker", "shop_proxy"]), None);
+    let scope = together(&shop(), &["shop_worker", "shop_app", "shop_proxy"]).unwrap().unwrap();
+    assert_eq!((scope.data.as_slice(), scope.stack.as_str()), (["shop_db".to_owned()].as_slice(), "shop"));
+    assert_eq!(scope.clients, ["shop_worker", "shop_proxy", "shop_app"]);
+    assert_eq!(
+        scope.held(["shop_worker", "shop_app", "shop_proxy"]),
+        ["shop_app", "shop_db", "shop_proxy", "shop_worker"]
+    );
+    // A server of data does not go back, whichever of them it is.
+    let refused = together(&shop(), &["shop_app", "shop_db"]).unwrap().unwrap_err().join("; ");
+    assert!(refused.contains("shop_db is a server of data"), "{refused}");
+    let mut services = shop();
+    services.push(service("bi_report", &json!({})));
+    let refused = together(&services, &["shop_app", "bi_report"]).unwrap().unwrap_err().join("; ");
+    assert!(refused.contains("bi_report is not in stack shop"), "{refused}");
 }

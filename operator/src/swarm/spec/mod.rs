@@ -5,11 +5,13 @@
 mod compare;
 pub mod placement;
 mod redact;
+mod reference;
 
 use serde_json::{Map, Value, json};
 
 pub use compare::{same_spec, same_template};
 pub use redact::{looks_secret, redacted};
+pub use reference::Reference;
 
 use super::object::ObjectRef;
 

@@ -291,8 +291,13 @@ fn an_alert_born_inside_our_own_operation_is_ours_and_later_a_persons() {
 
 #[test]
 fn an_update_that_is_only_watched_keeps_no_alert_waiting() {
-    let work =
-        || Work::Update { image: "postgres:17.1".to_owned(), monitor_s: None, force: false, wait_s: None };
+    let work = || Work::Update {
+        image: "postgres:17.1".to_owned(),
+        monitor_s: None,
+        force: false,
+        wait_s: None,
+        also: Vec::new(),
+    };
     let mut s = situation();
     s.operations.push(by_hand(work(), State::Running, 0, None));
     assert!(matches!(s.hears(&fires(30), 31), Decision::OwnOperation { until: None, .. }));
