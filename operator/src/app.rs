@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! every replica:   watcher ─▶ World ─▶ view, metrics, status page;  webhook ─▶ operations (atomic by name)
-//! the leader also: World ─▶ keys ─▶ controllers: operations (drive), mail (tell), keeper (due, prune, sweep, recheck)
+//! the leader also: World ─▶ keys ─▶ controllers: operations (drive), mail (tell), keeper (due, prune, sweep, recheck), registries (look)
 //! ```
 //! The controllers' engine is fenced by the lease: a leader that was paused writes nothing (S19).
 
@@ -11,6 +11,7 @@ mod driver;
 mod keeper;
 pub mod ledger;
 pub mod mailer;
+mod registries;
 mod show;
 pub mod weekly;
 
@@ -49,7 +50,7 @@ use crate::swarm::world::{World, WorldSource};
 use crate::triggers::port::AlertPort;
 
 /// Names of the controllers, as in metrics.
-const CONTROLLERS: [&str; 3] = ["operations", "mail", "keeper"];
+const CONTROLLERS: [&str; 4] = ["operations", "mail", "keeper", "registries"];
 /// Operations driven at once.
 const OPERATIONS_AT_ONCE: usize = 16;
 
@@ -258,8 +259,16 @@ async fn reign_over(parts: &Arc<Parts>, stop: CancellationToken) {
         Controller::new(driver::Driver { env: parts.env.clone() }, options("operations", OPERATIONS_AT_ONCE));
     let mail = Controller::new(mailer::Mailer::new(parts), options("mail", 2));
     let keeper = Controller::new(keeper::Keeper::new(parts), options("keeper", 1));
+    let registries = Controller::new(registries::Registries::new(parts), options("registries", 1));
+    registries.queue().add(registries::Look);
     let feed = driver::feed(parts, operations.queue(), mail.queue(), keeper.queue(), stop.clone());
-    tokio::join!(operations.run(stop.clone()), mail.run(stop.clone()), keeper.run(stop.clone()), feed,);
+    tokio::join!(
+        operations.run(stop.clone()),
+        mail.run(stop.clone()),
+        keeper.run(stop.clone()),
+        registries.run(stop.clone()),
+        feed,
+    );
     info!("no longer leading");
 }
 

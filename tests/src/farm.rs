@@ -19,6 +19,7 @@ use skep::swarm::error::Error;
 use skep::swarm::object::Kind;
 use skep::swarm::transport::Endpoint;
 use skep::triggers::cron;
+use skep::triggers::registry::{self, Memory};
 
 use crate::raw::Raw;
 use crate::saga::runners;
@@ -46,6 +47,7 @@ pub struct Leader {
     pub looks_every: Duration,
     live: Vec<OpId>,
     looked: Option<Timestamp>,
+    memory: Memory,
 }
 
 // === impl Farm ===
@@ -95,6 +97,21 @@ impl Farm {
         farm
     }
 
+    /// A service that keeps nothing, with these labels besides that which every one has.
+    ///
+    /// # Panics
+    /// When the simulated engine refuses it.
+    pub async fn serve(&self, name: &str, image: &str, labels: &[(&str, &str)]) {
+        let stack = name.split('_').next().unwrap_or(name);
+        let own = [("skep.enable", "true"), ("com.docker.stack.namespace", stack)];
+        let spec = service_spec(name, image, &[&own, labels].concat());
+        let reply = self.raw.call("POST", "/services/create", Some(&spec)).await;
+        let reply = reply.expect("the simulated engine answers");
+        assert_eq!(reply.status, 201, "{}", reply.message());
+        let minute = Duration::from_secs(60);
+        self.sim.until(minute, "the service runs", |sim| sim.containers(name).len() == 1).await;
+    }
+
     /// A connection to the engine under a name.
     pub async fn connect(&self, name: &str) -> Engine {
         let connector = self.sim.client(name);
@@ -114,7 +131,14 @@ impl Farm {
             reports: Arc::new(skep::cli::written),
         };
         let rules = Rules { spread: Duration::ZERO, ..Rules::default() };
-        Leader { env, rules, looks_every: Duration::from_secs(300), live: Vec::new(), looked: None }
+        Leader {
+            env,
+            rules,
+            looks_every: Duration::from_secs(300),
+            live: Vec::new(),
+            looked: None,
+            memory: Memory::default(),
+        }
     }
 
     /// Sets a label of a service, as a deploy does.
@@ -226,7 +250,8 @@ impl Leader {
         let now = self.env.now();
         if self.looked.is_none_or(|at| now.duration_since(at).unsigned_abs() >= self.looks_every) {
             let created = cron::ask(&self.env, &self.rules).await?;
-            self.live.extend(created.into_iter().map(|o| o.id));
+            let updates = registry::look(&self.env, &mut self.memory).await?;
+            self.live.extend(created.into_iter().chain(updates).map(|o| o.id));
             self.looked = Some(now);
         }
         let (mut next, mut live) = (None, Vec::new());

@@ -10,6 +10,7 @@ pub mod grafana;
 pub mod load;
 pub mod prometheus;
 pub mod raw;
+pub mod registry;
 pub mod saga;
 pub mod sandbox;
 pub mod sim;

@@ -14,12 +14,14 @@ use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
 use serde_json::{Value, json};
 use skep::operation::catalogue::Purpose;
-use skep::operation::record::{Manner, Operation, State, Work};
+use skep::operation::record::{Also, Manner, Operation, State, Work};
 use skep::operation::settings::{Settings, Store};
 use skep::runtime::clock;
 use skep::swarm::object::TaskState;
+use skep::triggers::registry::{self, Memory};
 use skep_tests::load::Totals;
 use skep_tests::prometheus::Prometheus;
+use skep_tests::registry::Registry;
 use skep_tests::saga::restart;
 use skep_tests::sandbox::{Sandbox, eventually, repository, unique, unique_port};
 use skep_tests::stage::Users;
@@ -75,6 +77,17 @@ const SHOP: &str = r#"
         skep.update.monitor: 4s
         skep.update.red-flag.log: ^FATAL
         skep.check.orders.http: http://:8000/orders/last
+  worker:
+    image: skep-test/shop:worker
+    environment: { DATABASE_HOST: db, DATABASE_PASSWORD: correct-horse }
+    deploy:
+      endpoint_mode: dnsrr
+      restart_policy: { delay: 500ms }
+      update_config: { monitor: 2s }
+      labels:
+        skep.enable: "true"
+        skep.depends-on: db
+        skep.update.monitor: 4s
   proxy:
     image: skep-test/nginx:1
     configs: [{ source: proxy, target: /etc/nginx/conf.d/default.conf }]
@@ -85,7 +98,9 @@ configs:
 "#;
 
 /// Images that differ from those of the stack in one line.
-const IMAGES: [(&str, &str); 9] = [
+const IMAGES: [(&str, &str); 11] = [
+    ("shop:worker", "FROM skep-test/shop:1\nCMD [\"worker\"]"),
+    ("shop:worker2", "FROM skep-test/shop:1\nENV RELEASE=2\nCMD [\"worker\"]"),
     ("shop:2", "FROM skep-test/shop:1\nENV RELEASE=2"),
     ("shop:3", "FROM skep-test/shop:1\nENV RELEASE=3"),
     ("shop:crashes", "FROM skep-test/shop:1\nCMD [\"nonsense\"]"),
@@ -109,7 +124,7 @@ struct Scene {
 }
 
 fn update(image: &str, monitor_s: Option<u64>) -> Work {
-    Work::Update { image: format!("skep-test/{image}"), monitor_s, force: false, wait_s: None, also: Vec::new() }
+    Work::Update { image: format!("skep-test/{image}"), monitor_s, force: false, wait_s: None }
 }
 
 fn reason(op: &Operation, step: &str) -> String {
@@ -237,6 +252,42 @@ impl Scene {
         assert_eq!(self.spec("app").await, plain);
     }
 
+    /// The application and its worker get new images as one.
+    async fn together(&self, app: &str, worker: &str) -> Work {
+        let service = self.yard.engine.service(&self.yard.stack.service("worker")).await.unwrap();
+        let also = vec![Also {
+            service: service.name().to_owned(),
+            service_id: service.id.clone(),
+            image: format!("skep-test/{worker}"),
+        }];
+        let image = format!("skep-test/{app}");
+        Work::Update { image, monitor_s: None, force: false, wait_s: None, also }
+    }
+
+    /// Two services as one, of which the second one crashes; whoever drives them dies while the second one gets its image.
+    async fn as_one(&self) {
+        let before = [self.spec("app").await, self.spec("worker").await];
+        let is_at_the_second = |op: &Operation| {
+            op.journal.step("apply").is_some_and(|step| step.out["others"][0]["at"].is_string())
+        };
+        let work = self.together("shop:2", "shop:crashes").await;
+        let killed = self.yard.run_killed(is_at_the_second, "app", work).boxed_local();
+        let op = self.under_load("two as one, of which one crashes", killed).await;
+        self.is_back(&op, "app", &before[0], "apply", EXIT).await;
+        assert_eq!(self.spec("worker").await, before[1], "{}", told(&op));
+        assert!(reason(&op, "apply").contains("worker"), "{}", told(&op));
+
+        let work = self.together("shop:2", "shop:worker2").await;
+        let killed = self.yard.run_killed(is_at_the_second, "app", work).boxed_local();
+        let op = self.under_load("two as one", killed).await;
+        assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+        let mut wanted = before;
+        for (spec, image) in wanted.iter_mut().zip(["shop:2", "shop:worker2"]) {
+            spec["TaskTemplate"]["ContainerSpec"]["Image"] = json!(format!("skep-test/{image}"));
+        }
+        assert_eq!([self.spec("app").await, self.spec("worker").await], wanted, "{}", told(&op));
+    }
+
     async fn orders(&self) -> Result<String, String> {
         self.yard.try_sh("db", "psql -U shop -d shop -XAtqc 'SELECT count(*) FROM orders'").await
     }
@@ -324,6 +375,54 @@ async fn of_an_application(scene: &Scene) {
     let killed = scene.yard.run_killed(goes_back, "app", force).boxed_local();
     let op = scene.under_load("killed while it goes back", killed).await;
     scene.is_back(&op, "app", &before, "apply", EXIT).await;
+    scene.as_one().await;
+}
+
+/// What a tag means changes in a real registry: services that run it follow as one, once, or go back.
+async fn of_a_registry(scene: &Scene) {
+    let (yard, sandbox) = (&scene.yard, scene.yard.sandbox);
+    let registry = Registry::start(sandbox).await;
+    registry.push("skep-test/shop:worker", "worker:1").await;
+    let image = registry.name("worker:1");
+    let names = ["one", "two"].map(|name| yard.stack.service(name));
+    for name in &names {
+        let stack = format!("com.docker.stack.namespace={}", yard.stack.name());
+        let labels = ["skep.enable=true", "skep.update.watch=true", "skep.update.monitor=4s", &stack];
+        let labels: Vec<&str> = labels.iter().flat_map(|label| ["--label", label]).collect();
+        let rest = ["--update-monitor", "2s", "--restart-delay", "500ms", "--name", name, &image];
+        let env = ["--env", "DATABASE_HOST=db", "--endpoint-mode", "dnsrr"];
+        sandbox.docker(&[&["service", "create", "-d"], &labels[..], &env[..], &rest[..]].concat()).await;
+    }
+    scene.runs("one", 1).await;
+    scene.runs("two", 1).await;
+    let look = async || {
+        let env = yard.env(yard.settings.clone());
+        registry::look(&env, &mut Memory::default()).await.expect("the engine answers")
+    };
+    let images = async || [scene.image("one").await, scene.image("two").await];
+    assert!(look().await.is_empty(), "nothing is new");
+
+    registry.push("skep-test/shop:worker2", "worker:1").await;
+    let asked = look().await;
+    let [op] = asked.as_slice() else { panic!("{asked:?}") };
+    let op = yard.drive(&op.id, "driver", |_| false).await;
+    assert_eq!(op.journal.state, State::Succeeded, "{}", told(&op));
+    let new = images().await;
+    println!("registry: {} to {}", op.title(), new[0]);
+    assert!(new[0].starts_with(&format!("{image}@sha256:")) && new[0] == new[1], "{new:?}");
+
+    registry.push("skep-test/shop:crashes", "worker:1").await;
+    let asked = look().await;
+    let [op] = asked.as_slice() else { panic!("{asked:?}") };
+    let op = yard.drive(&op.id, "driver", |_| false).await;
+    assert_eq!(op.journal.state, State::RolledBack, "{}", told(&op));
+    assert_eq!(images().await, new, "{}", told(&op));
+    assert!(look().await.is_empty(), "it did not do");
+    registry.remove().await;
+    assert!(look().await.is_empty(), "a registry that is gone is no reason for anything");
+    for name in &names {
+        sandbox.docker(&["service", "rm", name]).await;
+    }
 }
 
 /// It is backed up before it gets another image, and goes back where none of that ran.
@@ -393,6 +492,8 @@ async fn of_a_database(scene: &Scene) {
         yard.sandbox.docker(&["service", "update", "-d", "--label-add", &back, &name]).await;
         scene.runs("db", 1).await;
     }
+
+    of_a_registry(scene).await;
 
     // It has run, so a person decides; unless the labels say that the image may go back.
     let before = scene.spec("db").await;

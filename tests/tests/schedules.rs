@@ -1,6 +1,10 @@
-//! Scheduled backups and drills on a simulated Swarm: weeks of them, whoever leads and whatever happens.
+//! Scheduled backups and drills, and updates by what registries have, on a simulated Swarm: weeks of them, whoever leads and
+//! whatever happens.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "schedules/registry.rs"]
+mod registry;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -94,6 +94,10 @@ pub struct WorkArgs {
     /// The Prometheus that is asked whether a service with `skep.scale.idle.query` is used, as `http://prometheus:9090`.
     #[arg(long, env = "SKEP_PROMETHEUS_URL", value_name = "URL", hide_short_help = true)]
     pub prometheus_url: Option<String>,
+    /// A file with logins of the registries that services with `skep.update.watch` are looked up in, in the form of Docker's
+    /// `config.json`; a Swarm secret, as at `/run/secrets/registries`. Without it they are asked without one.
+    #[arg(long, env = "SKEP_REGISTRY_CONFIG", value_name = "FILE", hide_short_help = true)]
+    pub registry_config: Option<PathBuf>,
     /// The store of services that name none; the only one where there is only one, else `default`.
     #[arg(long, env = "SKEP_DEFAULT_STORE", value_name = "NAME", hide_short_help = true)]
     pub default_store: Option<String>,
@@ -274,6 +278,7 @@ impl WorkArgs {
             wake_url: set(self.wake_url.as_deref()),
             wake_network: set(self.wake_network.as_deref()),
             prometheus: set(self.prometheus_url.as_deref()),
+            registry_config: self.registry_config.clone().filter(|file| !file.as_os_str().is_empty()),
             identity: set(self.age_identity.as_deref()),
             page_image: self.page_image.clone(),
             stop_deadline: self.stop_deadline.unwrap_or(base.stop_deadline),

@@ -1,6 +1,7 @@
 //! What the administrator configures once for the whole Swarm, as far as operations need it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct Settings {
     pub wake_network: Option<String>,
     /// URL of the Prometheus that is asked whether a service is used.
     pub prometheus: Option<String>,
+    /// A file with logins of registries, in the form of Docker's `config.json`.
+    pub registry_config: Option<PathBuf>,
     /// Name of the Swarm secret with the age identity that decrypts backups; none where people decrypt.
     pub identity: Option<String>,
     /// Image of the maintenance page's server.
@@ -120,6 +123,7 @@ impl Default for Settings {
             wake_url: None,
             wake_network: None,
             prometheus: None,
+            registry_config: None,
             identity: None,
             page_image: "nginx".to_owned(),
             stop_deadline: Duration::from_secs(120),

@@ -13,6 +13,7 @@
 //! Invariants: what a plan says follows from the same functions that an operation decides by; nothing here names a
 //! value of a spec, only labels, names and ports (S15).
 
+pub mod digests;
 mod drill;
 pub mod due;
 pub mod explain;

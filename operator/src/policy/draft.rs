@@ -17,6 +17,7 @@ use super::types::{
     MaintenanceMode, OnDeploy, Phase, Points, RedFlags, Restore, RestoreMode, Scale, Strategy, Update,
     WakeOnDemand,
 };
+use super::window::Window;
 
 /// All labels of one service that were understood.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -102,6 +103,8 @@ pub(super) struct UpdateDraft {
     pub(super) rollback: Option<GoBack>,
     pub(super) red_flag_log: Option<String>,
     pub(super) red_flag_query: Option<String>,
+    pub(super) watch: Option<bool>,
+    pub(super) window: Option<Window>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -243,7 +246,14 @@ impl DrillDraft {
 impl UpdateDraft {
     pub(super) fn build(self) -> Option<Update> {
         let red_flags = RedFlags { log: self.red_flag_log, query: self.red_flag_query };
-        Some(Update { backup: self.backup?, monitor: self.monitor?, rollback: self.rollback, red_flags })
+        Some(Update {
+            backup: self.backup?,
+            monitor: self.monitor?,
+            rollback: self.rollback,
+            red_flags,
+            watch: self.watch?,
+            window: self.window,
+        })
     }
 }
 

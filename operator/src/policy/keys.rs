@@ -7,6 +7,7 @@ use super::probe::{self, Body, Url};
 use super::problem::Section;
 use super::types::{RestoreMode, Strategy};
 use super::value::{self, Fault, Show};
+use super::window::Window;
 
 /// What stands for the name of a check in a pattern.
 const NAME: &str = "<name>";
@@ -248,6 +249,11 @@ pub static KEYS: &[KeySpec] = &[
         .into(|d, _, t| put(&mut d.update.red_flag_log, t, value::line_regex)),
     key("skep.update.red-flag.query", Section::Update, Kind::Query, "sum(rate(http_requests_total{service=\"app\",code=~\"5..\"}[1m])) > 1", "Anything that this PromQL expression returns while an update is watched is a red flag, as in an alerting rule: whatever the value, so a comparison belongs into it. It is asked of the Prometheus that Skep's configuration names (`SKEP_PROMETHEUS_URL`), once before anything is changed and every few seconds while it is watched. What it returned before is no red flag until it has returned nothing. That it could not be asked is none either, and the operation says so. Memory near its limit, with cAdvisor: `max(container_memory_working_set_bytes{container_label_com_docker_swarm_service_name=\"shop_app\"} / (container_spec_memory_limit_bytes{container_label_com_docker_swarm_service_name=\"shop_app\"} > 0)) > 0.95`.")
         .into(|d, _, t| put(&mut d.update.red_flag_query, t, value::query)),
+    key("skep.update.watch", Section::Update, Kind::Flag, "true", "Looks the tag that the service runs up in its registry, every few minutes while `skep.update.window` is open, and updates the service where the tag has another digest, as `skep update` does: with backup, checks, and the way back. Services of a stack that run the same tag and have this label are updated as one, at a time at which the windows of all of them are open. Each digest is tried once: one that went back, was cancelled, or was replaced by hand since is not tried again (`skep update SERVICE --image TAG@DIGEST` does); one that could not begin is tried again when the window opens the next time, or a day later. A service whose image carries no digest gets one with its first update. A registry that wants a login is asked with that of `SKEP_REGISTRY_CONFIG`. One that does not answer is no reason for anything.")
+        .default("false")
+        .into(|d, _, t| put(&mut d.update.watch, t, value::flag)),
+    key("skep.update.window", Section::Update, Kind::Window, "CRON_TZ=Europe/Paris 0 2 * * SUN for 2h", "When `skep.update.watch` may begin an update; at any time, where absent. What has begun is watched to its end. Nothing else is held back by it: `skep update` updates at once.")
+        .into(|d, _, t| put(&mut d.update.window, t, Window::parse)),
     // --- checks
     key("skep.check.<name>.http", Section::Check, Kind::Url, "http://:8080/health", "Asks this address from inside the application's network; an empty host is the service itself, each task of which is asked as `localhost`, as its own health check asks.")
         .into(|d, n, t| put(&mut d.check(n).http, t, Url::parse)),

@@ -22,6 +22,7 @@ mod rules;
 pub mod schedule;
 pub mod types;
 pub mod value;
+mod window;
 
 pub use graph::Graph;
 pub use lint::{CheckReport, check_files, check_service, check_services};

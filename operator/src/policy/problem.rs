@@ -175,6 +175,10 @@ codes! {
     DuplicateLabel = "L047",
     /// Not in the form of a stack file.
     BadShape = "L048",
+    /// Not a schedule with a length.
+    BadWindow = "L050",
+    /// An image that names no tag is to be watched.
+    NothingToWatch = "L051",
     /// The page replaces a service that has no health check.
     NoHealthCheck = "W001",
     /// The page replaces a service with a port in host mode.

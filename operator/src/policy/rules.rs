@@ -78,7 +78,15 @@ fn update(read: &Read<'_>) -> Vec<Problem> {
             .got("false")
             .want("`true` beside `skep.update.rollback=full`: data can go back only to a backup from before")
     });
-    problem.into_iter().collect()
+    let [watch, window] = ["skep.update.watch", "skep.update.window"];
+    let unwatched = (read.has(window) && read.draft.update.watch != Some(true)).then(|| {
+        Problem::new(Code::MissingKey, Section::Update, watch)
+            .want(format!(
+                "`true` beside `{window}`: without it nothing is looked up, and the window is of no use"
+            ))
+            .hint(keys::example(watch))
+    });
+    problem.into_iter().chain(unwatched).collect()
 }
 
 /// What keeps replicas is in reach: nobody has to wake it.

@@ -9,6 +9,7 @@ use skep_waker::Rule;
 use skep_waker::task::{Mode, Port};
 
 pub use super::schedule::{Cron, Schedule};
+pub use super::window::Window;
 
 /// Everything that the labels of one service ask for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -290,7 +291,7 @@ pub enum Strategy {
 }
 
 /// The `update` section.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Update {
     /// Whether data is backed up before.
     pub backup: bool,
@@ -300,6 +301,10 @@ pub struct Update {
     pub rollback: Option<GoBack>,
     /// What is a red flag besides.
     pub red_flags: RedFlags,
+    /// Whether the tag that the service runs is looked up in its registry.
+    pub watch: bool,
+    /// When that may lead to an update; at any time where absent.
+    pub window: Option<Window>,
 }
 
 /// What is a red flag besides what the engine and the checks tell.
@@ -409,6 +414,8 @@ impl Default for Update {
             monitor: Duration::from_mins(30),
             rollback: None,
             red_flags: RedFlags::default(),
+            watch: false,
+            window: None,
         }
     }
 }

@@ -18,6 +18,7 @@ use super::schedule::Schedule;
 use super::types::{
     Engine, GoBack, Keep, Limit, MaintenanceMode, OnDeploy, Period, Phase, RestoreMode, Strategy,
 };
+use super::window::Window;
 
 /// Why a text is not a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +96,8 @@ show_by_display!(
     RestoreMode,
     Strategy,
     Engine,
-    Rule
+    Rule,
+    Window
 );
 
 impl Show for Mode {

@@ -192,10 +192,20 @@ impl Transport {
 
     /// Sends a request and reads the whole answer within the deadline of its effect.
     pub(super) async fn exchange(&self, call: Call, effect: Effect) -> Result<Answer, Failure> {
+        self.exchange_within(call, effect, READ_DEADLINE).await
+    }
+
+    /// The same, of a read that may take another time.
+    pub(super) async fn exchange_within(
+        &self,
+        call: Call,
+        effect: Effect,
+        reading: Duration,
+    ) -> Result<Answer, Failure> {
         let began = Instant::now();
         let (method, template) = (call.method.clone(), self.count(&call));
         let result = match effect {
-            Effect::Read => within(READ_DEADLINE, self.read(call)).await,
+            Effect::Read => within(reading, self.read(call)).await,
             Effect::Write => {
                 let sender = self.connect().await;
                 match sender {
@@ -324,6 +334,7 @@ pub(super) fn template(path: &str) -> &'static str {
         ["services", _] => "/services/{id}",
         ["services", _, "update"] => "/services/{id}/update",
         ["services", _, "logs"] => "/services/{id}/logs",
+        ["distribution", .., "json"] => "/distribution/{name}/json",
         ["tasks"] => "/tasks",
         ["tasks", _, "logs"] => "/tasks/{id}/logs",
         _ => "other",

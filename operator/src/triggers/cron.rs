@@ -63,7 +63,7 @@ pub async fn ask(env: &Env, rules: &Rules) -> Result<Vec<Operation>, Error> {
     Ok(created)
 }
 
-async fn create(env: &Env, id: &OpId, intent: Intent) -> Result<Option<Operation>, Error> {
+pub(super) async fn create(env: &Env, id: &OpId, intent: Intent) -> Result<Option<Operation>, Error> {
     let service = intent.service_id.clone();
     match desk::create(&env.engine, id, intent).await {
         Ok((op, true)) => {

@@ -15,4 +15,6 @@ pub mod doors;
 pub mod guard;
 pub mod idle;
 pub mod intake;
+pub mod logins;
 pub mod port;
+pub mod registry;

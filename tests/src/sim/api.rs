@@ -274,6 +274,7 @@ impl Engine {
             ("GET", ["version"]) => Ok(Answer::Json(200, version_json())),
             ("GET", ["info"]) => Ok(Answer::Json(200, self.info_json())),
             ("GET", ["events"]) => self.subscribe(request),
+            ("GET", ["distribution", name @ .., "json"]) => self.distribution(&name.join("/")),
             ("GET", ["services" | "tasks", id, "logs"]) => self.read_logs(path[0], id, request),
             ("GET", ["services"]) if request.has("status") => self.list_with_status(request),
             ("GET", _) => read(&self.raft, request),
@@ -293,6 +294,19 @@ impl Engine {
         };
         self.settle();
         answer
+    }
+
+    /// What the registry of an image has for its tag.
+    fn distribution(&self, image: &str) -> Answered {
+        let Some(digest) = self.workloads.pushed(image) else {
+            return Err(Refusal::new(
+                500,
+                &format!("Get \"https://registry/v2/\": dial tcp: no route to {image}"),
+            ));
+        };
+        let media = "application/vnd.docker.distribution.manifest.v2+json";
+        let descriptor = json!({ "mediaType": media, "digest": digest, "size": 3987 });
+        Ok(Answer::Json(200, json!({ "Descriptor": descriptor, "Platforms": [] })))
     }
 
     fn create_stored(&mut self, shelf: Shelf, request: &Request) -> Answered {

@@ -175,6 +175,11 @@ impl Sim {
         self.with(|engine| engine.workloads.set(image, Arc::new(workload)));
     }
 
+    /// What a tag means in its registry from now on; without a digest the registry does not answer.
+    pub fn push(&self, tagged: &str, digest: Option<&str>) {
+        self.with(|engine| engine.workloads.push(tagged, digest));
+    }
+
     /// Makes an image one that no node has.
     pub fn missing_image(&self, image: &str) {
         self.with(|engine| engine.workloads.set_missing(image));

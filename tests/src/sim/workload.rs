@@ -244,6 +244,8 @@ impl Process for Once {
 pub(super) struct Workloads {
     images: BTreeMap<String, Arc<dyn Workload>>,
     missing: Vec<String>,
+    /// What registries have, by tag.
+    pushed: BTreeMap<String, String>,
     jobs: Option<Arc<dyn Jobs>>,
 }
 
@@ -252,6 +254,17 @@ pub(super) struct Workloads {
 impl Workloads {
     pub(super) fn set(&mut self, image: &str, workload: Arc<dyn Workload>) {
         self.images.insert(image.to_owned(), workload);
+    }
+
+    pub(super) fn push(&mut self, tagged: &str, digest: Option<&str>) {
+        match digest {
+            Some(digest) => drop(self.pushed.insert(tagged.to_owned(), digest.to_owned())),
+            None => drop(self.pushed.remove(tagged)),
+        }
+    }
+
+    pub(super) fn pushed(&self, tagged: &str) -> Option<&String> {
+        self.pushed.get(tagged)
     }
 
     pub(super) fn set_missing(&mut self, image: &str) {

@@ -21,6 +21,8 @@ pub(super) struct Surroundings {
     pub(super) tasks: Tasks,
     /// Its log driver, where that keeps nothing that can be read.
     pub(super) unread_log: Option<String>,
+    /// Its image, where that has a digest and no tag.
+    pub(super) untagged: Option<String>,
     /// Whether the labels set `skep.restore.mode`.
     pub(super) sets_mode: bool,
 }
@@ -54,6 +56,7 @@ pub(super) fn advice(policy: &Policy, around: &Surroundings) -> Vec<Problem> {
     warnings.extend(nothing_to_scale(policy, around.tasks));
     warnings.extend(unread_log(policy, around));
     warnings.extend(uncounted(policy, around));
+    warnings.extend(nothing_to_watch(policy, around));
     warnings.extend(alerts(policy, around));
     warnings.extend(policy.backup.as_ref().and_then(|b| lone(b).or_else(|| thin_today(b))));
     warnings.extend(policy.backup.as_ref().and_then(log_without_backup));
@@ -137,6 +140,16 @@ fn uncounted(policy: &Policy, around: &Surroundings) -> Vec<Problem> {
             )
     };
     policy.checks.iter().filter_map(log).map(problem).collect()
+}
+
+/// A digest is the same for good: nothing about it could ever change.
+fn nothing_to_watch(policy: &Policy, around: &Surroundings) -> Option<Problem> {
+    policy.update.as_ref().filter(|update| update.watch)?;
+    let image = around.untagged.as_ref()?;
+    let problem = Problem::new(Code::NothingToWatch, Section::Update, "skep.update.watch").got("true").want(
+        format!("an image with a tag, which may come to mean another one: `{image}` has a digest alone"),
+    );
+    Some(problem)
 }
 
 fn alerts(policy: &Policy, around: &Surroundings) -> Option<Problem> {

@@ -118,8 +118,15 @@ fn surroundings_of(service: &Service) -> Surroundings {
         // It may be scaled down just now, and a global one is told of with the labels.
         tasks: Tasks::Unknown,
         unread_log: spec::keeps_no_log(&service.spec).map(str::to_owned),
+        untagged: untagged(spec::image(&service.spec)),
         sets_mode: service.labels().contains_key("skep.restore.mode"),
     }
+}
+
+/// An image that is named by its digest alone.
+fn untagged(image: &str) -> Option<String> {
+    let reference = spec::Reference::of(image);
+    (reference.tag.is_none() && reference.digest.is_some()).then(|| image.to_owned())
 }
 
 fn volumes_of(service: &Service) -> Vec<StackName> {
@@ -181,6 +188,7 @@ impl<'a> Checked<'a> {
             volumes: self.volumes(service),
             tasks: service.tasks,
             unread_log: service.unread_log.clone(),
+            untagged: service.image.as_deref().and_then(untagged),
             sets_mode: service.labels.contains_key("skep.restore.mode"),
         };
         let across = self.graph.problems_of(&format!("{}_{short}", self.name)).iter();

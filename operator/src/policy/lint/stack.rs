@@ -41,6 +41,8 @@ pub(super) struct StackService {
     pub(super) tasks: Tasks,
     /// The log driver that the files give it, where that keeps nothing.
     pub(super) unread_log: Option<String>,
+    /// Its image, where that is known.
+    pub(super) image: Option<String>,
 }
 
 /// A line of a file.
@@ -175,6 +177,9 @@ impl<'a> Reader<'a> {
         }
         if let Some(logging) = entry.value.get("logging") {
             service.unread_log = self.unread_log(logging);
+        }
+        if let Some(image) = entry.value.get("image") {
+            service.image = self.plain(image);
         }
         if let Some(labels) = entry.value.get("labels") {
             self.container_labels(name, labels);

@@ -4,6 +4,7 @@
 //! answers lists with all data; an object asked for by id or name is never one whose id merely begins with that
 //! text, which the engine would answer; removing what is gone is success.
 
+mod registry;
 mod services;
 mod stored;
 
