@@ -52,7 +52,7 @@ fn reason(op: &Operation, step: &str) -> String {
     op.journal.step(step).map(|r| r.reason.clone()).unwrap_or_default()
 }
 
-fn add_env(spec: &mut Value, entry: String) {
+fn add_env(spec: &mut Value, entry: &str) {
     let env = &mut spec["TaskTemplate"]["ContainerSpec"]["Env"];
     env.as_array_mut().unwrap().push(json!(entry));
 }
@@ -235,7 +235,7 @@ async fn a_rollback_asks_the_data_of_what_it_wrote() {
     let scene = Scene::ask_stack(shop, Work::Point { without_data: true }).await;
     let point = driven(&scene).await;
     assert_eq!(point.journal.state, State::Succeeded, "{:#?}", point.journal);
-    update(&scene.shop, "shop_db", |spec| add_env(spec, "A=1".to_owned())).await;
+    update(&scene.shop, "shop_db", |spec| add_env(spec, "A=1")).await;
     tokio::time::sleep(Duration::from_secs(30)).await;
     let before = tasks(&scene.shop, by_sql);
     let scene = Scene::ask_stack(scene.shop, Work::Rollback { point: point.id, only: Vec::new() }).await;
@@ -314,7 +314,7 @@ async fn a_command_is_asked_before_and_refuses_or_is_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn s15_what_a_command_needs_of_the_environment_is_a_temporary_secret() {
     let shop = Shop::start(with_labels(&[("skep.check.rows.command", "rows users")], &[])).await;
-    update(&shop, "shop_db", |spec| add_env(spec, format!("API_TOKEN={SECRET}"))).await;
+    update(&shop, "shop_db", |spec| add_env(spec, &format!("API_TOKEN={SECRET}"))).await;
     tokio::time::sleep(Duration::from_secs(30)).await;
     let scene = Scene::ask_for(shop, "shop_db", restart(false, Manner::Fitting), person()).await;
     let env = scene.driver("driver").await;
