@@ -115,7 +115,7 @@ impl Kind {
     }
 }
 
-const KINDS: [Kind; 54] = [
+const KINDS: [Kind; 55] = [
     Kind::Backup,
     Kind::Beside,
     Kind::BesideZero,

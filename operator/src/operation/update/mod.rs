@@ -226,7 +226,7 @@ impl Saga for Update {
                         return Ok(progress);
                     }
                 }
-                for unit in &frozen.units {
+                for unit in frozen.units.iter() {
                     lines::count(cx, std::slice::from_ref(&unit.client)).await?;
                 }
                 let checks: usize = frozen.units.iter().map(|unit| unit.client.checks.len()).sum();

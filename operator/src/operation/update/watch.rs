@@ -78,7 +78,7 @@ pub(super) async fn run(cx: &mut Cx<'_>, frozen: &Frozen) -> Result<Progress, Fa
                 });
             }
         }
-        for unit in &frozen.units {
+        for unit in frozen.units.iter() {
             lines::count(cx, std::slice::from_ref(&unit.client)).await?;
         }
         watching.rounds = round;

@@ -50,6 +50,7 @@ impl OwnOrder<'_> {
             | StoreTask::Fetch(_)
             | StoreTask::Check { .. }
             | StoreTask::Scan { .. }
+            | StoreTask::Reports { .. }
             | StoreTask::Remove { .. }
             | StoreTask::Clear { .. } => return None,
         };
