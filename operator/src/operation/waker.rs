@@ -168,14 +168,14 @@ pub(super) async fn template(
     let task = task.map_err(|source| Fault::Journal { step: cx.step.to_owned(), source })?;
     let config = page::file(cx, client, Kind::Waker, "task", TASK_PATH, &task).await?;
     let labels = json!({ OP: cx.op.id.as_str(), PAGE_IMAGE: waker.image, WAKER: client.name });
-    let container = container(&waker.image, labels, config);
+    let container = container(&waker.image, &labels, &config);
     let mut template = page::in_place_of(base, container);
     join(&mut template, &waker.network);
     Ok(template)
 }
 
 /// The container of a waker, or of a door, with these labels and its task in this config.
-pub(super) fn container(image: &str, labels: Value, config: Value) -> Value {
+pub(super) fn container(image: &str, labels: &Value, config: &Value) -> Value {
     json!({
         "Image": image,
         "Args": ["waker", "--task", TASK_PATH],

@@ -120,8 +120,9 @@ impl Wanted {
         });
         let constraints = found["Placement"]["Constraints"].as_array().into_iter().flatten();
         let constraints: Vec<&Value> = constraints.filter(|constraint| **constraint != NOWHERE).collect();
+        let labels = json!({ super::CONTAINER: self.service.name() });
         let mut template = json!({
-            "ContainerSpec": waker::container(&self.reach.image, json!({ super::CONTAINER: self.service.name() }), config),
+            "ContainerSpec": waker::container(&self.reach.image, &labels, &config),
             "RestartPolicy": { "Condition": "any", "Delay": 1_000_000_000u64, "MaxAttempts": 0 },
             "Placement": { "Constraints": constraints },
             "Networks": networks.collect::<Vec<_>>(),
