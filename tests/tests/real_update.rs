@@ -124,7 +124,13 @@ struct Scene {
 }
 
 fn update(image: &str, monitor_s: Option<u64>) -> Work {
-    Work::Update { image: format!("skep-test/{image}"), monitor_s, force: false, wait_s: None }
+    Work::Update {
+        image: format!("skep-test/{image}"),
+        monitor_s,
+        force: false,
+        wait_s: None,
+        also: Vec::new(),
+    }
 }
 
 fn reason(op: &Operation, step: &str) -> String {

@@ -43,8 +43,13 @@ fn at_zero(db: &[(&str, &str)]) -> ShopOptions {
 }
 
 fn updated(shop: Shop, service: &'static str, image: &str, monitor_s: u64) -> impl Future<Output = Scene> {
-    let work =
-        Work::Update { image: image.to_owned(), monitor_s: Some(monitor_s), force: false, wait_s: None };
+    let work = Work::Update {
+        image: image.to_owned(),
+        monitor_s: Some(monitor_s),
+        force: false,
+        wait_s: None,
+        also: Vec::new(),
+    };
     Scene::ask_for(shop, service, work, person())
 }
 
