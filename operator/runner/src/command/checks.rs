@@ -135,6 +135,7 @@ mod tests {
             session: "skep-1-check-1".to_owned(),
             fence: "skep-1-check-".to_owned(),
             task: Task::Probe,
+            anchors: None,
         };
         Job::new(&ticket).unwrap()
     }
