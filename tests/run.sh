@@ -19,7 +19,7 @@ work=$(mktemp -d)
 passed=0 failed=0 times='' swarm='' lanes=() extra=()
 sandbox=${SKEP_SANDBOX_DIR:-$PWD/.sandbox}
 # These take longest, so they begin first; what is not among them follows by name.
-longest='real_kill real_engines real_restore real_points real_full real_streams real_update real_wake real_stores real_restart real_deploy client'
+longest='real_update real_restart real_kill real_engines real_restore real_points real_full real_streams real_update real_wake real_stores real_restart real_deploy client'
 
 finish() {
     trap "" INT TERM HUP
