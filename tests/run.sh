@@ -8,9 +8,8 @@
 #   soak   what takes an hour or more and the others leave out: a kill at each of the first writes of every step, one a restore
 #
 # The real suites wait more than they work, so several lanes of them run side by side, each on an engine of its own
-# (SKEP_TEST_LANES: how many; 3), and `all` runs what needs no engine behind them, where it takes only the time that they
-# leave. What runs beside others is shown whole, when it has ended. SKEP_TEST_FILTER names what to run of real and soak, as
-# cargo does.
+# (SKEP_TEST_LANES: how many; 2). Images are built while the tests are compiled, and Skep's own while others run. What runs
+# beside others is shown whole, when it has ended. SKEP_TEST_FILTER names what to run of real and soak, as cargo does.
 #
 # However this ends, by Ctrl-C too, the private Swarms end with it; SKEP_TEST_KEEP=1 leaves the first one running.
 set -uo pipefail
@@ -73,8 +72,10 @@ brief() { grep -v -E '^test .* (ok|ignored.*)$|^$|^running '; }
 
 unit() {
     step "formatting and lints" make -s check
-    tests "unit tests and the simulated Swarm" cargo test --workspace --no-fail-fast
+    unit_tests
 }
+
+unit_tests() { tests "unit tests and the simulated Swarm" cargo test --workspace --no-fail-fast; }
 
 # queued: the real suites, the longest first. Those that run jobs in Skep's own image wait for it, so they come last.
 queued() {
@@ -160,13 +161,11 @@ skep_image() {
     return $status
 }
 
-# behind COMMAND…: what the suites do not wait for, or only the last of them, in the time that they leave: Skep's image, built,
-# and then the command
+# behind: what only the last suites wait for, in the time that everything else leaves
 behind() {
     renice -n 15 "$BASHPID" >/dev/null
     SKEP_COMPILED='' aside "Skep's own image" skep_image
     touch "$work/image"
-    [ $# = 0 ] || "$@"
 }
 
 # prepared: what the first engine and the suites need before any of them begins
@@ -175,15 +174,15 @@ prepared() {
     aside "the runner, static and under 1,000,000 bytes" tests/runner-size.sh
 }
 
-# real MARK BEHIND [CARGO-TEST-FILTER…]: the suites with this mark, and a command that runs behind them, or none
+# real MARK BEFORE [CARGO-TEST-FILTER…]: the suites with this mark, and whether lints and unit tests run before them
 real() {
-    local mark=$1 behind=$2 count=${SKEP_TEST_LANES:-3} i name p f seconds
+    local mark=$1 before=$2 count=${SKEP_TEST_LANES:-2} i name p f seconds
     shift 2
     queued "$mark" >"$work/queue"
     swarm=ours
     tests/sandbox/engine.sh up || { failed=$((failed + 1)); return; }
     beside prepared
-    [ -z "$behind" ] || step "formatting and lints" make -s check
+    [ -z "$before" ] || step "formatting and lints" make -s check
     step "the tests, built" cargo test --workspace --no-run -q
     ended
     for ((i = 2; i <= count; i++)); do
@@ -192,9 +191,9 @@ real() {
     done
     # The images are there: no lane waits for cargo to say so again.
     export SKEP_COMPILED=yes
+    beside behind
+    [ -z "$before" ] || unit_tests
     for i in "$sandbox" "${extra[@]}"; do beside lane "$i" "$@"; done
-    # shellcheck disable=SC2086 # a command, or nothing
-    beside behind $behind
     ended
     for name in "$work"/*.counts; do
         read -r p f seconds <"$name"
@@ -203,12 +202,10 @@ real() {
     done
 }
 
-unit_tests() { aside "unit tests and the simulated Swarm" cargo test --workspace --no-fail-fast; }
-
 case ${1:-all} in
 unit) unit ;;
 real) real 'needs the sandbox' '' "${SKEP_TEST_FILTER:---skip=soak::}" ;;
-all) real 'needs the sandbox' unit_tests --skip=soak:: ;;
+all) real 'needs the sandbox' unit --skip=soak:: ;;
 soak) real '^mod soak' '' "${SKEP_TEST_FILTER:-soak::}" ;;
 *) echo "usage: run.sh [unit|real|all|soak]" >&2 && exit 2 ;;
 esac
