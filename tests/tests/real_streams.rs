@@ -66,6 +66,12 @@ async fn what_lasts_long_or_is_large_wakes_what_sleeps_and_is_not_broken() {
     );
     println!("asleep for want of use after {:.0} s", began.elapsed().as_secs_f64());
     drop(operator);
+    // A door is no service of the stack, and keeps its network for as long as it stands.
+    let sandbox = scene.stage.sandbox;
+    let doors = sandbox.docker(&["service", "ls", "-q", "--filter", "name=skep-door-"]).await;
+    for door in doors.split_whitespace() {
+        sandbox.docker(&["service", "rm", door]).await;
+    }
     scene.strike().await;
 }
 
