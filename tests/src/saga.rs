@@ -1135,13 +1135,12 @@ pub fn restart(whole: bool, manner: Manner) -> Work {
 
 /// An update that is watched for ten seconds.
 pub fn update_to(image: &str) -> Work {
-    Work::Update {
-        image: image.to_owned(),
-        monitor_s: Some(10),
-        force: false,
-        wait_s: None,
-        also: Vec::new(),
-    }
+    update_watched(image, Some(10))
+}
+
+/// An update that is watched for so many seconds, or for as long as the labels say.
+pub fn update_watched(image: &str, monitor_s: Option<u64>) -> Work {
+    Work::Update { image: image.to_owned(), monitor_s, force: false, wait_s: None, also: Vec::new() }
 }
 
 /// An update of several as one.

@@ -22,7 +22,7 @@ use skep::triggers::registry::{self, Memory};
 use skep_tests::load::Totals;
 use skep_tests::prometheus::Prometheus;
 use skep_tests::registry::Registry;
-use skep_tests::saga::restart;
+use skep_tests::saga::{restart, update_watched};
 use skep_tests::sandbox::{Sandbox, eventually, repository, unique, unique_port};
 use skep_tests::stage::Users;
 use skep_tests::yard::{Yard, told};
@@ -124,13 +124,7 @@ struct Scene {
 }
 
 fn update(image: &str, monitor_s: Option<u64>) -> Work {
-    Work::Update {
-        image: format!("skep-test/{image}"),
-        monitor_s,
-        force: false,
-        wait_s: None,
-        also: Vec::new(),
-    }
+    update_watched(&format!("skep-test/{image}"), monitor_s)
 }
 
 fn reason(op: &Operation, step: &str) -> String {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
-use skep::operation::record::{Manner, Operation, State, Trigger, Work};
+use skep::operation::record::{Manner, Operation, State, Work};
 use skep_tests::saga::{Scene, restart};
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
 
-use super::{beside, driven, failed_with, once, remarks, spec, step, with_labels};
+use super::{beside, driven, failed_with, once, person, remarks, spec, step, with_labels};
 
 /// Nobody may have a job under way; one is, unless a test says otherwise.
 const JOBS: [(&str, &str); 3] = [
@@ -22,10 +22,6 @@ const ACTIVE: [(&str, &str); 3] = [
     ("skep.check.active.status", "418"),
     ("skep.check.active.phase", "before"),
 ];
-
-fn person() -> Trigger {
-    Trigger::Person { name: "somebody".to_owned() }
-}
 
 async fn with_jobs(options: ShopOptions) -> Shop {
     let shop = Shop::start(options).await;

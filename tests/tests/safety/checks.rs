@@ -4,24 +4,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use skep::operation::record::{Manner, Operation, State, StepState, Trigger, Work};
+use skep::operation::record::{Manner, Operation, State, StepState, Work};
 use skep_runner::Task;
-use skep_tests::saga::{Scene, restart};
+use skep_tests::saga::{Scene, restart, update_watched};
 use skep_tests::sim::postgres::{Application, Content};
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
 use skep_tests::sim::{Answer, Container, Process, Run, Serve, Step, Then, View, Workload};
 
 use super::jobs::SECRET;
-use super::{app_runs, beside, driven, exists, failed_with, once, remarks, spec, step, update, with_labels};
+use super::{
+    app_runs, beside, driven, exists, failed_with, once, person, remarks, spec, step, update, with_labels,
+};
 
 /// There are three users, unless a test says otherwise.
 const MANY: (&str, &str) = ("skep.check.users.expect", "ge 10");
 /// Asks the application as users do.
 const ASKS: (&str, &str) = ("skep.check.self.command", "ask http://$SKEP_HOST:8080/");
-
-fn person() -> Trigger {
-    Trigger::Person { name: "somebody".to_owned() }
-}
 
 fn tasks(shop: &Shop, of: fn(&Task) -> bool) -> usize {
     shop.data.with(|world| world.tasks.iter().filter(|task| of(task)).count())
@@ -43,13 +41,7 @@ fn at_zero(db: &[(&str, &str)]) -> ShopOptions {
 }
 
 fn updated(shop: Shop, service: &'static str, image: &str, monitor_s: u64) -> impl Future<Output = Scene> {
-    let work = Work::Update {
-        image: image.to_owned(),
-        monitor_s: Some(monitor_s),
-        force: false,
-        wait_s: None,
-        also: Vec::new(),
-    };
+    let work = update_watched(image, Some(monitor_s));
     Scene::ask_for(shop, service, work, person())
 }
 

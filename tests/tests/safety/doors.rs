@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use skep::operation::client_spec::{is_asleep, is_waker};
 use skep::operation::door;
-use skep::operation::record::{Above, OpId, Operation, State, StepState, Trigger, Work};
+use skep::operation::record::{Above, OpId, Operation, State, StepState, Work};
 use skep::operation::saga::Env;
 use skep::operation::waker::{self, Granted, Request};
 use skep::operation::{desk, drive, receiver, sleeper};
@@ -18,7 +18,7 @@ use skep_tests::sim::shop::{SKEP_IMAGE, Shop, ShopOptions};
 use skep_tests::sim::{Cut, Fault, Trigger as When};
 use skep_waker::task::Token;
 
-use super::{app_runs, driven, failed_with, once, spec, step, suspended, update, with_labels};
+use super::{app_runs, driven, failed_with, once, person, spec, step, suspended, update, with_labels};
 
 /// After how long without use the application falls asleep here.
 const AFTER: Duration = Duration::from_secs(15 * 60);
@@ -34,10 +34,6 @@ const DOOR: [(&str, &str); 4] = [
 
 fn with_door() -> ShopOptions {
     with_labels(&[], &DOOR)
-}
-
-fn person() -> Trigger {
-    Trigger::Person { name: "somebody".to_owned() }
 }
 
 fn name() -> String {

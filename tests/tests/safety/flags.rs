@@ -6,24 +6,20 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use skep::operation::record::{Operation, State, Trigger, Work};
-use skep_tests::saga::{Driven, Scene, update_to};
+use skep::operation::record::{Operation, State};
+use skep_tests::saga::{Driven, Scene, update_to, update_watched};
 use skep_tests::sim::postgres::Application;
 use skep_tests::sim::shop::Shop;
 use skep_tests::sim::{
     Answer, Container, Cut, Fault, Process, Run, Step, Then, Trigger as On, View, Workload,
 };
 
-use super::{driven, remarks, spec, update, with_labels};
+use super::{driven, person, remarks, spec, update, with_labels};
 
 const NEW: &str = "shop-app:2";
 const LOG: (&str, &str) = ("skep.update.red-flag.log", "FATAL|PANIC");
 const SAID: &str = "FATAL: login failed, password=hunter2";
 const LOGS: &str = "GET /tasks/{id}/logs";
-
-fn person() -> Trigger {
-    Trigger::Person { name: "somebody".to_owned() }
-}
 
 /// When a task says it.
 #[derive(Clone)]
@@ -98,8 +94,7 @@ async fn talking(
     shop.sim.workload(NEW, Talks { app: shop.application(), when });
     change(&shop);
     let monitor_s = Some(monitor_s);
-    let work =
-        Work::Update { image: NEW.to_owned(), monitor_s, force: false, wait_s: None, also: Vec::new() };
+    let work = update_watched(NEW, monitor_s);
     (Scene::ask_for(shop, "shop_app", work, person()).await, before)
 }
 

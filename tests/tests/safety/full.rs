@@ -4,21 +4,17 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use skep::operation::catalogue::{Backup, Purpose};
-use skep::operation::record::{Operation, State, Trigger, Work};
+use skep::operation::record::{Operation, State, Work};
 use skep::operation::{desk, points};
 use skep::swarm::object::Kind;
-use skep_tests::saga::{Scene, connect, update_to};
+use skep_tests::saga::{Scene, connect, update_to, update_watched};
 use skep_tests::sim::postgres::{Application, Spoils};
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
 use skep_tests::sim::{Answer, Container, Run, View, Workload};
 
-use super::{beside, driven, live, remarks, spec, step, update, with_labels};
+use super::{beside, driven, live, person, remarks, spec, step, update, with_labels};
 
 const NEW: &str = "shop-app:2";
-
-fn person() -> Trigger {
-    Trigger::Person { name: "somebody".to_owned() }
-}
 
 fn full() -> ShopOptions {
     with_labels(&[], &[("skep.update.rollback", "full")])
@@ -48,13 +44,7 @@ fn later(app: Application) -> SpoilsLater {
 /// The application gets an image that spoils the data, and is watched for two minutes.
 async fn watched(shop: Shop) -> Scene {
     shop.sim.workload(NEW, later(shop.application()));
-    let work = Work::Update {
-        image: NEW.to_owned(),
-        monitor_s: Some(120),
-        force: false,
-        wait_s: None,
-        also: Vec::new(),
-    };
+    let work = update_watched(NEW, Some(120));
     Scene::ask_for(shop, "shop_app", work, person()).await
 }
 
@@ -296,13 +286,7 @@ async fn s5_what_would_be_left_behind_needs_a_person_before_data_goes_back() {
 async fn what_may_have_to_go_back_is_held_and_a_restore_does_not_wait_for_it() {
     let shop = Scene::back_up(Shop::start(full()).await).await;
     shop.sim.workload(NEW, shop.application());
-    let work = Work::Update {
-        image: NEW.to_owned(),
-        monitor_s: Some(1500),
-        force: false,
-        wait_s: None,
-        also: Vec::new(),
-    };
+    let work = update_watched(NEW, Some(1500));
     let scene = Scene::ask_for(shop, "shop_app", work, person()).await;
     let env = scene.driver("driver").await;
     let meanwhile = async {

@@ -3,27 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use skep::operation::catalogue::Backup;
 use skep::operation::record::{Operation, State, Work};
-use skep::swarm::object::Kind;
 use skep_runner::store::MARK;
-use skep_tests::saga::{CLOUD_SHELF, Scene, connect};
+use skep_tests::saga::{CLOUD_SHELF, Scene};
 use skep_tests::sim::postgres::Store;
 use skep_tests::sim::shop::{Shop, ShopOptions};
 
-use super::{driven, failed_with, remarks, with_labels, with_settings};
+use super::{catalogue, driven, failed_with, remarks, with_labels, with_settings};
 
 const NAS: &str = "nas";
 /// A directory of the host, as the model names it.
 const DIR: &str = "/mnt/nas";
-
-async fn catalogue(shop: &Shop) -> Vec<Backup> {
-    let engine = connect(shop, "looker").await;
-    let configs = engine.configs(Kind::Backup, &[]).await.unwrap();
-    let mut backups: Vec<Backup> = configs.iter().filter_map(Backup::read).collect();
-    backups.sort_by_key(|b| b.entry.taken);
-    backups
-}
 
 /// What the store of this source holds is gone: another place is under its name.
 fn lose(shop: &Shop, source: &str) -> Store {

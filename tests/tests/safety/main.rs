@@ -44,10 +44,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use serde_json::Value;
+use skep::operation::catalogue::Backup;
 use skep::operation::record::{Operation, State, StepState, Trigger, Work};
 use skep::operation::saga::Env;
 use skep::operation::settings::Settings;
-use skep_tests::saga::Scene;
+use skep::swarm::object::Kind;
+use skep_tests::saga::{Scene, connect};
 use skep_tests::sim::Call;
 use skep_tests::sim::postgres::Content;
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
@@ -81,6 +83,18 @@ const SHORT_LOOKBACK: (&str, &str) = ("skep.restore.lookback", "1s");
 fn alert(shop: &Shop) -> Trigger {
     let starts_at = shop.sim.now();
     Trigger::Alert { name: "ShopDataBroken".to_owned(), fingerprint: "f00d".to_owned(), starts_at }
+}
+
+fn person() -> Trigger {
+    Trigger::Person { name: "somebody".to_owned() }
+}
+
+/// The backups that are registered, the newest last.
+async fn catalogue(shop: &Shop) -> Vec<Backup> {
+    let configs = connect(shop, "looker").await.configs(Kind::Backup, &[]).await.unwrap();
+    let mut backups: Vec<Backup> = configs.iter().filter_map(Backup::read).collect();
+    backups.sort_by_key(|b| b.entry.taken);
+    backups
 }
 
 /// Drives to rest; the operation as it is then.

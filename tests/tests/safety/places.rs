@@ -3,25 +3,15 @@
 use std::time::Duration;
 
 use serde_json::json;
-use skep::operation::catalogue::Backup;
 use skep::operation::record::{Operation, State, Work};
 use skep::operation::saga::Env;
-use skep::swarm::object::Kind;
 use skep_tests::saga::{Scene, connect};
 use skep_tests::sim::Loss;
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
 
-use super::{beside, driven, failed_with, once, remarks, restore, update, with_settings};
+use super::{beside, catalogue, driven, failed_with, once, remarks, restore, update, with_settings};
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-async fn catalogue(shop: &Shop) -> Vec<Backup> {
-    let engine = connect(shop, "looker").await;
-    let configs = engine.configs(Kind::Backup, &[]).await.unwrap();
-    let mut backups: Vec<Backup> = configs.iter().filter_map(Backup::read).collect();
-    backups.sort_by_key(|b| b.entry.taken);
-    backups
-}
 
 /// Keeps the data service on one node, and waits until it is there.
 async fn put_on(shop: &Shop, host: &str) -> String {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use skep::operation::client_spec::is_asleep;
-use skep::operation::record::{Above, Manner, Operation, State, Trigger, Work};
+use skep::operation::record::{Above, Manner, Operation, State, Work};
 use skep::operation::saga::Env;
 use skep::swarm::object::TaskState;
 use skep_tests::saga::{Scene, restart};
@@ -12,11 +12,9 @@ use skep_tests::sim::postgres::Application;
 use skep_tests::sim::shop::{Shop, ShopOptions};
 use skep_tests::sim::{Answer, Container, Run, SimOptions, TaskInfo, Unhealthy, View, Workload};
 
-use super::{app_runs, driven, failed_with, once, page_runs, remarks, spec, step, update, with_settings};
-
-fn person() -> Trigger {
-    Trigger::Person { name: "somebody".to_owned() }
-}
+use super::{
+    app_runs, driven, failed_with, once, page_runs, person, remarks, spec, step, update, with_settings,
+};
 
 /// The application shows no page of its own: it is scaled to zero.
 fn at_zero() -> ShopOptions {

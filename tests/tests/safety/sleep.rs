@@ -5,18 +5,14 @@ use std::time::Duration;
 use serde_json::json;
 use skep::operation::client_spec::is_asleep;
 use skep::operation::points;
-use skep::operation::record::{Above, Operation, State, Trigger, Work};
+use skep::operation::record::{Above, Operation, State, Work};
 use skep::operation::sleeper;
 use skep::swarm::object::TaskState;
 use skep_tests::saga::{Scene, connect, update};
 use skep_tests::sim::shop::{Shop, ShopOptions};
 use skep_tests::sim::{TaskInfo, Unhealthy};
 
-use super::{app_runs, beside, driven, failed_with, once, spec, step, with_labels};
-
-fn person() -> Trigger {
-    Trigger::Person { name: "somebody".to_owned() }
-}
+use super::{app_runs, beside, driven, failed_with, once, person, spec, step, with_labels};
 
 /// One more operation on a service, driven to rest.
 async fn done(shop: Shop, service: &str, work: Work) -> (Shop, Operation) {

@@ -2,23 +2,14 @@
 
 use std::time::Duration;
 
-use skep::operation::catalogue::{Backup, Origin};
+use skep::operation::catalogue::Origin;
 use skep::operation::record::{Operation, State, Work};
 use skep::policy;
-use skep::swarm::object::Kind;
 use skep_runner::Task;
 use skep_tests::saga::{BY_HAND, Driven, Scene, connect, import};
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
 
-use super::{beside, driven, failed_with, live, remarks};
-
-async fn catalogue(shop: &Shop) -> Vec<Backup> {
-    let engine = connect(shop, "looker").await;
-    let configs = engine.configs(Kind::Backup, &[]).await.unwrap();
-    let mut backups: Vec<Backup> = configs.iter().filter_map(Backup::read).collect();
-    backups.sort_by_key(|b| b.entry.taken);
-    backups
-}
+use super::{beside, catalogue, driven, failed_with, live, remarks};
 
 /// Flips a bit of the newest backup's data.
 fn damage_newest(shop: &Shop) {

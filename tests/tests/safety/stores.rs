@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use skep::operation::catalogue::Backup;
 use skep::operation::record::{Operation, State, StepState, Work};
-use skep::swarm::object::Kind;
 use skep_runner::Task;
 use skep_runner::manifest::MANIFEST;
 use skep_runner::task::StoreTask;
-use skep_tests::saga::{CLOUD_SHELF, Scene, connect};
+use skep_tests::saga::{CLOUD_SHELF, Scene};
 use skep_tests::sim::postgres::Server;
 use skep_tests::sim::shop::{DATABASE, Shop, ShopOptions};
 
-use super::{beside, driven, failed_with, live, remarks, restore, step, with_labels, with_settings};
+use super::{
+    beside, catalogue, driven, failed_with, live, remarks, restore, step, with_labels, with_settings,
+};
 
 const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 const NAS: &str = "nas";
@@ -34,14 +34,6 @@ fn encrypted_files(word: &'static str) -> ShopOptions {
 /// To a bucket, with a copy in a second store.
 fn copied() -> ShopOptions {
     with_labels(&[("skep.backup.store", "cloud"), ("skep.backup.copies", NAS)], &[])
-}
-
-async fn catalogue(shop: &Shop) -> Vec<Backup> {
-    let engine = connect(shop, "looker").await;
-    let configs = engine.configs(Kind::Backup, &[]).await.unwrap();
-    let mut backups: Vec<Backup> = configs.iter().filter_map(Backup::read).collect();
-    backups.sort_by_key(|b| b.entry.taken);
-    backups
 }
 
 fn loads(shop: &Shop) -> usize {

@@ -3,20 +3,16 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use skep::operation::record::{Operation, State, Trigger, Work};
+use skep::operation::record::{Operation, State, Work};
 use skep::operation::{claim, desk, points};
 use skep_tests::saga::{NEW_WORKER, Scene, connect, running, together, update_to};
 use skep_tests::sim::postgres::Spoils;
 use skep_tests::sim::shop::{Shop, ShopOptions};
 use skep_tests::sim::{Container, Plain, Run, Unhealthy, View, Workload};
 
-use super::{driven, live, remarks, spec, step, update, with_labels};
+use super::{driven, live, person, remarks, spec, step, update, with_labels};
 
 const NEW: &str = "shop-app:2";
-
-fn person() -> Trigger {
-    Trigger::Person { name: "somebody".to_owned() }
-}
 
 /// Serves, and turns unhealthy after so long.
 struct SickAfter(Duration);

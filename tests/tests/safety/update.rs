@@ -4,20 +4,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use skep::operation::catalogue::{Backup, Purpose};
-use skep::operation::record::{Operation, State, StepState, Trigger, Work};
+use skep::operation::record::{Operation, State, StepState, Work};
 use skep::swarm::object::Kind;
-use skep_tests::saga::{Scene, connect, update_to};
+use skep_tests::saga::{Scene, connect, update_to, update_watched};
 use skep_tests::sim::postgres::Application;
 use skep_tests::sim::shop::{Shop, ShopOptions};
 use skep_tests::sim::{Answer, Container, Ends, Run, Serve, View, Workload};
 
-use super::{beside, driven, remarks, spec, step, update, with_labels};
+use super::{beside, driven, person, remarks, spec, step, update, with_labels};
 
 const NEW: &str = "shop-app:2";
-
-fn person() -> Trigger {
-    Trigger::Person { name: "somebody".to_owned() }
-}
 
 /// The application, of which each task does well for so long, and no longer.
 struct Fades {
@@ -69,13 +65,7 @@ async fn fading(how: Fading, after: Duration) -> (Scene, Value, Operation) {
     let shop = Shop::start(ShopOptions::default()).await;
     let before = spec(&shop, "shop_app");
     shop.sim.workload(NEW, Fades { app: shop.application(), after, how });
-    let work = Work::Update {
-        image: NEW.to_owned(),
-        monitor_s: Some(120),
-        force: false,
-        wait_s: None,
-        also: Vec::new(),
-    };
+    let work = update_watched(NEW, Some(120));
     let scene = Scene::ask_for(shop, "shop_app", work, person()).await;
     let op = driven(&scene).await;
     (scene, before, op)
@@ -160,13 +150,7 @@ async fn a_check_that_fails_while_it_is_watched_puts_the_exact_spec_back() {
 async fn s12_what_somebody_deploys_while_it_is_watched_stays_and_that_is_told() {
     let shop = Shop::start(ShopOptions::default()).await;
     shop.sim.workload(NEW, shop.application());
-    let work = Work::Update {
-        image: NEW.to_owned(),
-        monitor_s: Some(600),
-        force: false,
-        wait_s: None,
-        also: Vec::new(),
-    };
+    let work = update_watched(NEW, Some(600));
     let scene = Scene::ask_for(shop, "shop_app", work, person()).await;
     let env = scene.driver("driver").await;
     let meddle = async {
@@ -213,13 +197,7 @@ async fn nothing_goes_back_to_an_image_that_went_back_itself() {
     let app = scene.shop.application();
     let fades = Fades { app, after: Duration::from_secs(20), how: Fading::Sick };
     scene.shop.sim.workload("shop-app:3", fades);
-    let work = Work::Update {
-        image: "shop-app:3".to_owned(),
-        monitor_s: Some(120),
-        force: false,
-        wait_s: None,
-        also: Vec::new(),
-    };
+    let work = update_watched("shop-app:3", Some(120));
     let scene = Scene::ask_for(scene.shop, "shop_app", work, person()).await;
     let op = driven(&scene).await;
     assert_eq!(op.journal.state, State::Failed, "{:#?}", op.journal);
@@ -241,13 +219,7 @@ async fn sick_db(options: ShopOptions) -> (Scene, Value, Operation) {
     let shop = Shop::start(options).await;
     let before = spec(&shop, "shop_db");
     shop.sim.workload("postgres:18", SickLater);
-    let work = Work::Update {
-        image: "postgres:18".to_owned(),
-        monitor_s: Some(60),
-        force: false,
-        wait_s: None,
-        also: Vec::new(),
-    };
+    let work = update_watched("postgres:18", Some(60));
     let scene = Scene::ask_for(shop, "shop_db", work, person()).await;
     let op = driven(&scene).await;
     (scene, before, op)
@@ -299,13 +271,7 @@ async fn nothing_is_written_before_the_data_is_backed_up() {
 #[tokio::test(start_paused = true)]
 async fn a_restore_does_not_wait_for_the_end_of_the_watch() {
     let shop = Scene::back_up(Shop::start(ShopOptions::default()).await).await;
-    let work = Work::Update {
-        image: "postgres:17.1".to_owned(),
-        monitor_s: Some(1500),
-        force: false,
-        wait_s: None,
-        also: Vec::new(),
-    };
+    let work = update_watched("postgres:17.1", Some(1500));
     let scene = Scene::ask_for(shop, "shop_db", work, person()).await;
     let env = scene.driver("driver").await;
     let restoring = async {

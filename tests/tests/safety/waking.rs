@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use skep::operation::client_spec::is_waker;
-use skep::operation::record::{Above, Operation, State, Trigger, Work};
+use skep::operation::record::{Above, Operation, State, Work};
 use skep::operation::sleeper;
 use skep::operation::waker::{self, Granted, Request};
 use skep::swarm::object::TaskState;
@@ -14,7 +14,7 @@ use skep_tests::saga::{Scene, connect, update};
 use skep_tests::sim::Loss;
 use skep_tests::sim::shop::{Shop, ShopOptions};
 
-use super::{driven, failed_with, once, spec, with_labels};
+use super::{driven, failed_with, once, person, spec, with_labels};
 
 const ON_DEMAND: [(&str, &str); 2] = [("skep.scale.wake", "true"), ("skep.scale.wake.port", "8080")];
 
@@ -23,10 +23,6 @@ fn spread(labels: &[(&str, &str)]) -> ShopOptions {
     let mut options = with_labels(&[], labels);
     (options.sim.nodes, options.sim.managers) = (3, 3);
     options
-}
-
-fn person() -> Trigger {
-    Trigger::Person { name: "somebody".to_owned() }
 }
 
 async fn done(shop: Shop, work: Work) -> (Shop, Operation) {
