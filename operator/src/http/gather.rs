@@ -13,6 +13,7 @@ use crate::operation::record::{Operation, State, StepState, Work};
 use crate::operation::settings::Settings;
 use crate::operation::sleeper::Sleeper;
 use crate::plan::standing;
+use crate::plan::world::meant;
 use crate::policy::{Level, Parsed, Policies, Policy, Problem, Tasks, nothing_to_scale};
 use crate::runtime::scrub;
 use crate::swarm::object::{Config, ENABLE, OP, Service, Task, TaskState};
@@ -160,11 +161,9 @@ pub struct Tally {
 impl Tally {
     /// Counts those of a service among the tasks of all.
     pub fn of(service: &Service, tasks: &[Task]) -> Tally {
-        let of_it =
-            |t: &&Task| t.service == service.id && t.desired == TaskState::Running && !is_waker(&t.spec);
         let count = |tasks: usize| u64::try_from(tasks).unwrap_or(u64::MAX);
-        let meant = tasks.iter().filter(of_it).count();
-        let running = tasks.iter().filter(of_it).filter(|t| t.state == TaskState::Running).count();
+        let running = meant(tasks, service).filter(|task| task.state == TaskState::Running).count();
+        let meant = meant(tasks, service).count();
         Tally { meant: wanted(service).unwrap_or(count(meant)), running: count(running) }
     }
 }

@@ -1,11 +1,15 @@
 //! Operations: intent and journal in one Swarm config each, driven step by step.
 //!
 //! `record` is what stands in the Swarm; `journal` computes what comes next; `saga` is the frame of steps; `drive` polls.
-//! One file per operation: `backup`, `restore`, `drill`, `maintenance`, `expire`, `report`, `verify`, `import`, `sleep` and `wake` (with `sleeper`, what is written down in between, `waker`, what stands in its place, and `door`, what stands before it); `restart`, of a service or of a stack; `update`, of a service; `point` and `rollback`, which are about a whole stack. What they share: `claim` (one
-//! holder per service), `freeze` and `frozen` (decisions made beforehand), `data` (the tasks that the engine of a service
-//! wants), `work` (jobs), `clients` (stop and start), `checks` and `lines` (of what was done), `rollout` (whether tasks are those of their spec), `catalogue`, `points`, `reading` (of stored backups), `stores` and `copies`
-//! (what no database's tool can write), `whereabouts`
-//! (whose node has their files), `anchors` (by what a store is known again), `prometheus` (what it answers), `retention` (which backups stay) and `prune` (removing the others).
+//! One file per operation: `backup`, `restore`, `drill`, `maintenance`, `expire`, `report`, `verify`, `import`, `sleep` and
+//! `wake` (with `sleeper`, what is written down in between, `waker`, what stands in its place, and `door`, what stands before
+//! it); `restart`, of a service or of a stack; `update`, of a service or of several as one; `point` and `rollback`, which are
+//! about a whole stack. What they share: `claim` (one holder per service), `freeze` and `frozen` (decisions made beforehand),
+//! `data` (the tasks that the engine of a service wants), `work` (jobs), `clients` (stop and start), `checks` and `lines` (of
+//! what was done), `rollout` (whether tasks are those of their spec), `catalogue`, `points`, `reading` (of stored backups),
+//! `stores` and `copies` (what no database's tool can write), `whereabouts` (whose node has their files), `anchors` (by what
+//! a store is known again), `prometheus` (what it answers), `retention` (which backups stay) and `prune` (removing the
+//! others).
 
 pub mod anchors;
 pub mod backup;

@@ -60,10 +60,9 @@ impl World {
         self.services.iter().filter_map(Service::stack).collect()
     }
 
-    /// Tasks of a service that run and are meant to; a waker is none.
+    /// How many tasks of a service run and are meant to.
     pub fn running(&self, service: &Service) -> usize {
-        let of = self.tasks.iter().filter(|t| t.service == service.id && !is_waker(&t.spec));
-        of.filter(|t| t.state == TaskState::Running && t.desired == TaskState::Running).count()
+        meant(&self.tasks, service).filter(|task| task.state == TaskState::Running).count()
     }
 
     /// Whether the door of a service stands; none where it has none and, as `is_wanted` says, is to have none.
@@ -79,6 +78,12 @@ impl World {
     pub fn holder(&self, service: &str) -> Option<&Operation> {
         holder(&self.operations, service)
     }
+}
+
+/// The tasks of a service itself that are meant to run; those of a waker are none.
+pub fn meant<'a>(tasks: &'a [Task], service: &Service) -> impl Iterator<Item = &'a Task> {
+    let is_own = |t: &&Task| t.service == service.id && t.desired == TaskState::Running && !is_waker(&t.spec);
+    tasks.iter().filter(is_own)
 }
 
 /// The open operation that has a service now, or waits for it, or that people must decide about.

@@ -1,8 +1,9 @@
 //! Restart: claim ↩ · preflight ↩ · plan ↩ · stop ↩ (what needs it first) · start ↩ (each healthy before the next) · roll ↩ · release.
 //!
 //! Invariants: a service stops once everything that needs it and stops as well has; it starts once everything that it needs is
-//! up and has passed its checks; nothing waits for what it has nothing to do with, as users wait for all of it; whatever goes wrong, every service that was stopped is started again with the spec that it
-//! had, or that somebody deployed meanwhile (S12). What sleeps, or was scaled to zero by a person, stays there.
+//! up and has passed its checks; nothing waits for what it has nothing to do with, as users wait for all of it; whatever goes
+//! wrong, every service that was stopped is started again with the spec that it had, or that somebody deployed meanwhile (S12).
+//! What sleeps, or was scaled to zero by a person, stays there.
 
 mod decide;
 mod roll;
