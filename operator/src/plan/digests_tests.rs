@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::super::testing::op;
+use super::super::testing::{deployed, op};
 use super::*;
 use crate::operation::record::StepState;
 
@@ -14,31 +14,14 @@ fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-fn service(name: &str, image: &str, labels: &Value) -> Service {
-    let stack = name.split('_').next().unwrap();
-    let mut all = json!({
-        "com.docker.stack.namespace": stack, "skep.enable": "true", "skep.update.watch": "true",
-        "skep.update.window": WINDOW,
-    });
-    for (key, value) in labels.as_object().unwrap() {
-        all[key] = value.clone();
-    }
-    let spec = json!({
-        "Name": name,
-        "Labels": all,
-        "TaskTemplate": { "ContainerSpec": { "Image": image } },
-        "Mode": { "Replicated": { "Replicas": 1 } },
-    });
-    Service { id: format!("{name}-id"), version: 1, spec, update: None, created: Timestamp::UNIX_EPOCH }
+/// One whose image is followed.
+fn service(name: &str, image: &str) -> Service {
+    deployed(name, image, &json!({ "skep.update.watch": "true", "skep.update.window": WINDOW }))
 }
 
 fn shop() -> Vec<Service> {
     let app = format!("app:1@{OLD}");
-    vec![
-        service("shop_web", &app, &json!({})),
-        service("shop_worker", &app, &json!({})),
-        service("wiki_web", &app, &json!({})),
-    ]
+    vec![service("shop_web", &app), service("shop_worker", &app), service("wiki_web", &app)]
 }
 
 /// The names of what is looked up, group by group.
@@ -80,8 +63,8 @@ fn what_has_no_label_or_is_paused_or_asleep_or_names_a_digest_alone_is_left_out(
     assert_eq!(looked(&services, &[], NOW)[0], "app:1: shop_worker");
     services[1].spec["Labels"]["skep.paused"] = json!("true");
     services[2].spec["Mode"]["Replicated"]["Replicas"] = json!(0);
-    services.push(service("shop_pinned", &format!("app@{OLD}"), &json!({})));
-    services.push(service("shop_latest", "docker.io/library/nginx", &json!({})));
+    services.push(service("shop_pinned", &format!("app@{OLD}")));
+    services.push(service("shop_latest", "docker.io/library/nginx"));
     assert_eq!(looked(&services, &[], NOW), ["docker.io/library/nginx:latest: shop_latest"]);
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::operation::frozen::Kept;
 use crate::operation::record::{Intent, Journal, OpId, Operation, SCHEMA, State, Trigger, Work};
@@ -17,6 +17,22 @@ pub(crate) fn service(name: &str) -> Service {
         update: None,
         created: Timestamp::UNIX_EPOCH,
     }
+}
+
+/// One of a stack, named as in `shop_app`, that runs an image; with labels besides.
+pub(crate) fn deployed(name: &str, image: &str, labels: &Value) -> Service {
+    let stack = name.split('_').next().unwrap();
+    let mut all = json!({ "com.docker.stack.namespace": stack, "skep.enable": "true" });
+    for (key, value) in labels.as_object().unwrap() {
+        all[key] = value.clone();
+    }
+    let spec = json!({
+        "Name": name,
+        "Labels": all,
+        "TaskTemplate": { "ContainerSpec": { "Image": image } },
+        "Mode": { "Replicated": { "Replicas": 1 } },
+    });
+    Service { spec, ..service(name) }
 }
 
 /// A task of it that is to run.

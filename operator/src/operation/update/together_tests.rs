@@ -1,24 +1,8 @@
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
 use crate::operation::record::{Also, State};
-use crate::plan::testing::op;
-
-fn service(name: &str, image: &str, labels: &Value) -> Service {
-    let stack = name.split('_').next().unwrap();
-    let mut all = json!({ "com.docker.stack.namespace": stack, "skep.enable": "true" });
-    for (key, value) in labels.as_object().unwrap() {
-        all[key] = value.clone();
-    }
-    let spec = json!({
-        "Name": name,
-        "Labels": all,
-        "TaskTemplate": { "ContainerSpec": { "Image": image } },
-        "Mode": { "Replicated": { "Replicas": 1 } },
-    });
-    Service { id: format!("{name}-id"), version: 1, spec, update: None, created: Timestamp::UNIX_EPOCH }
-}
+use crate::plan::testing::{deployed as service, op};
 
 /// An application in three services, its database, and what stands before it.
 fn shop() -> Vec<Service> {
